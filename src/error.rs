@@ -1,0 +1,268 @@
+//! One error type per question: [`Malformed`](crate::wire::Malformed) (is this a packet?), [`Refusal`] (what do we tell the
+//! peer?), [`Failure`] (how did this transfer end badly, and whose fault was it?), [`Error`] (why can't the server start?).
+
+use crate::event::Name;
+use crate::wire::ErrorCode;
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::{fmt, io};
+
+/// A request that is not granted: what the peer is told, and what only the log is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    code: ErrorCode,
+    text: Cow<'static, str>,
+    detail: Option<String>,
+}
+
+impl Refusal {
+    /// A refusal with a code of RFC 1350 and a short text for the peer. The text should name nothing of this machine: no
+    /// path, no user, no system error.
+    pub fn new(code: ErrorCode, text: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            code,
+            text: text.into(),
+            detail: None,
+        }
+    }
+
+    /// ERROR 1.
+    pub fn not_found() -> Self {
+        Self::new(ErrorCode::NOT_FOUND, "file not found")
+    }
+
+    /// ERROR 2, with the one text that is used whatever the reason, so that nothing can be learned from it.
+    pub fn access_violation() -> Self {
+        Self::new(ErrorCode::ACCESS_VIOLATION, "access violation")
+    }
+
+    /// The same refusal with a reason that goes to the log and to events, never to the peer.
+    #[must_use]
+    pub fn because(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// The code that the peer is told.
+    pub fn code(&self) -> ErrorCode {
+        self.code
+    }
+
+    /// The text that the peer is told.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The reason for the operator, where there is one.
+    pub fn detail(&self) -> Option<&str> {
+        self.detail.as_deref()
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (code {})", self.text, self.code.0)?;
+        match &self.detail {
+            Some(detail) => write!(f, ": {detail}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// How a transfer ended before its last ACK.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Failure {
+    /// The peer was silent through all retransmissions.
+    Silent,
+    /// The peer never answered at all: it may not exist.
+    Unanswered,
+    /// The peer's host said that nobody listens there (ICMP port unreachable), and nothing valid came after it.
+    Unreachable,
+    /// The peer sent an ERROR.
+    Aborted {
+        /// Its code.
+        code: ErrorCode,
+        /// Its text, as sent; `Display` escapes it.
+        text: Name,
+    },
+    /// The peer broke the protocol.
+    Protocol(&'static str),
+    /// The file became shorter or was rewritten in place while it was sent.
+    FileChanged,
+    /// The source could not be read.
+    Read(String),
+    /// The network could not be used.
+    Network(String),
+    /// An embedder's store or source panicked.
+    Panicked,
+    /// The peer asked again from the same port; the newer transfer took over.
+    Superseded,
+    /// Dropped without an answer to make room: the peer had never acknowledged anything.
+    Evicted,
+    /// The server was stopped.
+    Stopped,
+}
+
+/// Whose fault a [`Failure`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// The other end, or the way to it.
+    Peer,
+    /// This machine: files, network, an embedder's code.
+    Here,
+    /// Nobody's: the server was told to stop, or the client changed its mind.
+    Nobody,
+}
+
+impl Failure {
+    /// Whose fault it is.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Silent
+            | Self::Unanswered
+            | Self::Unreachable
+            | Self::Aborted { .. }
+            | Self::Protocol(_) => Fault::Peer,
+            Self::FileChanged | Self::Read(_) | Self::Network(_) | Self::Panicked => Fault::Here,
+            Self::Superseded | Self::Evicted | Self::Stopped => Fault::Nobody,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silent => f.write_str("peer fell silent"),
+            Self::Unanswered => f.write_str("peer never answered"),
+            Self::Unreachable => f.write_str("peer's port is closed"),
+            Self::Aborted { code, text } => write!(f, "peer sent error {} {text}", code.0),
+            Self::Protocol(what) => f.write_str(what),
+            Self::FileChanged => f.write_str("file changed while it was sent"),
+            Self::Read(cause) => write!(f, "cannot read the file: {cause}"),
+            Self::Network(cause) => write!(f, "cannot send: {cause}"),
+            Self::Panicked => f.write_str("the store panicked"),
+            Self::Superseded => f.write_str("peer asked again"),
+            Self::Evicted => f.write_str("made room for a newer request"),
+            Self::Stopped => f.write_str("server stopped"),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Why a server could not be set up, or how it died.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// An address could not be bound.
+    Bind {
+        /// The address that was asked for.
+        address: SocketAddr,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// The root directory, or a tree that links may lead to, could not be opened.
+    Directory {
+        /// The path as it was given.
+        path: std::path::PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// A setting is out of its range.
+    Setting {
+        /// Its name.
+        name: &'static str,
+        /// What would be accepted.
+        accepted: &'static str,
+    },
+    /// The system refused something else that the server needs.
+    System {
+        /// What was being done.
+        doing: &'static str,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// The server's own loop panicked: a defect of this library.
+    Crashed,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind { address, cause } => {
+                write!(f, "cannot bind {address}: {}", plain(cause))?;
+                match cause.kind() {
+                    io::ErrorKind::PermissionDenied if address.port() < 1024 => f.write_str(
+                        " (ports below 1024 need CAP_NET_BIND_SERVICE; try --port 6969)",
+                    ),
+                    io::ErrorKind::AddrInUse => {
+                        f.write_str(" (another server has this port; stop it or try --port 6969)")
+                    }
+                    io::ErrorKind::AddrNotAvailable => {
+                        f.write_str(" (no interface of this machine has this address)")
+                    }
+                    _ => Ok(()),
+                }
+            }
+            Self::Directory { path, cause } => {
+                write!(f, "cannot open {}: {}", path.display(), plain(cause))
+            }
+            Self::Setting { name, accepted } => write!(f, "{name} must be {accepted}"),
+            Self::System { doing, cause } => write!(f, "cannot {doing}: {}", plain(cause)),
+            Self::Crashed => f.write_str("the server loop panicked (please report this)"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Bind { cause, .. }
+            | Self::Directory { cause, .. }
+            | Self::System { cause, .. } => Some(cause),
+            Self::Setting { .. } | Self::Crashed => None,
+        }
+    }
+}
+
+/// The system's message without Rust's "(os error N)", in lower case.
+pub(crate) fn plain(cause: &io::Error) -> String {
+    let text = cause.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| {
+        first.to_lowercase().chain(letters).collect()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bind_error_says_the_way_out() {
+        let denied = Error::Bind {
+            address: "[::]:69".parse().expect("an address"),
+            cause: io::Error::from_raw_os_error(nix::libc::EACCES),
+        };
+        assert_eq!(
+            denied.to_string(),
+            "cannot bind [::]:69: permission denied (ports below 1024 need CAP_NET_BIND_SERVICE; try --port 6969)"
+        );
+    }
+
+    #[test]
+    fn a_peers_text_cannot_move_the_cursor() {
+        let failure = Failure::Aborted {
+            code: ErrorCode(0),
+            text: Name::new(b"bad\x1b[2J\n\"x\""),
+        };
+        assert_eq!(
+            failure.to_string(),
+            r#"peer sent error 0 "bad\x1b[2J\n\"x\"""#
+        );
+    }
+}

@@ -1,0 +1,359 @@
+//! What happened, once: log lines, counters, progress and embedders all read the same [`Event`], so they cannot
+//! disagree.
+
+use crate::error::{Failure, Fault, Refusal};
+use crate::wire::{Direction, Malformed, Mode, Options};
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// One transfer, for as long as the server lives. Numbers are not used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TransferId(pub(crate) u64);
+
+impl fmt::Display for TransferId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// Octets that a peer sent and that people will read. `Display` quotes, escapes and cuts them, so that no log or
+/// terminal can be written to from outside.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Name(Box<[u8]>);
+
+impl Name {
+    /// Octets shown at most.
+    const SHOWN: usize = 200;
+
+    /// Keeps a copy of the octets.
+    pub fn new(octets: &[u8]) -> Self {
+        Self(octets.into())
+    }
+
+    /// The octets as they came.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use fmt::Write;
+        let shown = &self.0[..self.0.len().min(Self::SHOWN)];
+        f.write_char('"')?;
+        for chunk in shown.utf8_chunks() {
+            for letter in chunk.valid().chars() {
+                match letter {
+                    '"' | '\\' => write!(f, "\\{letter}")?,
+                    '\n' => f.write_str("\\n")?,
+                    // Controls of both kinds, and the marks that turn the reading direction round.
+                    _ if letter.is_control()
+                        || matches!(letter, '\u{200e}'..='\u{202f}' | '\u{2066}'..='\u{2069}') =>
+                    {
+                        write!(f, "\\x{:02x}", u32::from(letter))?;
+                    }
+                    _ => f.write_char(letter)?,
+                }
+            }
+            for octet in chunk.invalid() {
+                write!(f, "\\x{octet:02x}")?;
+            }
+        }
+        f.write_str(if shown.len() < self.0.len() {
+            "\"..."
+        } else {
+            "\""
+        })
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Something that the server did or saw.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// A request was admitted; a worker will look at it.
+    Request {
+        /// The transfer it became.
+        id: TransferId,
+        /// Who asked.
+        peer: SocketAddr,
+        /// The address that was asked.
+        local: SocketAddr,
+        /// Which way the file goes.
+        direction: Direction,
+        /// The name as it came.
+        name: Name,
+        /// The transfer mode.
+        mode: Mode,
+        /// The options asked for.
+        options: Options,
+    },
+    /// The store granted the request; the first packet is on its way.
+    Started {
+        /// The transfer.
+        id: TransferId,
+        /// Agreed octets per block.
+        blksize: u16,
+        /// Agreed blocks per window.
+        windowsize: u16,
+        /// Octets of the file, where known.
+        size: Option<u64>,
+    },
+    /// The request was answered with an ERROR.
+    Refused {
+        /// Who asked.
+        peer: SocketAddr,
+        /// Which way the file was to go.
+        direction: Direction,
+        /// The name as it came.
+        name: Name,
+        /// What the peer was told, and why.
+        refusal: Refusal,
+    },
+    /// The last block was acknowledged.
+    Completed(Summary),
+    /// The peer asked for the size and left, as UEFI firmware does at every boot: the OACK was answered by ERROR 8 or
+    /// 0. Not a failure.
+    Probe(Summary),
+    /// The transfer ended before its last ACK.
+    Failed(Summary, Failure),
+    /// A datagram was thrown away.
+    Dropped {
+        /// Who sent it.
+        peer: SocketAddr,
+        /// Why.
+        reason: DropReason,
+    },
+    /// The reader was slow; so many events were not delivered to it.
+    Lagged {
+        /// How many.
+        missed: u64,
+    },
+}
+
+/// Why a datagram at the listening port was thrown away without starting a transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DropReason {
+    /// Not a packet of TFTP. Where it looked like a request, ERROR 4 was sent.
+    Malformed(Malformed),
+    /// DATA, ACK, OACK or ERROR at a port where only requests make sense.
+    NotARequest,
+    /// Sent to a broadcast or multicast address (RFC 1123 §4.2.3.5).
+    Broadcast,
+    /// From port 0, or from this very socket: there is nobody to answer.
+    NoReturn,
+    /// The same request again, while its transfer makes progress.
+    Duplicate,
+    /// The server has as many transfers as it may have.
+    Full,
+    /// This address has as many transfers as it may have.
+    ClientFull,
+    /// Too many peers that never answered, and none old enough to be let go.
+    UnprovenFull,
+    /// The server is stopping.
+    Stopping,
+}
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed(why) => write!(f, "malformed: {why}"),
+            Self::NotARequest => f.write_str("not a request"),
+            Self::Broadcast => f.write_str("sent to a broadcast address"),
+            Self::NoReturn => f.write_str("no address to answer to"),
+            Self::Duplicate => f.write_str("duplicate of a running transfer"),
+            Self::Full => f.write_str("too many transfers"),
+            Self::ClientFull => f.write_str("too many transfers of this client"),
+            Self::UnprovenFull => f.write_str("too many peers that never answered"),
+            Self::Stopping => f.write_str("server is stopping"),
+        }
+    }
+}
+
+/// A finished transfer.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Summary {
+    /// The transfer.
+    pub id: TransferId,
+    /// The client.
+    pub peer: SocketAddr,
+    /// The server's end: the address that was asked, and the TID.
+    pub local: SocketAddr,
+    /// Which way the file went.
+    pub direction: Direction,
+    /// The name as it was asked for.
+    pub name: Name,
+    /// Octets of file that were acknowledged.
+    pub bytes: u64,
+    /// From the request's arrival to the end.
+    pub duration: Duration,
+    /// Blocks (on reading) or ACKs (on writing) that were sent again.
+    pub retransmits: u64,
+    /// Windows of which a part was lost.
+    pub torn: u64,
+    /// Agreed octets per block.
+    pub blksize: u16,
+    /// Agreed blocks per window.
+    pub windowsize: u16,
+    /// Smoothed round trip, where one was measured.
+    pub rtt: Option<Duration>,
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "peer={} file={} bytes={} ms={} retransmits={} blksize={} window={}",
+            self.peer,
+            self.name,
+            self.bytes,
+            self.duration.as_millis(),
+            self.retransmits,
+            self.blksize,
+            self.windowsize
+        )
+    }
+}
+
+impl Event {
+    /// Writes the event's log line, if it has one at the level in force.
+    pub(crate) fn log(&self) {
+        match self {
+            Self::Completed(summary) => log::info!("done {summary}"),
+            Self::Probe(summary) => log::info!("probe {summary}"),
+            Self::Failed(summary, failure @ (Failure::Unanswered | Failure::Evicted)) => {
+                log::debug!("failed {summary} reason=\"{failure}\"");
+            }
+            Self::Failed(summary, failure) => match failure.fault() {
+                Fault::Here => log::warn!("failed {summary} reason=\"{failure}\""),
+                Fault::Peer | Fault::Nobody => log::info!("failed {summary} reason=\"{failure}\""),
+            },
+            Self::Refused {
+                peer,
+                direction,
+                name,
+                refusal,
+            } => {
+                let verb = match direction {
+                    Direction::Read => "read",
+                    Direction::Write => "write",
+                };
+                log::info!("refused peer={peer} {verb}={name} reason=\"{refusal}\"");
+            }
+            Self::Request {
+                id,
+                peer,
+                direction,
+                name,
+                mode,
+                options,
+                ..
+            } => {
+                let mode = mode.as_str();
+                log::debug!(
+                    "request id={id} peer={peer} {direction:?} file={name} mode={mode} options=\"{options}\""
+                );
+            }
+            Self::Started {
+                id,
+                blksize,
+                windowsize,
+                size,
+            } => {
+                log::debug!("started id={id} blksize={blksize} window={windowsize} size={size:?}");
+            }
+            Self::Dropped { peer, reason } => {
+                log::debug!("dropped peer={peer} reason=\"{reason}\"")
+            }
+            Self::Lagged { missed } => log::debug!("lagged events={missed}"),
+        }
+    }
+}
+
+/// Counters since the server started: a fold over its events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Requests that became a transfer.
+    pub requests: u64,
+    /// Transfers that are under way now.
+    pub active: u64,
+    /// Requests answered with an ERROR.
+    pub refused: u64,
+    /// Transfers whose last block was acknowledged.
+    pub completed: u64,
+    /// Size probes of firmware.
+    pub probes: u64,
+    /// Transfers that ended before their last ACK.
+    pub failed: u64,
+    /// Datagrams thrown away.
+    pub dropped: u64,
+    /// Octets of file that were acknowledged.
+    pub bytes: u64,
+    /// Blocks that were sent again.
+    pub retransmits: u64,
+}
+
+impl Stats {
+    /// Takes one event into account.
+    pub fn apply(&mut self, event: &Event) {
+        match event {
+            Event::Request { .. } => {
+                self.requests += 1;
+                self.active += 1;
+            }
+            Event::Refused { .. } => self.refused += 1,
+            Event::Completed(summary) => {
+                self.completed += 1;
+                self.finish(summary);
+            }
+            Event::Probe(summary) => {
+                self.probes += 1;
+                self.finish(summary);
+            }
+            Event::Failed(summary, _) => {
+                self.failed += 1;
+                self.finish(summary);
+            }
+            Event::Dropped { .. } => self.dropped += 1,
+            Event::Started { .. } | Event::Lagged { .. } => {}
+        }
+    }
+
+    fn finish(&mut self, summary: &Summary) {
+        self.active = self.active.saturating_sub(1);
+        self.bytes += summary.bytes;
+        self.retransmits += summary.retransmits;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_quoted_escaped_and_cut() {
+        assert_eq!(
+            Name::new("boot/\u{e4} x".as_bytes()).to_string(),
+            "\"boot/\u{e4} x\""
+        );
+        assert_eq!(
+            Name::new(b"a\xffb\x1b\r\n").to_string(),
+            r#""a\xffb\x1b\x0d\n""#
+        );
+        assert_eq!(
+            Name::new("\u{202e}gpj".as_bytes()).to_string(),
+            r#""\x202egpj""#
+        );
+        assert_eq!(Name::new(&[b'a'; 300]).to_string().len(), Name::SHOWN + 5);
+    }
+}

@@ -1,0 +1,7 @@
+//! tftpool.
+mod error;
+mod event;
+mod limits;
+mod store;
+mod sys;
+mod wire;

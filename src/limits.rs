@@ -1,0 +1,114 @@
+//! Every number in the house, with its reason. Units are in the names where the type does not carry them.
+
+use std::time::Duration;
+
+// ---- wire ---------------------------------------------------------------------------------
+
+/// Block size when none is agreed (RFC 1350 §2).
+pub const DEFAULT_BLKSIZE: u16 = 512;
+/// Smallest block size that may be agreed (RFC 2348).
+pub const MIN_BLKSIZE: u16 = 8;
+/// Largest block size that may be agreed (RFC 2348).
+pub const MAX_BLKSIZE: u16 = 65464;
+/// Octets before the payload of a DATA packet.
+pub const DATA_HEADER: usize = 4;
+/// Longest file name taken from a request, in octets. RFC 2347 ends a whole request at 512; firmware that
+/// ignores it stays under this.
+pub const MAX_NAME: usize = 1024;
+/// Option pairs looked at in one packet; the standard ones are seven. Later ones count as unknown.
+pub const MAX_OPTIONS: usize = 16;
+/// Longest option name that is compared at all.
+pub const MAX_OPTION_NAME: usize = 32;
+/// Receive buffer for requests. A longer datagram arrives truncated and is refused.
+pub const MAX_REQUEST: usize = 2048;
+/// Longest ERROR text that is sent, and kept of one received. Keeps an ERROR near the size of a request.
+pub const MAX_ERROR_TEXT: usize = 127;
+/// `timeout` in seconds (RFC 2349): 1 to this.
+pub const MAX_TIMEOUT_SECONDS: u64 = 255;
+/// `utimeout` in microseconds, the range tftp-hpa agrees to.
+pub const UTIMEOUT_MICROS: std::ops::RangeInclusive<u64> = 10_000..=255_000_000;
+
+// ---- protocol machines --------------------------------------------------------------------
+
+/// First retransmission interval when the peer asked for none (RFC 1123 §4.2.3.2 wants it adaptive: see
+/// `proto::timer`).
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1);
+/// The unagreed interval doubles up to this many times itself.
+pub const TIMEOUT_GROWTH: u32 = 4;
+/// Resends after which silence ends a transfer.
+pub const DEFAULT_RETRIES: u32 = 5;
+/// Earliest probe after a send: below this a scheduler hiccup looks like a loss.
+pub const PROBE_FLOOR: Duration = Duration::from_millis(20);
+/// An OACK is not repeated earlier than this on our own account: atftp aborts on a second one.
+pub const OACK_INTERVAL: Duration = Duration::from_secs(1);
+/// Sends of a DATA 1 to a peer that has never answered: its address may be forged.
+pub const UNPROVEN_DATA_SENDS: u32 = 2;
+/// Sends of an OACK to a peer that has never answered while the server is calm. An OACK is about as long as the request.
+pub const UNPROVEN_OACK_SENDS: u32 = 4;
+/// From the third repeat of one ACK on, a window is sent again at most this often.
+pub const REPEATED_ACK_INTERVAL: Duration = Duration::from_millis(200);
+/// Blocks a burst may hold until a window larger than this has come back whole: U-Boot on virtio has 32
+/// receive buffers, and iPXE's drivers have fewer.
+pub const FIRST_BURST: u64 = 16;
+/// Smallest burst that pacing goes down to.
+pub const SMALLEST_BURST: u64 = 2;
+/// Gap between two bursts of one window: 16 blocks of 1468 octets take 200 µs on gigabit Ethernet.
+pub const BURST_GAP: Duration = Duration::from_micros(250);
+/// The gap doubles up to this when bursts keep getting lost.
+pub const BURST_GAP_MAX: Duration = Duration::from_millis(4);
+/// Octets in flight per transfer. A window is granted up to 65535 blocks, but never more than this many octets,
+/// so that one client cannot queue half a gigabyte in the kernel.
+pub const IN_FLIGHT_OCTETS: u64 = 32 << 20;
+/// Octets in flight when they must be kept in memory (streams, netascii).
+pub const BUFFERED_OCTETS: u64 = 1 << 20;
+/// How long a receiver stays after its last ACK to repeat it (RFC 1350 §6), at least; and at most.
+pub const DALLY_MIN: Duration = Duration::from_millis(250);
+/// See [`DALLY_MIN`].
+pub const DALLY_MAX: Duration = Duration::from_secs(10);
+
+// ---- sending ------------------------------------------------------------------------------
+
+/// Segments one `sendmsg` with `UDP_SEGMENT` may carry (`UDP_MAX_SEGMENTS` of older kernels).
+pub const BURST_SEGMENTS: usize = 64;
+/// Octets one `sendmsg` may carry: the largest UDP payload over IPv4.
+pub const BURST_OCTETS: usize = 65507;
+
+// ---- server -------------------------------------------------------------------------------
+
+/// Threads that run transfers, unless asked otherwise. They block on files and on a lone client's socket; waiting
+/// clients cost none.
+pub const DEFAULT_WORKERS: usize = 16;
+/// Most workers that can be asked for.
+pub const MAX_WORKERS: usize = 1024;
+/// Transfers at once, unless descriptors are fewer. Also the most that is taken by default.
+pub const MAX_TRANSFERS: usize = 65_536;
+/// Descriptors kept back from transfers: listening sockets, the poll, log, root, mapped files.
+pub const SPARE_DESCRIPTORS: usize = 64;
+/// How long a worker waits on a quiet peer's own socket before it hands the transfer back.
+pub const PATIENCE: Duration = Duration::from_millis(4);
+/// How long one transfer may keep a worker while others wait.
+pub const SLICE: Duration = Duration::from_millis(20);
+/// Openings handed out per continued transfer while both wait.
+pub const OPENINGS_PER_TURN: u32 = 4;
+/// Requests that wait for a worker. Clients repeat a request that was dropped.
+pub const OPENING_QUEUE: usize = 16_384;
+/// How long a request waits for a free port of `--port-range`.
+pub const PORT_WAIT: Duration = Duration::from_secs(1);
+/// How long an unanswered transfer is left alone before it may make room for a new one.
+pub const UNPROVEN_CHANCE: Duration = Duration::from_secs(1);
+/// Transfers one TID may have at once: the current one and those it replaces.
+pub const TRANSFERS_PER_TID: usize = 4;
+/// Kernel receive buffer of the listening sockets: a thousand boards ask within a millisecond.
+pub const REQUEST_BUFFER_OCTETS: usize = 4 << 20;
+/// Events an embedder may leave unread; later ones are counted in `Event::Lagged`.
+pub const EVENT_QUEUE: usize = 16_384;
+/// Mapped files kept while unused, and how long.
+pub const CACHED_MAPPINGS: usize = 64;
+/// See [`CACHED_MAPPINGS`].
+pub const MAPPING_IDLE: Duration = Duration::from_secs(30);
+/// Files up to this size are read, not mapped: a page-table entry costs more than a copy.
+pub const MAP_FROM_OCTETS: u64 = 64 << 10;
+/// Symbolic links followed by hand when one leaves the root towards an allowed tree.
+pub const MAX_LINKS: usize = 16;
+/// `openat2` answers `EAGAIN` while somebody renames in the tree; so often it is asked again.
+pub const OPEN_ATTEMPTS: usize = 32;

@@ -1,0 +1,5 @@
+//! A rooted directory.
+/// placeholder
+pub struct Dir;
+/// placeholder
+pub struct DirBuilder;

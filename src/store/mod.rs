@@ -1,0 +1,107 @@
+//! Where the octets come from: the [`Store`] that is asked for a name, and the [`Source`] that it answers with.
+
+mod dir;
+
+pub use dir::{Dir, DirBuilder};
+
+use crate::error::Refusal;
+use crate::wire::{Direction, Mode, Options};
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// A request as a store sees it.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Request<'a> {
+    /// Who asks.
+    pub peer: SocketAddr,
+    /// The address that was asked.
+    pub local: SocketAddr,
+    /// Which way the file goes.
+    pub direction: Direction,
+    /// The file name: any octets but NUL. Not decoded, not cleaned, not trusted.
+    pub name: &'a [u8],
+    /// The transfer mode.
+    pub mode: Mode,
+    /// The options asked for.
+    pub options: Options,
+}
+
+/// Grants or refuses requests. Called on a worker thread; it may block, but holds that worker while it does. A panic is
+/// caught and fails that one transfer.
+///
+/// A closure `Fn(&Request) -> Result<Source, Refusal>` is a store too.
+pub trait Store: Send + Sync + 'static {
+    /// Answers an RRQ.
+    ///
+    /// # Errors
+    /// The [`Refusal`] is sent to the peer as an ERROR.
+    fn read(&self, request: &Request<'_>) -> Result<Source, Refusal>;
+
+    /// Looks at the world anew; called after [`Stopper::reload`](crate::Stopper::reload).
+    fn reload(&self) {}
+}
+
+impl<F> Store for F
+where
+    F: Fn(&Request<'_>) -> Result<Source, Refusal> + Send + Sync + 'static,
+{
+    fn read(&self, request: &Request<'_>) -> Result<Source, Refusal> {
+        self(request)
+    }
+}
+
+/// What is sent for a granted RRQ.
+pub struct Source(pub(crate) Kind);
+
+/// Reads octets at an offset into a buffer; returns how many, 0 at the end.
+pub(crate) type ReadAt = Box<dyn Fn(&mut [u8], u64) -> io::Result<usize> + Send>;
+
+pub(crate) enum Kind {
+    File(File),
+    Bytes(Arc<[u8]>),
+    ReadAt(ReadAt, u64),
+    Reader(Box<dyn Read + Send>, Option<u64>),
+}
+
+impl Source {
+    /// An open regular file, from its first octet to the length it has now. It is mapped, shared with other transfers
+    /// of the same file, and checked for changes before its last block goes out.
+    pub fn file(file: File) -> Self {
+        Self(Kind::File(file))
+    }
+
+    /// Octets in memory.
+    pub fn bytes(bytes: impl Into<Arc<[u8]>>) -> Self {
+        Self(Kind::Bytes(bytes.into()))
+    }
+
+    /// `length` octets that can be read again at any offset. An end before `length` fails the transfer.
+    pub fn read_at(
+        read: impl Fn(&mut [u8], u64) -> io::Result<usize> + Send + 'static,
+        length: u64,
+    ) -> Self {
+        Self(Kind::ReadAt(Box::new(read), length))
+    }
+
+    /// A stream that is read once, in order. With a `length`, that is what `tsize` announces, and a stream of another
+    /// length fails the transfer. The blocks of one window are kept for resending, so windows are smaller than for
+    /// other sources.
+    pub fn reader(reader: impl Read + Send + 'static, length: Option<u64>) -> Self {
+        Self(Kind::Reader(Box::new(reader), length))
+    }
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = match &self.0 {
+            Kind::File(_) => "file",
+            Kind::Bytes(_) => "bytes",
+            Kind::ReadAt(..) => "read_at",
+            Kind::Reader(..) => "reader",
+        };
+        write!(f, "Source({kind})")
+    }
+}

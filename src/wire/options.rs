@@ -1,0 +1,230 @@
+//! The options of RFC 2347 and their numbers. Values are strict decimals: a wrong one is *present without a value*, which
+//! a server leaves out and a client refuses.
+
+use super::split_string;
+use crate::limits::{MAX_OPTION_NAME, MAX_OPTIONS};
+use std::fmt;
+
+/// The options that this implementation knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum OptionName {
+    /// Octets in a block (RFC 2348).
+    Blksize,
+    /// As `blksize`, but a power of two is agreed (tftp-hpa).
+    Blksize2,
+    /// Retransmission interval in seconds (RFC 2349).
+    Timeout,
+    /// Retransmission interval in microseconds (tftp-hpa).
+    Utimeout,
+    /// Size of the file in octets (RFC 2349).
+    Tsize,
+    /// Blocks that are sent before an ACK is awaited (RFC 7440).
+    Windowsize,
+    /// The block number that follows 65535: 0 or 1 (tftp-hpa).
+    Rollover,
+}
+
+impl OptionName {
+    /// All of them, in the order in which they are written.
+    pub const ALL: [Self; 7] = [
+        Self::Tsize,
+        Self::Blksize,
+        Self::Blksize2,
+        Self::Windowsize,
+        Self::Timeout,
+        Self::Utimeout,
+        Self::Rollover,
+    ];
+
+    /// The name on the wire; RFC 2347 compares it without regard to case.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Blksize => "blksize",
+            Self::Blksize2 => "blksize2",
+            Self::Timeout => "timeout",
+            Self::Utimeout => "utimeout",
+            Self::Tsize => "tsize",
+            Self::Windowsize => "windowsize",
+            Self::Rollover => "rollover",
+        }
+    }
+
+    fn from_wire(name: &[u8]) -> Option<Self> {
+        if name.len() > MAX_OPTION_NAME {
+            return None;
+        }
+        Self::ALL
+            .into_iter()
+            .find(|known| name.eq_ignore_ascii_case(known.as_str().as_bytes()))
+    }
+}
+
+/// The options of one RRQ, WRQ or OACK: each at most once, each with at most one number.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Options {
+    values: [Option<u64>; OptionName::ALL.len()],
+    present: u8,
+    unknown: u8,
+}
+
+impl Options {
+    /// Reads name/value pairs. What does not form a complete pair, and everything from the first empty name on, is
+    /// padding. RFC 2347: "an option may only be specified once"; a repeated one is ignored after the first.
+    pub fn parse(mut bytes: &[u8]) -> Self {
+        let mut options = Self::default();
+        for _ in 0..MAX_OPTIONS {
+            let Some((name, rest)) = split_string(bytes) else {
+                break;
+            };
+            let Some((value, rest)) = split_string(rest) else {
+                break;
+            };
+            if name.is_empty() {
+                break;
+            }
+            bytes = rest;
+            match OptionName::from_wire(name) {
+                None => options.unknown += 1,
+                Some(name) if options.is_present(name) => {}
+                Some(name) => {
+                    options.present |= 1 << name as u8;
+                    options.values[name as usize] = decimal(value);
+                }
+            }
+        }
+        options
+    }
+
+    /// The same options and this one.
+    #[must_use]
+    pub fn with(mut self, name: OptionName, value: u64) -> Self {
+        self.present |= 1 << name as u8;
+        self.values[name as usize] = Some(value);
+        self
+    }
+
+    /// The number given for an option, if the option is there and its value is a number.
+    pub fn get(&self, name: OptionName) -> Option<u64> {
+        self.values[name as usize]
+    }
+
+    /// True where the option is there, whatever its value.
+    pub fn is_present(&self, name: OptionName) -> bool {
+        self.present & (1 << name as u8) != 0
+    }
+
+    /// How many options were there that this implementation does not know.
+    pub fn unknown(&self) -> u8 {
+        self.unknown
+    }
+
+    /// True where no known option is present.
+    pub fn is_empty(&self) -> bool {
+        self.present == 0
+    }
+
+    /// The options that have a number, in the order in which they are written.
+    pub fn iter(&self) -> impl Iterator<Item = (OptionName, u64)> + '_ {
+        OptionName::ALL
+            .into_iter()
+            .filter_map(|name| Some((name, self.get(name)?)))
+    }
+
+    /// Appends the pairs as they stand in a packet.
+    pub fn emit(&self, out: &mut Vec<u8>) {
+        for (name, value) in self.iter() {
+            out.extend_from_slice(name.as_str().as_bytes());
+            out.push(0);
+            out.extend_from_slice(value.to_string().as_bytes());
+            out.push(0);
+        }
+    }
+}
+
+impl fmt::Display for Options {
+    /// `blksize=1428 tsize=0`, for logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (name, value)) in self.iter().enumerate() {
+            let gap = if index == 0 { "" } else { " " };
+            write!(f, "{gap}{}={value}", name.as_str())?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Options({self}, {} unknown)", self.unknown)
+    }
+}
+
+/// ASCII digits only, checked before any narrowing: no sign, no space, nothing behind, no wrap.
+fn decimal(text: &[u8]) -> Option<u64> {
+    if text.is_empty() {
+        return None;
+    }
+    text.iter().try_fold(0u64, |number, octet| {
+        let digit = octet.checked_sub(b'0').filter(|digit| *digit <= 9)?;
+        number.checked_mul(10)?.checked_add(u64::from(digit))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_strict_decimals() {
+        let good: [(&[u8], u64); 4] = [
+            (b"0", 0),
+            (b"512", 512),
+            (b"00512", 512),
+            (b"18446744073709551615", u64::MAX),
+        ];
+        for (text, number) in good {
+            assert_eq!(decimal(text), Some(number));
+        }
+        let bad: [&[u8]; 10] = [
+            b"",
+            b"-1",
+            b"+1",
+            b" 1",
+            b"1 ",
+            b"0x10",
+            b"1e3",
+            b"512a",
+            b"18446744073709551616",
+            b"99999999999999999999999",
+        ];
+        for text in bad {
+            assert_eq!(decimal(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_repeated_option_counts_once_even_when_the_first_is_wrong() {
+        let options =
+            Options::parse(b"blksize\x00abc\0BLKSIZE\x001024\0timeout\x003\0timeout\x004\0");
+        assert_eq!(options.get(OptionName::Blksize), None);
+        assert!(options.is_present(OptionName::Blksize));
+        assert_eq!(options.get(OptionName::Timeout), Some(3));
+    }
+
+    #[test]
+    fn options_past_the_limit_are_not_looked_at() {
+        let mut bytes = b"x\0y\0".repeat(MAX_OPTIONS);
+        bytes.extend_from_slice(b"blksize\x001024\0");
+        let options = Options::parse(&bytes);
+        assert_eq!(options.get(OptionName::Blksize), None);
+        assert_eq!(usize::from(options.unknown()), MAX_OPTIONS);
+    }
+
+    #[test]
+    fn display_names_what_was_asked() {
+        let options = Options::default()
+            .with(OptionName::Blksize, 1428)
+            .with(OptionName::Tsize, 0);
+        assert_eq!(options.to_string(), "tsize=0 blksize=1428");
+    }
+}
