@@ -1,1 +1,2 @@
+//! tftpool
 fn main() {}

@@ -1,0 +1,357 @@
+//! The end that stores the data.
+//!
+//! Blocks are taken in order only. An ACK goes out at the end of each window, at the last block, once per hole, and when
+//! a block comes again whose ACK may have been lost.
+
+use super::timer::{Expiry, Timer};
+use super::{Agreed, Outcome, Policy, Rollover, Step};
+use crate::wire::{ErrorCode, Packet};
+use std::time::{Duration, Instant};
+
+/// A receiver repeats its ACK on its own account not earlier than this, and not before twice the measured round trip:
+/// the sender, who knows what it sent, goes first.
+const RECEIVER_PROBE_FLOOR: Duration = Duration::from_millis(200);
+
+/// Takes a file: a client's RRQ, a server's WRQ.
+#[derive(Clone, Debug)]
+pub struct Receiver {
+    phase: Phase,
+    rollover: Rollover,
+    blksize: usize,
+    window: u64,
+
+    /// The last block that was taken in order.
+    received: u64,
+    /// The last block that was acknowledged.
+    acked: u64,
+    /// The newest block number seen, in order or not: a lower one after it starts a new run.
+    seen: u64,
+    /// The hole before the next block was reported in this run.
+    hole_reported: bool,
+    /// A block came again since the last new one, and was answered.
+    repeat_answered: bool,
+    due: Option<Due>,
+    ack_sent: Option<Instant>,
+
+    dally: Duration,
+    opening_sends: u32,
+    opening_sent: Option<Instant>,
+    heard: bool,
+    unreachable_from: Option<Instant>,
+    timer: Timer,
+    retransmits: u64,
+    holes: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The opening datagram waits for DATA 1 (or, for a client, for an OACK).
+    Opening,
+    Flowing,
+    /// The last block is stored and acknowledged; its ACK is repeated on demand until then (RFC 1350 §6).
+    Dallying(Instant),
+    /// The `Error` step comes first.
+    Failing(ErrorCode, &'static str),
+    Done(Outcome),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    Open,
+    Ack,
+}
+
+/// What is to be done with the payload of a DATA packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Verdict {
+    /// It is the next block: store it before the next `poll`.
+    Store,
+    /// It is the last block: store it, and finish the file, before the next `poll` acknowledges it.
+    StoreLast,
+    /// It is not; throw it away.
+    Ignore,
+}
+
+impl Receiver {
+    /// A server's side of a WRQ: the opening datagram is an OACK, or ACK 0.
+    pub fn answering(agreed: &Agreed, dally: Duration, policy: &Policy, now: Instant) -> Self {
+        Self::new(agreed, dally, policy, now)
+    }
+
+    /// A client's side of an RRQ: the opening datagram is the request. [`agree`](Self::agree) goes on.
+    pub fn requesting(dally: Duration, policy: &Policy, now: Instant) -> Self {
+        Self::new(&Agreed::default(), dally, policy, now)
+    }
+
+    /// The server has answered the RRQ: with an OACK, which ACK 0 confirms, or with DATA 1 and so without options
+    /// (hand it to [`handle`](Self::handle) afterwards).
+    pub fn agree(&mut self, agreed: &Agreed, oack: bool, policy: &Policy, now: Instant) {
+        if self.phase != Phase::Opening {
+            return;
+        }
+        let (sent, sends) = (self.opening_sent, self.opening_sends);
+        *self = Self::new(agreed, self.dally, policy, now);
+        self.phase = Phase::Flowing;
+        self.heard = true;
+        self.opening_sends = sends;
+        if let (Some(sent), 1) = (sent, sends) {
+            self.timer.guess(now - sent);
+        }
+        self.due = oack.then_some(Due::Ack);
+    }
+
+    fn new(agreed: &Agreed, dally: Duration, policy: &Policy, now: Instant) -> Self {
+        let policy = Policy {
+            probe_floor: RECEIVER_PROBE_FLOOR,
+            ..*policy
+        };
+        Self {
+            phase: Phase::Opening,
+            rollover: agreed.rollover,
+            blksize: agreed.blksize.into(),
+            window: agreed.windowsize.into(),
+            received: 0,
+            acked: 0,
+            seen: 0,
+            hole_reported: false,
+            repeat_answered: false,
+            due: Some(Due::Open),
+            ack_sent: None,
+            dally,
+            opening_sends: 0,
+            opening_sent: None,
+            heard: false,
+            unreachable_from: None,
+            timer: Timer::new(&policy, agreed.timeout, now),
+            retransmits: 0,
+            holes: 0,
+        }
+    }
+
+    /// Takes a packet that came from the right TID. Only DATA has a verdict other than `Ignore`.
+    pub fn handle(&mut self, packet: &Packet<'_>, now: Instant) -> Verdict {
+        if matches!(self.phase, Phase::Done(_) | Phase::Failing(..)) {
+            return Verdict::Ignore;
+        }
+        match *packet {
+            Packet::Error { code, .. } => {
+                // Behind the last ACK the file is complete, whatever the sender thinks.
+                let outcome = match self.phase {
+                    Phase::Dallying(_) => Outcome::Complete,
+                    phase => Outcome::Aborted {
+                        code,
+                        at_opening: phase == Phase::Opening,
+                    },
+                };
+                self.phase = Phase::Done(outcome);
+                Verdict::Ignore
+            }
+            Packet::Data { block, payload } => self.data(block, payload.len(), now),
+            // The OACK again: our ACK 0 was lost.
+            Packet::OptionAck(_) if self.phase == Phase::Flowing && self.received == 0 => {
+                self.due = Some(Due::Ack);
+                Verdict::Ignore
+            }
+            Packet::Ack { .. } | Packet::Request(_) | Packet::OptionAck(_) => Verdict::Ignore,
+        }
+    }
+
+    fn data(&mut self, wire: u16, length: usize, now: Instant) -> Verdict {
+        // Half of the numbers lie behind the next block, half before it.
+        let next = self.received + 1;
+        let Some(block) = self.rollover.from_wire(wire, next.saturating_sub(32768)) else {
+            return Verdict::Ignore;
+        };
+        if block == 0 || block > next + self.window {
+            return Verdict::Ignore;
+        }
+        self.unreachable_from = None;
+        if length > self.blksize {
+            self.phase = Phase::Failing(ErrorCode::ILLEGAL_OPERATION, "block too long");
+            return Verdict::Ignore;
+        }
+        if let Phase::Dallying(_) = self.phase {
+            self.due = Some(Due::Ack);
+            return Verdict::Ignore;
+        }
+        let new_run = block <= self.seen;
+        self.seen = block;
+        if block == next {
+            return self.next_block(length, now);
+        }
+        if block > next {
+            // RFC 7440 §4: the receiver tells the last block it has in order; once per hole and run is enough.
+            if !self.hole_reported || new_run {
+                self.hole_reported = true;
+                self.holes += 1;
+                self.due = Some(Due::Ack);
+            }
+        } else if self.window == 1 || block == self.received || !self.repeat_answered {
+            self.repeat_answered = true;
+            self.due = Some(Due::Ack);
+        }
+        Verdict::Ignore
+    }
+
+    fn next_block(&mut self, length: usize, now: Instant) -> Verdict {
+        if let Some(sent) = self.ack_sent.take() {
+            self.timer.sample(now - sent);
+        }
+        self.phase = Phase::Flowing;
+        self.heard = true;
+        self.received += 1;
+        self.hole_reported = false;
+        self.repeat_answered = false;
+        self.timer.progress(now);
+        self.timer.arm_probe(now);
+        if length < self.blksize {
+            self.phase = Phase::Dallying(now + self.dally);
+            self.due = Some(Due::Ack);
+            return Verdict::StoreLast;
+        }
+        if self.received - self.acked >= self.window {
+            self.due = Some(Due::Ack);
+        }
+        Verdict::Store
+    }
+
+    /// ICMP said that nobody listens at the peer's port: a hint only.
+    pub fn unreachable(&mut self, now: Instant) {
+        self.unreachable_from.get_or_insert(now);
+    }
+
+    /// The same request came again from the same TID: the same answer again.
+    pub fn request_repeated(&mut self, now: Instant) {
+        if self.phase == Phase::Opening {
+            self.due = Some(Due::Open);
+            self.timer.restart_interval(now);
+        }
+    }
+
+    /// The file cannot be stored: tell the peer and end.
+    pub fn fail(&mut self, code: ErrorCode, text: &'static str) {
+        self.phase = Phase::Failing(code, text);
+    }
+
+    /// Ends the transfer from this side, silently.
+    pub fn end(&mut self, outcome: Outcome) {
+        self.phase = Phase::Done(outcome);
+    }
+
+    /// What is to be done now; see the contract of [`proto`](super).
+    pub fn poll(&mut self, now: Instant) -> Step {
+        self.expire(now);
+        match (self.phase, self.due) {
+            (Phase::Done(outcome), _) => Step::Done(outcome),
+            (Phase::Failing(code, text), _) => Step::Error(code, text),
+            (_, Some(Due::Open)) => Step::Open,
+            (_, Some(Due::Ack)) => Step::Ack(self.received),
+            (Phase::Dallying(until), None) => Step::Wait(until),
+            (_, None) => Step::Wait(self.deadline()),
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        match self.unreachable_from {
+            None => self.timer.deadline(),
+            Some(from) => from + self.timer.interval(),
+        }
+    }
+
+    fn expire(&mut self, now: Instant) {
+        match self.phase {
+            Phase::Done(_) | Phase::Failing(..) => return,
+            // The ACK that is due goes out first.
+            Phase::Dallying(until) => {
+                if now >= until && self.due.is_none() {
+                    self.phase = Phase::Done(Outcome::Complete);
+                }
+                return;
+            }
+            Phase::Opening | Phase::Flowing => {}
+        }
+        if let Some(from) = self.unreachable_from {
+            if now >= from + self.timer.interval() {
+                self.phase = Phase::Done(Outcome::Unreachable);
+            }
+            return;
+        }
+        match self.timer.expire(now, None) {
+            Expiry::Nothing => {}
+            Expiry::Exhausted => {
+                self.phase = Phase::Done(if self.heard {
+                    Outcome::Silent
+                } else {
+                    Outcome::Unanswered
+                });
+            }
+            Expiry::Probe(_) | Expiry::Resend => {
+                self.due = Some(if self.phase == Phase::Opening {
+                    Due::Open
+                } else {
+                    Due::Ack
+                });
+            }
+        }
+    }
+
+    /// The datagram of the last step has left: `Open`, `Ack` or `Error`.
+    pub fn sent(&mut self, now: Instant) {
+        match (self.phase, self.due.take()) {
+            (Phase::Failing(_, text), _) => self.phase = Phase::Done(Outcome::Protocol(text)),
+            (_, Some(Due::Open)) => {
+                self.opening_sends += 1;
+                self.opening_sent.get_or_insert(now);
+                self.retransmits += u64::from(self.opening_sends > 1);
+            }
+            (_, Some(Due::Ack)) => {
+                let again =
+                    self.ack_sent.is_some() || (self.acked == self.received && self.received > 0);
+                self.retransmits += u64::from(again);
+                self.ack_sent = if again { None } else { Some(now) };
+                self.acked = self.received;
+                self.timer.arm_probe(now);
+            }
+            (_, None) => {}
+        }
+    }
+
+    /// True once the last block was taken, although the machine may still dally.
+    pub fn is_complete(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Dallying(_) | Phase::Done(Outcome::Complete)
+        )
+    }
+
+    /// True once DATA has come.
+    pub fn is_proven(&self) -> bool {
+        self.heard
+    }
+
+    /// The last block that was taken.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// How block numbers look on the wire.
+    pub fn rollover(&self) -> Rollover {
+        self.rollover
+    }
+
+    /// Opening datagrams and ACKs sent again, so far.
+    pub fn retransmits(&self) -> u64 {
+        self.retransmits
+    }
+
+    /// Holes reported, so far.
+    pub fn holes(&self) -> u64 {
+        self.holes
+    }
+
+    /// Smoothed round trip, where one was measured.
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.timer.round_trip()
+    }
+}

@@ -1,0 +1,526 @@
+//! The end that holds the data.
+//!
+//! The window is `acked + 1 ..= acked + window`; `next` walks through it. Whatever tears a window (a hole reported by the
+//! receiver, a silence) sets `next` back to `acked + 1`, because an RFC 7440 receiver keeps nothing behind a hole.
+
+use super::pace::Pace;
+use super::timer::{Expiry, Timer};
+use super::{Agreed, Outcome, Policy, Rollover, Step};
+use crate::limits::{
+    FIRST_BURST, OACK_INTERVAL, REPEATED_ACK_INTERVAL, SMALLEST_BURST, UNPROVEN_DATA_SENDS,
+};
+use crate::wire::Packet;
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+/// Bursts whose time of sending is remembered for measuring the round trip.
+const REMEMBERED_BURSTS: usize = 4;
+
+/// Sends a file: a server's RRQ, a client's WRQ.
+#[derive(Clone, Debug)]
+pub struct Sender {
+    phase: Phase,
+    rollover: Rollover,
+    window: u64,
+    retries: u32,
+
+    /// The last block that the peer has acknowledged; 0 before the first.
+    acked: u64,
+    /// The next block to be sent in order.
+    next: u64,
+    /// One past the highest block ever sent.
+    sent_end: u64,
+    /// One past the highest block ever sent twice.
+    resent_end: u64,
+    /// The last block of the file, once known.
+    last: Option<u64>,
+
+    /// Single blocks out of order: a probe.
+    probe: Option<Range<u64>>,
+    /// Blocks of the current burst still to go, and when the next burst may start.
+    burst_left: u64,
+    burst_from: Instant,
+    /// First sends, newest last: for measuring.
+    sends: VecDeque<Sent>,
+
+    /// The peer has acknowledged something: its address is real.
+    proven: bool,
+    /// Times the opening datagram (or a DATA 1 that opens) has gone out, and when it did first.
+    opening: Opening,
+    repeats: Repeats,
+    unreachable_from: Option<Instant>,
+    pace: Pace,
+    timer: Timer,
+
+    retransmits: u64,
+    torn: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The opening datagram waits for its answer: an OACK for ACK 0, or a client's WRQ.
+    Opening,
+    Flowing,
+    Done(Outcome),
+}
+
+#[derive(Clone, Debug)]
+struct Opening {
+    due: bool,
+    sends: u32,
+    most: u32,
+    first_sent: Option<Instant>,
+}
+
+/// Repeats of one ACK that moved nothing.
+#[derive(Clone, Debug)]
+struct Repeats {
+    count: u32,
+    answered: Instant,
+}
+
+#[derive(Clone, Debug)]
+struct Sent {
+    blocks: Range<u64>,
+    at: Instant,
+}
+
+impl Sender {
+    /// A server's side of an RRQ. With `oack` the opening datagram is an OACK that ACK 0 must answer; without, DATA 1 goes
+    /// out at once. `last` is the number of the last block, if the length is known.
+    pub fn answering(
+        agreed: &Agreed,
+        oack: bool,
+        last: Option<u64>,
+        policy: &Policy,
+        now: Instant,
+    ) -> Self {
+        let mut sender = Self {
+            last,
+            ..Self::new(agreed, policy, now)
+        };
+        if oack {
+            sender.phase = Phase::Opening;
+            sender.timer.begin_opening(OACK_INTERVAL);
+        } else {
+            sender.opening.due = false;
+            sender.opening.most = UNPROVEN_DATA_SENDS;
+        }
+        sender
+    }
+
+    /// A client's side of a WRQ: the opening datagram is the request. [`agree`](Self::agree) goes on.
+    pub fn requesting(policy: &Policy, now: Instant) -> Self {
+        let mut sender = Self::new(&Agreed::default(), policy, now);
+        sender.phase = Phase::Opening;
+        sender.opening.most = policy.retries + 1;
+        sender
+    }
+
+    /// The server has answered the WRQ: with an OACK, or with ACK 0 and so without options.
+    pub fn agree(&mut self, agreed: &Agreed, last: Option<u64>, policy: &Policy, now: Instant) {
+        if self.phase == Phase::Opening {
+            let opened = self.opening.clone();
+            *self = Self {
+                last,
+                ..Self::new(agreed, policy, now)
+            };
+            self.opening = opened;
+            self.flow(now);
+        }
+    }
+
+    fn new(agreed: &Agreed, policy: &Policy, now: Instant) -> Self {
+        let window = u64::from(agreed.windowsize);
+        let pace = Pace::new(window);
+        Self {
+            phase: Phase::Flowing,
+            rollover: agreed.rollover,
+            window,
+            retries: policy.retries,
+            acked: 0,
+            next: 1,
+            sent_end: 1,
+            resent_end: 1,
+            last: None,
+            probe: None,
+            burst_left: pace.burst(),
+            burst_from: now,
+            sends: VecDeque::new(),
+            proven: false,
+            opening: Opening {
+                due: true,
+                sends: 0,
+                most: policy.opening_sends,
+                first_sent: None,
+            },
+            repeats: Repeats {
+                count: 0,
+                answered: now,
+            },
+            unreachable_from: None,
+            pace,
+            timer: Timer::new(policy, agreed.timeout, now),
+            retransmits: 0,
+            torn: 0,
+        }
+    }
+
+    /// Takes a packet that came from the right TID.
+    pub fn handle(&mut self, packet: &Packet<'_>, now: Instant) {
+        if matches!(self.phase, Phase::Done(_)) {
+            return;
+        }
+        match *packet {
+            Packet::Error { code, .. } => {
+                let at_opening = self.phase == Phase::Opening;
+                self.phase = Phase::Done(Outcome::Aborted { code, at_opening });
+            }
+            Packet::Ack { block } => self.acknowledged(block, now),
+            // A client's server may repeat its OACK; whatever else comes is a delayed or duplicated packet of
+            // somebody's past (RFC 1350 §2 allows to ignore it).
+            Packet::Request(_) | Packet::Data { .. } | Packet::OptionAck(_) => {}
+        }
+    }
+
+    fn acknowledged(&mut self, wire: u16, now: Instant) {
+        // What lies outside "just before the window" to "highest block sent" is stale or invented, and moves nothing, not
+        // even a clock.
+        let Some(block) = self
+            .rollover
+            .from_wire(wire, self.acked)
+            .filter(|block| *block < self.sent_end)
+        else {
+            return;
+        };
+        self.unreachable_from = None;
+        match self.phase {
+            Phase::Opening => self.flow(now),
+            Phase::Flowing if block == self.acked => self.repeated(now),
+            Phase::Flowing => self.progressed(block, now),
+            Phase::Done(_) => {}
+        }
+    }
+
+    /// The opening was answered.
+    fn flow(&mut self, now: Instant) {
+        self.proven = true;
+        self.phase = Phase::Flowing;
+        self.opening.due = false;
+        if let (Some(sent), 1) = (self.opening.first_sent, self.opening.sends) {
+            self.timer.guess(now - sent);
+        }
+        self.timer.end_opening();
+        self.timer.progress(now);
+        self.burst_from = now;
+    }
+
+    fn progressed(&mut self, block: u64, now: Instant) {
+        self.measure(block, now);
+        let whole =
+            block + 1 == self.sent_end && self.timer.probes() == 0 && self.sent_end == self.next;
+        if whole {
+            if self.window_is_sent() {
+                self.pace.whole();
+            }
+        } else {
+            self.tear();
+        }
+        self.proven = true;
+        self.acked = block;
+        self.timer.progress(now);
+        self.repeats = Repeats {
+            count: 0,
+            answered: now,
+        };
+        if self.last == Some(block) {
+            self.phase = Phase::Done(Outcome::Complete);
+            return;
+        }
+        self.restart_window(now);
+    }
+
+    /// The same ACK again. In lock step it moves nothing and only the timer resends (RFC 1123 §4.2.3.1, the Sorcerer's
+    /// Apprentice). With a larger window it says "start again here" (RFC 7440 §4).
+    fn repeated(&mut self, now: Instant) {
+        if self.window == 1 || self.sent_end == self.acked + 1 {
+            return;
+        }
+        let round_trip = self.timer.round_trip().unwrap_or_default();
+        let pause = if self.repeats.count < 2 {
+            round_trip
+        } else {
+            round_trip.max(REPEATED_ACK_INTERVAL)
+        };
+        if self.repeats.count > self.retries || now < self.repeats.answered + pause {
+            return;
+        }
+        self.repeats.count += 1;
+        self.tear();
+        self.restart_window(now);
+    }
+
+    fn tear(&mut self) {
+        self.torn += 1;
+        self.pace.torn();
+    }
+
+    /// The next window begins behind the acknowledged block and is a whole one again (RFC 7440 §4).
+    fn restart_window(&mut self, now: Instant) {
+        self.next = self.acked + 1;
+        self.probe = None;
+        self.timer.disarm_probe();
+        self.burst_left = self.pace.burst();
+        self.burst_from = now;
+    }
+
+    fn measure(&mut self, block: u64, now: Instant) {
+        while self
+            .sends
+            .front()
+            .is_some_and(|sent| sent.blocks.end <= block)
+        {
+            self.sends.pop_front();
+        }
+        let Some(sent) = self
+            .sends
+            .front()
+            .filter(|sent| sent.blocks.contains(&block))
+        else {
+            return;
+        };
+        let elapsed = now - sent.at;
+        let at_end = block + 1 == self.sent_end;
+        if block >= self.resent_end {
+            // Behind a probe, an ACK from inside the window may have waited for the receiver's own timer.
+            if at_end || self.timer.probes() == 0 {
+                self.timer.sample(elapsed);
+            }
+        } else if at_end {
+            self.timer.ambiguous_sample(elapsed);
+        }
+    }
+
+    /// One past the last block that may be sent now.
+    fn window_end(&self) -> u64 {
+        let end = self.acked + self.window;
+        self.last.map_or(end, |last| last.min(end)) + 1
+    }
+
+    fn window_is_sent(&self) -> bool {
+        self.next >= self.window_end()
+    }
+
+    /// ICMP said that nobody listens at the peer's port. A hint only: it may be old, or forged.
+    pub fn unreachable(&mut self, now: Instant) {
+        self.unreachable_from.get_or_insert(now);
+    }
+
+    /// The same request came again from the same TID: one more copy of the opening packet.
+    pub fn request_repeated(&mut self, now: Instant) {
+        if self.proven || matches!(self.phase, Phase::Done(_)) {
+            return;
+        }
+        self.opening.most = self.opening.most.saturating_add(1);
+        self.timer.restart_interval(now);
+        match self.phase {
+            Phase::Opening => self.opening.due = true,
+            _ => self.restart_window(now),
+        }
+    }
+
+    /// The last block of the file turned out to be this one. Blocks behind it must not have been sent.
+    pub fn set_last(&mut self, last: u64) {
+        debug_assert!(
+            self.sent_end <= last + 1,
+            "block {} was sent, the last is {last}",
+            self.sent_end - 1
+        );
+        self.last = Some(last);
+    }
+
+    /// Ends the transfer from this side.
+    pub fn end(&mut self, outcome: Outcome) {
+        self.phase = Phase::Done(outcome);
+    }
+
+    /// What is to be done now; see the contract of [`proto`](super).
+    pub fn poll(&mut self, now: Instant) -> Step {
+        self.expire(now);
+        match self.phase {
+            Phase::Done(outcome) => Step::Done(outcome),
+            Phase::Opening if self.opening.due => Step::Open,
+            Phase::Opening => Step::Wait(self.deadline()),
+            Phase::Flowing => self.poll_data(now),
+        }
+    }
+
+    fn poll_data(&self, now: Instant) -> Step {
+        if let Some(Range { start: first, end }) = self.probe.clone() {
+            return Step::Data { first, end };
+        }
+        if self.window_is_sent() || !self.may_open() {
+            return Step::Wait(self.deadline());
+        }
+        if now < self.burst_from {
+            return Step::Wait(self.burst_from.min(self.deadline()));
+        }
+        Step::Data {
+            first: self.next,
+            end: self.window_end().min(self.next + self.burst_left),
+        }
+    }
+
+    /// A DATA 1 that opens a transfer goes out a bounded number of times.
+    fn may_open(&self) -> bool {
+        self.proven || self.opening.sends < self.opening.most
+    }
+
+    fn deadline(&self) -> Instant {
+        let deadline = self.timer.deadline();
+        match self.unreachable_from {
+            None => deadline,
+            Some(from) => from + self.timer.interval(),
+        }
+    }
+
+    fn expire(&mut self, now: Instant) {
+        if matches!(self.phase, Phase::Done(_)) {
+            return;
+        }
+        if let Some(from) = self.unreachable_from {
+            if now >= from + self.timer.interval() {
+                self.phase = Phase::Done(Outcome::Unreachable);
+            }
+            return;
+        }
+        let retries = (!self.proven).then(|| self.retries.min(self.opening.most.saturating_sub(1)));
+        match self.timer.expire(now, retries) {
+            Expiry::Nothing => {}
+            Expiry::Exhausted => {
+                self.phase = Phase::Done(if self.proven {
+                    Outcome::Silent
+                } else {
+                    Outcome::Unanswered
+                });
+            }
+            Expiry::Resend if self.phase == Phase::Opening => self.opening.due = true,
+            Expiry::Resend => {
+                if self.window_is_sent() {
+                    self.tear();
+                }
+                self.restart_window(now);
+            }
+            Expiry::Probe(count) => self.probe = Some(self.probe_blocks(count)),
+        }
+    }
+
+    /// Lock step: the block. A window: first its last block, which makes a receiver with a hole say where it stands; then
+    /// the first unacknowledged one, which every receiver takes; then short bursts from there.
+    fn probe_blocks(&self, count: u32) -> Range<u64> {
+        let first = self.acked + 1;
+        match count {
+            1 => self.next - 1..self.next,
+            2 => first..first + 1,
+            _ => {
+                let most = (SMALLEST_BURST << (count - 3).min(8)).min(FIRST_BURST);
+                first..self.next.min(first + most)
+            }
+        }
+    }
+
+    /// The opening datagram has left.
+    pub fn opened(&mut self, now: Instant) {
+        self.opening.due = false;
+        self.opening.sends += 1;
+        self.opening.first_sent.get_or_insert(now);
+        if self.opening.sends > 1 {
+            self.retransmits += 1;
+        }
+    }
+
+    /// Of the blocks that `poll` offered, those before `end` have left.
+    pub fn sent(&mut self, end: u64, now: Instant) {
+        if let Some(probe) = &mut self.probe {
+            debug_assert!(end <= probe.end);
+            self.retransmits += end.saturating_sub(probe.start);
+            self.resent_end = self.resent_end.max(end);
+            probe.start = end;
+            if probe.is_empty() {
+                self.probe = None;
+                self.timer.arm_probe(now);
+            }
+            return;
+        }
+        debug_assert!(self.next <= end && end <= self.window_end());
+        let first = self.next;
+        if !self.proven && first == 1 {
+            self.opening.sends += 1;
+        }
+        self.retransmits += end.min(self.sent_end).saturating_sub(first);
+        if first < self.sent_end {
+            self.resent_end = self.resent_end.max(end.min(self.sent_end));
+        }
+        if end > self.sent_end {
+            if self.sends.len() == REMEMBERED_BURSTS {
+                self.sends.pop_front();
+            }
+            self.sends.push_back(Sent {
+                blocks: first.max(self.sent_end)..end,
+                at: now,
+            });
+            self.sent_end = end;
+        }
+        self.next = end;
+        self.burst_left = self.burst_left.saturating_sub(end - first);
+        if self.window_is_sent() {
+            self.repeats.answered = now;
+            self.timer.arm_probe(now);
+        } else if self.burst_left == 0 {
+            self.burst_left = self.pace.burst();
+            if self.burst_left < self.window {
+                self.burst_from = now + self.pace.gap(self.timer.round_trip());
+            }
+        }
+    }
+
+    /// True once the peer has acknowledged something.
+    pub fn is_proven(&self) -> bool {
+        self.proven
+    }
+
+    /// The last block that the peer has acknowledged.
+    pub fn acked(&self) -> u64 {
+        self.acked
+    }
+
+    /// How block numbers look on the wire.
+    pub fn rollover(&self) -> Rollover {
+        self.rollover
+    }
+
+    /// True where the peer has been silent for longer than a first probe takes: a repeated request is not a late copy then.
+    pub fn is_silent(&self, now: Instant) -> bool {
+        self.silence(now) > self.timer.probe_interval().unwrap_or(self.timer.interval())
+    }
+
+    fn silence(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.timer.silent_from())
+    }
+
+    /// Blocks sent again, so far.
+    pub fn retransmits(&self) -> u64 {
+        self.retransmits
+    }
+
+    /// Windows of which a part was lost, so far.
+    pub fn torn(&self) -> u64 {
+        self.torn
+    }
+
+    /// Smoothed round trip, where one was measured.
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.timer.round_trip()
+    }
+}

@@ -1,0 +1,329 @@
+//! Two clocks for one silence.
+//!
+//! The *agreed interval* is the promise of RFC 2349 (or of `--timeout`): when it passes, everything goes out again, and
+//! only progress resets its budget. The *probe* comes earlier, after the round trip that was measured (RFC 6298), and
+//! doubles up to the agreed interval; it costs a block and finds out where the peer stands.
+
+use super::{Policy, Retransmit};
+use crate::limits::TIMEOUT_GROWTH;
+use std::time::{Duration, Instant};
+
+/// Blocks in a row without a clean sample after which an unclean one is taken: the round trip has grown over
+/// the probe interval, or the link is very bad, and in both cases longer waits are right.
+const UNSAMPLED_LIMIT: u32 = 3;
+
+/// The retransmission timer of one transfer.
+#[derive(Clone, Debug)]
+pub struct Timer {
+    interval: Duration,
+    agreed: bool,
+    /// While an OACK waits for its answer the interval is not shorter than this.
+    opening: Duration,
+    retries: u32,
+    probing: bool,
+    floor: Duration,
+
+    round_trip: Option<RoundTrip>,
+    unsampled: u32,
+
+    silent_from: Instant,
+    interval_from: Instant,
+    resends: u32,
+    probe_from: Option<Instant>,
+    probes: u32,
+}
+
+/// SRTT and RTTVAR of RFC 6298 §2.
+#[derive(Clone, Copy, Debug)]
+struct RoundTrip {
+    smoothed: Duration,
+    variation: Duration,
+    /// Taken from the opening, where the peer's disk may have been in the way; the first block replaces it.
+    guess: bool,
+}
+
+/// What the passing of time asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expiry {
+    /// Nothing yet.
+    Nothing,
+    /// The measured round trip has passed; the number of probes in this silence, from 1.
+    Probe(u32),
+    /// The agreed interval has passed: send everything again.
+    Resend,
+    /// It has passed once too often.
+    Exhausted,
+}
+
+impl Timer {
+    pub(super) fn new(policy: &Policy, agreed: Option<Duration>, now: Instant) -> Self {
+        Self {
+            interval: agreed.unwrap_or(policy.timeout),
+            agreed: agreed.is_some(),
+            opening: Duration::ZERO,
+            retries: policy.retries,
+            probing: policy.retransmit == Retransmit::Adaptive,
+            floor: policy.probe_floor,
+            round_trip: None,
+            unsampled: 0,
+            silent_from: now,
+            interval_from: now,
+            resends: 0,
+            probe_from: None,
+            probes: 0,
+        }
+    }
+
+    /// Until [`end_opening`](Self::end_opening) the interval is at least this long.
+    pub(super) fn begin_opening(&mut self, least: Duration) {
+        self.opening = least;
+    }
+
+    pub(super) fn end_opening(&mut self) {
+        self.opening = Duration::ZERO;
+    }
+
+    /// Smoothed round trip, where one was measured.
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.round_trip.map(|round_trip| round_trip.smoothed)
+    }
+
+    /// The agreed interval, before any growth.
+    pub(super) fn interval(&self) -> Duration {
+        self.interval.max(self.opening)
+    }
+
+    /// The first probe of this silence comes this long after a send; `None` while nothing was measured.
+    pub(super) fn probe_interval(&self) -> Option<Duration> {
+        let RoundTrip {
+            smoothed,
+            variation,
+            ..
+        } = self.round_trip.filter(|_| self.probing)?;
+        Some((smoothed + 4 * variation).max(self.floor))
+    }
+
+    /// Since when nothing has moved.
+    pub(super) fn silent_from(&self) -> Instant {
+        self.silent_from
+    }
+
+    /// Probes sent in this silence.
+    pub(super) fn probes(&self) -> u32 {
+        self.probes
+    }
+
+    /// RFC 6298 §2.3, for a block that was sent once.
+    pub(super) fn sample(&mut self, measured: Duration) {
+        self.unsampled = 0;
+        self.round_trip = Some(match self.round_trip {
+            Some(RoundTrip {
+                smoothed,
+                variation,
+                guess: false,
+            }) => RoundTrip {
+                variation: (3 * variation + smoothed.abs_diff(measured)) / 4,
+                smoothed: (7 * smoothed + measured) / 8,
+                guess: false,
+            },
+            _ => RoundTrip {
+                smoothed: measured,
+                variation: measured / 2,
+                guess: false,
+            },
+        });
+    }
+
+    /// A block that was sent more than once came back: it can't be told which send was answered (Karn). After a
+    /// few in a row the first send counts after all, or a grown round trip would never be learned.
+    pub(super) fn ambiguous_sample(&mut self, since_first_send: Duration) {
+        self.unsampled += 1;
+        if self.unsampled >= UNSAMPLED_LIMIT {
+            self.sample(since_first_send);
+        }
+    }
+
+    /// The time from an opening that was sent once to its answer.
+    pub(super) fn guess(&mut self, measured: Duration) {
+        self.round_trip = Some(RoundTrip {
+            smoothed: measured,
+            variation: measured / 2,
+            guess: true,
+        });
+    }
+
+    /// The peer moved on: a new silence begins with a full budget.
+    pub(super) fn progress(&mut self, now: Instant) {
+        self.silent_from = now;
+        self.interval_from = now;
+        self.resends = 0;
+        self.probes = 0;
+        self.probe_from = None;
+    }
+
+    /// Everything that may be sent has been: from now on an answer is due.
+    pub(super) fn arm_probe(&mut self, now: Instant) {
+        self.probe_from = Some(now);
+    }
+
+    /// No probe until something is sent again.
+    pub(super) fn disarm_probe(&mut self) {
+        self.probe_from = None;
+    }
+
+    /// The interval starts anew without giving budget back: the opening went out once more because it was asked for.
+    pub(super) fn restart_interval(&mut self, now: Instant) {
+        self.interval_from = now;
+    }
+
+    fn interval_end(&self) -> Instant {
+        let growth = if self.agreed {
+            1
+        } else {
+            (1 << self.resends.min(16)).min(TIMEOUT_GROWTH)
+        };
+        self.interval_from + self.interval() * growth
+    }
+
+    fn probe_end(&self) -> Option<Instant> {
+        let doubled = self
+            .probe_interval()?
+            .saturating_mul(1 << self.probes.min(16))
+            .min(self.interval);
+        Some(self.probe_from? + doubled)
+    }
+
+    /// The next instant at which [`expire`](Self::expire) has something to say.
+    pub(super) fn deadline(&self) -> Instant {
+        let end = self.interval_end();
+        self.probe_end().map_or(end, |probe| probe.min(end))
+    }
+
+    /// Compares `now` with both clocks. `retries` replaces the budget for a peer that has never answered.
+    pub(super) fn expire(&mut self, now: Instant, retries: Option<u32>) -> Expiry {
+        if now >= self.interval_end() {
+            if self.resends >= retries.unwrap_or(self.retries) {
+                return Expiry::Exhausted;
+            }
+            self.resends += 1;
+            self.interval_from = now;
+            self.probe_from = None;
+            return Expiry::Resend;
+        }
+        if self.probe_end().is_some_and(|end| now >= end) {
+            self.probes += 1;
+            self.probe_from = None;
+            return Expiry::Probe(self.probes);
+        }
+        Expiry::Nothing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[allow(clippy::disallowed_methods)] // any instant will do
+    fn timer(policy: &Policy, agreed: Option<Duration>) -> (Timer, Instant) {
+        let now = Instant::now();
+        (Timer::new(policy, agreed, now), now)
+    }
+
+    /// The instants, in milliseconds, of all resends; ends with the instant of giving up.
+    fn resends(mut timer: Timer, start: Instant) -> Vec<u128> {
+        let mut instants = Vec::new();
+        loop {
+            let now = timer.deadline();
+            assert_eq!(
+                timer.expire(now - MS / 10, None),
+                Expiry::Nothing,
+                "an early wake-up does nothing"
+            );
+            let expiry = timer.expire(now, None);
+            instants.push((now - start).as_millis());
+            match expiry {
+                Expiry::Resend => {}
+                Expiry::Exhausted => return instants,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn own_interval_doubles_to_four_times_and_ends_after_the_last_resend() {
+        let (timer, start) = timer(&Policy::default(), None);
+        assert_eq!(
+            resends(timer, start),
+            [1000, 3000, 7000, 11000, 15000, 19000]
+        );
+    }
+
+    #[test]
+    fn agreed_interval_is_kept_constant() {
+        let (timer, start) = timer(
+            &Policy {
+                retries: 3,
+                ..Policy::default()
+            },
+            Some(5000 * MS),
+        );
+        assert_eq!(resends(timer, start), [5000, 10000, 15000, 20000]);
+    }
+
+    #[test]
+    fn probes_double_from_the_floor_and_never_move_the_interval() {
+        let (mut timer, start) = timer(&Policy::default(), None);
+        timer.sample(MS);
+        timer.progress(start);
+        timer.arm_probe(start);
+        let mut seen = Vec::new();
+        loop {
+            let now = timer.deadline();
+            let expiry = timer.expire(now, None);
+            seen.push((now - start).as_millis());
+            match expiry {
+                Expiry::Probe(_) => timer.arm_probe(now),
+                Expiry::Resend => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(seen, [20, 60, 140, 300, 620, 1000]);
+    }
+
+    #[test]
+    fn rfc_mode_never_probes() {
+        let (mut timer, start) = timer(
+            &Policy {
+                retransmit: Retransmit::Rfc,
+                ..Policy::default()
+            },
+            None,
+        );
+        timer.sample(MS);
+        timer.arm_probe(start);
+        assert_eq!(timer.deadline(), start + 1000 * MS);
+    }
+
+    #[test]
+    fn a_grown_round_trip_is_learned_although_every_block_is_probed() {
+        let (mut timer, _) = timer(&Policy::default(), None);
+        timer.sample(MS);
+        for _ in 0..UNSAMPLED_LIMIT - 1 {
+            timer.ambiguous_sample(200 * MS);
+            assert!(timer.probe_interval() < Some(25 * MS));
+        }
+        timer.ambiguous_sample(200 * MS);
+        assert!(timer.probe_interval() > Some(200 * MS));
+    }
+
+    #[test]
+    fn the_guess_of_the_opening_is_replaced_by_the_first_block() {
+        let (mut timer, _) = timer(&Policy::default(), None);
+        timer.guess(900 * MS);
+        assert_eq!(timer.round_trip(), Some(900 * MS));
+        timer.sample(2 * MS);
+        assert_eq!(timer.round_trip(), Some(2 * MS));
+    }
+}
