@@ -75,6 +75,10 @@ pub const DALLY_MAX: Duration = Duration::from_secs(10);
 pub const BURST_SEGMENTS: usize = 64;
 /// Octets one `sendmsg` may carry: the largest UDP payload over IPv4.
 pub const BURST_OCTETS: usize = 65507;
+/// Datagrams of strangers that one receive passes over. They can only have come between `bind` and `connect`.
+pub const STRANGERS_SKIPPED: usize = 16;
+/// Errors in a row that the listening socket may report (ICMP answers to replies) before they are passed up.
+pub const LISTENER_ERRORS: usize = 16;
 
 // ---- server -------------------------------------------------------------------------------
 

@@ -1,3 +1,26 @@
 //! The operating system with a safe face. The only place where `unsafe` may stand, each block with its reason.
 //! Uses no other floor.
-#![allow(unsafe_code)]
+
+mod burst;
+pub(crate) mod mapping;
+#[cfg(feature = "cli")]
+pub(crate) mod privileges;
+#[cfg(feature = "cli")]
+pub(crate) mod signal;
+pub(crate) mod udp;
+
+/// Raises the soft limit of open descriptors to the hard one, and returns the limit that is then in force.
+#[cfg(feature = "cli")]
+pub(crate) fn raise_descriptor_limit() -> u64 {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+    // With a valid resource and a valid pointer getrlimit cannot fail; if it does, the server is sized for what POSIX
+    // promises every process.
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return 20;
+    };
+    match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+        Ok(()) => hard,
+        Err(_) => soft,
+    }
+}
