@@ -115,7 +115,7 @@ pub const CACHED_MAPPINGS: usize = 64;
 pub const MAPPING_IDLE: Duration = Duration::from_secs(30);
 /// Files up to this size are read, not mapped: a page-table entry costs more than a copy.
 pub const MAP_FROM_OCTETS: u64 = 64 << 10;
-/// Symbolic links followed by hand when one leaves the root towards an allowed tree.
-pub const MAX_LINKS: usize = 16;
+/// Symbolic links followed by hand for one name: as many as Linux follows by itself, so that both ways agree.
+pub const MAX_LINKS: usize = 40;
 /// `openat2` answers `EAGAIN` while somebody renames in the tree; so often it is asked again.
 pub const OPEN_ATTEMPTS: usize = 32;
