@@ -5,6 +5,7 @@ mod limits;
 mod proto;
 mod store;
 mod sys;
+mod transfer;
 mod wire;
 
 /// The protocol's machines and packets, for own event loops, fuzzers and test rigs. Outside semantic versioning:

@@ -10,6 +10,17 @@ pub(crate) mod privileges;
 pub(crate) mod signal;
 pub(crate) mod udp;
 
+/// Whether the kernel could not read the memory that it was given: a mapping whose file has become too short, or
+/// whose disk has failed.
+pub(crate) fn is_bad_address(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(nix::libc::EFAULT)
+}
+
+/// Whether a datagram was longer than the way to the peer allows in one piece.
+pub(crate) fn is_too_long(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(nix::libc::EMSGSIZE)
+}
+
 /// Raises the soft limit of open descriptors to the hard one, and returns the limit that is then in force.
 #[cfg(feature = "cli")]
 pub(crate) fn raise_descriptor_limit() -> u64 {
