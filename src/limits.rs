@@ -82,13 +82,22 @@ pub const LISTENER_ERRORS: usize = 16;
 
 // ---- server -------------------------------------------------------------------------------
 
+/// The port of TFTP requests (RFC 1350 §4).
+pub const PORT: u16 = 69;
+/// Intervals that a server can be set to, as tftp-hpa's.
+pub const TIMEOUTS: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(255);
+/// Most resends that can be asked for.
+pub const MAX_RETRIES: u32 = 100;
 /// Threads that run transfers, unless asked otherwise. They block on files and on a lone client's socket; waiting
 /// clients cost none.
 pub const DEFAULT_WORKERS: usize = 16;
 /// Most workers that can be asked for.
 pub const MAX_WORKERS: usize = 1024;
-/// Transfers at once, unless descriptors are fewer. Also the most that is taken by default.
+/// Most transfers at once that can be asked for; there are no more ports on one address.
 pub const MAX_TRANSFERS: usize = 65_536;
+/// Transfers at once for an embedder who says nothing: most systems let a process have 1024 descriptors. The command raises
+/// that limit and sizes itself by it.
+pub const DEFAULT_TRANSFERS: usize = 900;
 /// Descriptors kept back from transfers: listening sockets, the poll, log, root, mapped files.
 pub const SPARE_DESCRIPTORS: usize = 64;
 /// How long a worker waits on a quiet peer's own socket before it hands the transfer back.

@@ -136,6 +136,11 @@ impl Mappings {
         Ok(fresh)
     }
 
+    /// Whether there is anything to sweep.
+    pub(crate) fn has_entries(&self) -> bool {
+        !self.lock().is_empty()
+    }
+
     /// Forgets what was unused for longer than the idle time, and files that were deleted or rewritten: nobody can ask
     /// for those again, and they must not pin the disk. Asks the file system, so it may block.
     pub(crate) fn sweep(&self, now: Instant) {
