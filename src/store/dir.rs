@@ -676,36 +676,51 @@ mod tests {
         scratch.file("root/plain", "fine");
         scratch.file("root/directory/file", "fine");
         scratch.link("root/link", "../outside");
-        scratch.link("filelink", "outside/file");
+        scratch.link("escape", "../outside/file");
+        scratch.file("harmless", "fine");
+        scratch.link("inside", "a/fine");
+        scratch.file("root/a/fine", "fine");
+        scratch.file("root/steady", "fine");
         scratch.directory("root/a/b");
         // Harmless here; it leads to `outside/leak` whenever `b` is moved to `outside/a`.
         scratch.link("root/a/b/up", "../../leak/file");
-        let swap = |one: &str, other: &str| {
-            let spare = scratch.path("spare");
-            for (from, to) in [(one, "spare"), (other, one), ("spare", other)] {
-                std::fs::rename(scratch.path(from), scratch.path(to)).expect("a rename");
-            }
-            assert!(!spare.exists());
+        let rename = |from: &str, to: &str| {
+            std::fs::rename(scratch.path(from), scratch.path(to)).expect("a rename");
+        };
+        let replace = |name: &str, by: &str| {
+            std::fs::hard_link(scratch.path(by), scratch.path("spare")).expect("a hard link");
+            rename("spare", name);
         };
         for dir in both_ways(Dir::builder(scratch.path("root"))) {
             let done = AtomicBool::new(false);
             std::thread::scope(|threads| {
                 threads.spawn(|| {
                     while !done.load(Ordering::Relaxed) {
-                        swap("root/plain", "filelink");
-                        swap("root/directory", "root/link");
-                        for (from, to) in [("root/a/b", "outside/a/b"), ("outside/a/b", "root/a/b")]
-                        {
-                            std::fs::rename(scratch.path(from), scratch.path(to))
-                                .expect("a rename");
+                        replace("root/plain", "escape");
+                        replace("root/plain", "harmless");
+                        replace("root/steady", "inside");
+                        replace("root/steady", "harmless");
+                        for _ in 0..2 {
+                            rename("root/directory", "spare");
+                            rename("root/link", "root/directory");
+                            rename("spare", "root/link");
                         }
+                        rename("root/a/b", "outside/a/b");
+                        rename("outside/a/b", "root/a/b");
                     }
                 });
-                let leaked = (0..REQUESTS)
-                    .flat_map(|_| ["plain", "directory/file", "link/file", "a/b/up"])
-                    .find(|name| matches!(answer(&dir, name), Ok(content) if content != b"fine"));
+                let wrong = (0..REQUESTS)
+                    .flat_map(|_| {
+                        ["plain", "directory/file", "link/file", "a/b/up", "steady"]
+                            .map(|name| (name, answer(&dir, name)))
+                    })
+                    .find(|(name, answer)| match answer {
+                        Ok(content) => content != b"fine",
+                        // Sometimes a file and sometimes a link, but always there.
+                        Err(_) => *name == "steady",
+                    });
                 done.store(true, Ordering::Relaxed);
-                assert_eq!(leaked, None, "by {}", way(&dir));
+                assert_eq!(wrong, None, "by {}", way(&dir));
             });
         }
     }

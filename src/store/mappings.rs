@@ -117,11 +117,15 @@ impl Mappings {
         if fresh.mapping.is_none() || self.capacity == 0 {
             return Ok(fresh);
         }
+        Ok(self.keep(fresh, now))
+    }
+
+    /// Shares a file from now on, unless another worker came first: then the other's is returned.
+    fn keep(&self, fresh: Arc<OpenFile>, now: Instant) -> Arc<OpenFile> {
         let mut entries = self.lock();
-        // Another worker may have mapped it meanwhile.
-        if let Some(shared) = take_shared(&mut entries, identity, now) {
+        if let Some(shared) = take_shared(&mut entries, fresh.identity, now) {
             drop(entries); // before `fresh` is unmapped
-            return Ok(shared);
+            return shared;
         }
         let evicted = (entries.len() >= self.capacity).then(|| {
             let unused = entries.iter().position(Entry::is_unused);
@@ -131,9 +135,9 @@ impl Mappings {
             file: Arc::clone(&fresh),
             used: now,
         });
-        drop(entries);
+        drop(entries); // before `evicted` is unmapped
         drop(evicted);
-        Ok(fresh)
+        fresh
     }
 
     /// Forgets what was unused for longer than the idle time, and files that were deleted or rewritten: nobody can ask
@@ -414,19 +418,19 @@ mod tests {
     }
 
     #[test]
-    fn many_workers_end_up_with_one_mapping() {
+    fn two_workers_that_map_at_once_end_up_with_one_mapping() {
         let scratch = Scratch::new();
         let path = scratch.file("kernel", vec![7; LARGE]);
         let mappings = Mappings::new(4, IDLE);
-        let now = start();
-        let opened: Vec<_> = std::thread::scope(|threads| {
-            let workers: Vec<_> = (0..8)
-                .map(|_| threads.spawn(|| open(&mappings, &path, now)))
-                .collect();
-            let opened = workers.into_iter().map(|it| it.join().expect("a worker"));
-            opened.collect()
-        });
-        assert!(opened.iter().all(|it| Arc::ptr_eq(it, &opened[0])));
+        let mapped = || {
+            let file = File::open(&path).expect("a file");
+            let (identity, _) = Identity::of(&file).expect("an identity");
+            Arc::new(OpenFile::new(file, identity))
+        };
+        let (first, second) = (mapped(), mapped());
+        let one = mappings.keep(first, start());
+        let two = mappings.keep(second, start());
+        assert!(Arc::ptr_eq(&one, &two));
         assert_eq!(cached(&mappings), 1);
     }
 }
