@@ -189,11 +189,7 @@ impl Mappings {
 }
 
 /// Finds an entry and makes it the most recently used one.
-fn take_shared(
-    entries: &mut Vec<Entry>,
-    identity: Identity,
-    now: Instant,
-) -> Option<Arc<OpenFile>> {
+fn take_shared(entries: &mut [Entry], identity: Identity, now: Instant) -> Option<Arc<OpenFile>> {
     let at = entries
         .iter()
         .position(|entry| entry.file.identity == identity)?;
