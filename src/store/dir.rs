@@ -233,3 +233,507 @@ fn refuse(error: io::Error) -> Refusal {
     };
     refusal.because(plain(&error))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::scratch::Scratch;
+    use super::*;
+    use crate::wire::{Direction, Mode, Options};
+    use proptest::prelude::*;
+    use std::io::Read;
+    use std::net::{Ipv4Addr, SocketAddr};
+    use std::sync::atomic::Ordering;
+
+    /// The directory twice: looked up by `openat2`, and walked by hand.
+    fn both_ways(builder: DirBuilder) -> [Dir; 2] {
+        let kernel = builder.clone().open().expect("a directory");
+        let walk = builder.open().expect("a directory");
+        walk.0.by_hand.store(true, Ordering::Relaxed);
+        [kernel, walk]
+    }
+
+    fn way(dir: &Dir) -> &'static str {
+        match dir.0.by_hand.load(Ordering::Relaxed) {
+            true => "walk",
+            false => "openat2",
+        }
+    }
+
+    fn ask(dir: &Dir, name: impl AsRef<[u8]>) -> Result<Source, Refusal> {
+        let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        dir.read(&Request {
+            peer: nobody,
+            local: nobody,
+            direction: Direction::Read,
+            name: name.as_ref(),
+            mode: Mode::Octet,
+            options: Options::default(),
+        })
+    }
+
+    /// What was served, or the code and the text that the peer is told.
+    fn answer(dir: &Dir, name: impl AsRef<[u8]>) -> Result<Vec<u8>, (u16, String)> {
+        let Kind::File(mut file, identity) = ask(dir, name)
+            .map_err(|refusal| (refusal.code().0, refusal.text().to_owned()))?
+            .0
+        else {
+            panic!("a directory serves files");
+        };
+        let mut content = Vec::new();
+        file.read_to_end(&mut content).expect("a readable file");
+        assert_eq!(identity.map(|it| it.size), Some(content.len() as u64));
+        Ok(content)
+    }
+
+    fn missing() -> Result<Vec<u8>, (u16, String)> {
+        Err((1, "file not found".to_owned()))
+    }
+
+    fn refused() -> Result<Vec<u8>, (u16, String)> {
+        Err((2, "access violation".to_owned()))
+    }
+
+    fn served(content: impl AsRef<[u8]>) -> Result<Vec<u8>, (u16, String)> {
+        Ok(content.as_ref().to_vec())
+    }
+
+    /// Octets from the notation of `traversal.txt`.
+    fn unescape(text: &str) -> Vec<u8> {
+        let mut octets = Vec::new();
+        let mut rest = text.as_bytes();
+        while let [first, tail @ ..] = rest {
+            (rest, _) = match (first, tail) {
+                (b'\\', [b'\\', tail @ ..]) => (tail, octets.push(b'\\')),
+                (b'\\', [b'x', _, _, tail @ ..]) => {
+                    let digits = std::str::from_utf8(&rest[2..4]).expect("two digits");
+                    let octet = u8::from_str_radix(digits, 16).expect("two digits");
+                    (tail, octets.push(octet))
+                }
+                _ => (tail, octets.push(*first)),
+            };
+        }
+        octets
+    }
+
+    #[test]
+    fn names_reach_what_they_should_and_nothing_else() {
+        let scratch = Scratch::new();
+        for name in [
+            "top",
+            "a..b",
+            "..hidden",
+            "...",
+            "boot/x",
+            "boot/dir x/second.ipxe",
+            "pxem/loader",
+            r"boot/\xe4\xf6",
+            r"boot/\xc3\xa4",
+            r"back\\slash",
+            "back/slash",
+        ] {
+            // Each file holds its own name.
+            let name = unescape(name);
+            scratch.file(
+                Path::new("root").join(OsString::from_vec(name.clone())),
+                &name,
+            );
+        }
+        scratch.file("secret", "secret");
+        scratch.file("rootsecret/file", "secret");
+        let mut checked = 0;
+        for dir in both_ways(Dir::builder(scratch.path("root"))) {
+            for line in include_str!("../../tests/data/traversal.txt").lines() {
+                let Some((name, expected)) =
+                    line.strip_prefix('"').and_then(|it| it.rsplit_once("\" "))
+                else {
+                    assert!(line.is_empty() || line.starts_with('#'), "{line}");
+                    continue;
+                };
+                let expected = match expected {
+                    "1" => missing(),
+                    "2" => refused(),
+                    file => served(unescape(file)),
+                };
+                assert_eq!(
+                    answer(&dir, unescape(name)),
+                    expected,
+                    "{line} by {}",
+                    way(&dir)
+                );
+                checked += 1;
+            }
+            assert_eq!(answer(&dir, [b'a'; 300]), missing());
+            assert_eq!(answer(&dir, "a/".repeat(3000)), missing());
+        }
+        assert!(checked > 100);
+    }
+
+    #[test]
+    fn links_lead_to_trees_that_are_ours_and_nowhere_else() {
+        let scratch = Scratch::new();
+        let root = scratch.directory("root");
+        let images = scratch.directory("images");
+        scratch.file("root/boot/x", "x");
+        scratch.file("root/top", "top");
+        scratch.file("images/arm/kernel", "kernel");
+        scratch.file("secret", "secret");
+        scratch.file("images2/kernel", "secret");
+        scratch.file("root2/x", "secret");
+        let outside = scratch.path("");
+
+        for (name, target) in [
+            ("boot/up", "../top".into()),
+            ("same", "boot/./x".into()),
+            ("round", "boot/../boot/../top".into()),
+            ("dir", "boot".into()),
+            ("slash", "boot/".into()),
+            ("filedir", "top/".into()),
+            ("absolute", root.join("boot/x")),
+            ("absolutedir", root.join("boot")),
+            ("self", root.clone()),
+            ("out-and-in", "../root/top".into()),
+            ("chain0", "top".into()),
+            ("loop", "loop2".into()),
+            ("loop2", "loop".into()),
+            ("absoluteloop", root.join("absoluteloop")),
+            ("dangling", "absent".into()),
+            ("danglingabsolute", root.join("absent")),
+            ("climb", "../secret".into()),
+            ("climbdir", "boot/../..".into()),
+            ("climbabsent", "../absent".into()),
+            ("climbhigh", "../../../../../../../../../etc/passwd".into()),
+            ("out", outside.join("secret")),
+            ("outabsent", outside.join("absent")),
+            ("outdir", outside.clone()),
+            ("likeroot", outside.join("root2/x")),
+            ("likeimages", outside.join("images2/kernel")),
+            (
+                "throughimages",
+                outside.join("images").join("../images2/kernel"),
+            ),
+            ("magic", "/proc/self/exe".into()),
+            ("magicroot", "/proc/self/root".into()),
+            ("slashes", "/".into()),
+            ("image", images.join("arm/kernel")),
+            ("imagedir", images.join("arm")),
+            ("images", images.clone()),
+            ("imageclimb", "../images/arm/kernel".into()),
+            ("imageround", images.join("../root/top")),
+            ("imageabsent", images.join("absent")),
+        ] {
+            scratch.link(Path::new("root").join(name), target);
+        }
+        scratch.link("images/back", root.join("top"));
+        scratch.link("images/out", "../secret");
+        scratch.link("images/arm/again", "../../images/arm/kernel");
+        for n in 1..=45 {
+            scratch.link(format!("root/chain{n}"), format!("chain{}", n - 1));
+        }
+
+        let inside = [
+            ("boot/up", served("top")),
+            ("same", served("x")),
+            ("round", served("top")),
+            ("dir/x", served("x")),
+            ("dir/up", served("top")),
+            ("slash/x", served("x")),
+            ("slash", refused()),
+            ("filedir", missing()),
+            ("absolute", served("x")),
+            ("absolutedir/x", served("x")),
+            ("absolutedir/up", served("top")),
+            ("self", refused()),
+            ("self/self/self/top", served("top")),
+            ("chain39", served("top")),
+            ("chain45", refused()),
+            ("loop", refused()),
+            ("absoluteloop", refused()),
+            ("dangling", missing()),
+            ("dangling/x", missing()),
+            ("danglingabsolute", missing()),
+            ("top/../dir/x", served("x")),
+            // `..` takes back the name before it, whether that is a link or not.
+            ("dir/../top", served("top")),
+            ("climbdir/root/top", served("top")),
+            ("out-and-in", served("top")),
+        ];
+        let outside = [
+            "climb",
+            "climbdir",
+            "climbdir/secret",
+            "climbdir/absent",
+            "climbabsent",
+            "climbhigh",
+            "out",
+            "outabsent",
+            "outdir",
+            "outdir/secret",
+            "outdir/absent",
+            "likeroot",
+            "likeimages",
+            "throughimages",
+            "magic",
+            "magicroot",
+            "magicroot/etc/passwd",
+            "slashes",
+            "slashes/etc/passwd",
+            "slashes/absent",
+        ];
+        let allowed = [
+            ("image", served("kernel")),
+            ("imagedir/kernel", served("kernel")),
+            ("imagedir/again", served("kernel")),
+            ("images/arm/kernel", served("kernel")),
+            ("images/back", served("top")),
+            ("images", refused()),
+            ("images/out", refused()),
+            ("imageclimb", served("kernel")),
+            ("imageround", served("top")),
+            ("imageabsent", missing()),
+            ("images/arm/absent", missing()),
+        ];
+
+        for dir in both_ways(Dir::builder(&root)) {
+            for (name, expected) in &inside {
+                assert_eq!(answer(&dir, name), *expected, "{name} by {}", way(&dir));
+            }
+            for (name, _) in &allowed {
+                // The way to the root leads over a tree that is not ours, but only by its spelling.
+                let expected = match *name {
+                    "imageround" => served("top"),
+                    _ => refused(),
+                };
+                assert_eq!(answer(&dir, name), expected, "{name} by {}", way(&dir));
+            }
+            for name in outside {
+                assert_eq!(answer(&dir, name), refused(), "{name} by {}", way(&dir));
+            }
+        }
+        for dir in both_ways(Dir::builder(&root).allow_symlink_target(&images)) {
+            for (name, expected) in inside.iter().chain(&allowed) {
+                assert_eq!(answer(&dir, name), *expected, "{name} by {}", way(&dir));
+            }
+            for name in outside {
+                assert_eq!(answer(&dir, name), refused(), "{name} by {}", way(&dir));
+            }
+        }
+    }
+
+    #[test]
+    fn the_log_learns_where_a_link_leads_and_the_peer_does_not() {
+        let scratch = Scratch::new();
+        scratch.directory("root");
+        scratch.link("root/out", "/etc/a\nb");
+        for dir in both_ways(Dir::builder(scratch.path("root"))) {
+            let refusal = ask(&dir, "out").expect_err("a refusal");
+            assert_eq!(refusal.text(), "access violation");
+            assert_eq!(
+                refusal.detail(),
+                Some(r"a link leaves towards /etc/a\nb"),
+                "{}",
+                way(&dir)
+            );
+        }
+    }
+
+    #[test]
+    fn absolute_links_may_spell_a_tree_as_the_operator_did() {
+        let scratch = Scratch::new();
+        scratch.file("releases/42/x", "x");
+        scratch.file("disk/kernel", "kernel");
+        scratch.link("current", "releases/42");
+        scratch.link("images", "disk");
+        let builder =
+            Dir::builder(scratch.path("current")).allow_symlink_target(scratch.path("images"));
+        scratch.link("releases/42/spelled", scratch.path("current/x"));
+        scratch.link("releases/42/real", scratch.path("releases/42/x"));
+        scratch.link("releases/42/image", scratch.path("images/kernel"));
+        scratch.link("releases/42/disk", scratch.path("disk/kernel"));
+        scratch.link("releases/42/climb", "../../disk/kernel");
+        for dir in both_ways(builder) {
+            for name in ["spelled", "real"] {
+                assert_eq!(answer(&dir, name), served("x"), "{name} by {}", way(&dir));
+            }
+            for name in ["image", "disk", "climb"] {
+                assert_eq!(
+                    answer(&dir, name),
+                    served("kernel"),
+                    "{name} by {}",
+                    way(&dir)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn only_regular_files_are_served_and_no_open_blocks() {
+        let scratch = Scratch::new();
+        scratch.directory("root/directory");
+        fs::make_fifo(&scratch.path("root/fifo")).expect("a FIFO");
+        let socket = std::os::unix::net::UnixListener::bind(scratch.path("root/socket"));
+        scratch.link("root/null", "/dev/null");
+        scratch.link("root/exe", "/proc/self/exe");
+        let builder = Dir::builder(scratch.path("root"))
+            .allow_symlink_target("/dev")
+            .allow_symlink_target("/proc");
+        for dir in both_ways(builder) {
+            for name in ["directory", "fifo", "socket", "null", "exe"] {
+                assert_eq!(answer(&dir, name), refused(), "{name} by {}", way(&dir));
+            }
+        }
+        drop(socket);
+    }
+
+    #[test]
+    fn only_what_everybody_may_read_is_served_unless_told_otherwise() {
+        let scratch = Scratch::new();
+        for mode in [0o600, 0o640, 0o604, 0o444] {
+            scratch.file(format!("root/{mode:o}"), "content");
+            scratch.mode(format!("root/{mode:o}"), mode);
+        }
+        let builder = Dir::builder(scratch.path("root"));
+        for dir in both_ways(builder.clone()) {
+            for (name, expected) in [
+                ("600", refused()),
+                ("640", refused()),
+                ("604", served("content")),
+                ("444", served("content")),
+            ] {
+                assert_eq!(answer(&dir, name), expected, "{name} by {}", way(&dir));
+            }
+        }
+        for dir in both_ways(builder.serve_unreadable(true)) {
+            for name in ["600", "640", "604", "444"] {
+                assert_eq!(
+                    answer(&dir, name),
+                    served("content"),
+                    "{name} by {}",
+                    way(&dir)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_release_that_is_swapped_in_is_served_after_reopen() {
+        let scratch = Scratch::new();
+        scratch.file("1/version", "1");
+        scratch.file("2/version", "2");
+        scratch.link("current", "1");
+        scratch.link("next", "2");
+        let dirs = both_ways(Dir::builder(scratch.path("current")));
+        std::fs::rename(scratch.path("next"), scratch.path("current")).expect("a swap");
+        for dir in dirs {
+            let clone = dir.clone();
+            assert_eq!(answer(&dir, "version"), served("1"));
+            dir.reopen().expect("the new release");
+            assert_eq!(answer(&clone, "version"), served("2"));
+            assert_eq!(clone.path(), scratch.path("current"));
+        }
+    }
+
+    #[test]
+    fn a_root_that_is_gone_is_served_on() {
+        let scratch = Scratch::new();
+        scratch.file("root/x", "x");
+        let dirs = both_ways(Dir::builder(scratch.path("root")));
+        std::fs::rename(scratch.path("root"), scratch.path("moved")).expect("a rename");
+        for dir in dirs {
+            let error = dir.reopen().expect_err("nothing there").to_string();
+            let path = scratch.path("root");
+            assert_eq!(
+                error,
+                format!("cannot open {}: no such file or directory", path.display())
+            );
+            dir.reload();
+            assert_eq!(answer(&dir, "x"), served("x"));
+        }
+    }
+
+    #[test]
+    fn what_is_no_directory_cannot_be_the_root_nor_an_allowed_tree() {
+        let scratch = Scratch::new();
+        let root = scratch.directory("root");
+        let file = scratch.file("file", "");
+        let path = |result: Result<Dir, Error>| match result {
+            Err(Error::Directory { path, .. }) => path,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(path(Dir::read_only(&file)), file);
+        assert_eq!(path(Dir::read_only("")), Path::new(""));
+        let builder = Dir::builder(root).allow_symlink_target(scratch.path("absent"));
+        assert_eq!(path(builder.open()), scratch.path("absent"));
+    }
+
+    /// Somebody who may write in the tree moves things about while they are looked up.
+    #[test]
+    fn races_never_reach_outside() {
+        const REQUESTS: usize = 3000;
+        let scratch = Scratch::new();
+        scratch.file("outside/file", "secret");
+        scratch.file("outside/leak/file", "secret");
+        scratch.directory("outside/a");
+        scratch.file("root/plain", "fine");
+        scratch.file("root/directory/file", "fine");
+        scratch.link("root/link", "../outside");
+        scratch.link("escape", "../outside/file");
+        scratch.file("harmless", "fine");
+        scratch.link("inside", "a/fine");
+        scratch.file("root/a/fine", "fine");
+        scratch.file("root/steady", "fine");
+        scratch.directory("root/a/b");
+        // Harmless here; it leads to `outside/leak` whenever `b` is moved to `outside/a`.
+        scratch.link("root/a/b/up", "../../leak/file");
+        let rename = |from: &str, to: &str| {
+            std::fs::rename(scratch.path(from), scratch.path(to)).expect("a rename");
+        };
+        let replace = |name: &str, by: &str| {
+            std::fs::hard_link(scratch.path(by), scratch.path("spare")).expect("a hard link");
+            rename("spare", name);
+        };
+        for dir in both_ways(Dir::builder(scratch.path("root"))) {
+            let done = AtomicBool::new(false);
+            std::thread::scope(|threads| {
+                threads.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        replace("root/plain", "escape");
+                        replace("root/plain", "harmless");
+                        replace("root/steady", "inside");
+                        replace("root/steady", "harmless");
+                        for _ in 0..2 {
+                            rename("root/directory", "spare");
+                            rename("root/link", "root/directory");
+                            rename("spare", "root/link");
+                        }
+                        rename("root/a/b", "outside/a/b");
+                        rename("outside/a/b", "root/a/b");
+                    }
+                });
+                let wrong = (0..REQUESTS)
+                    .flat_map(|_| {
+                        ["plain", "directory/file", "link/file", "a/b/up", "steady"]
+                            .map(|name| (name, answer(&dir, name)))
+                    })
+                    .find(|(name, answer)| match answer {
+                        Ok(content) => content != b"fine",
+                        // Sometimes a file and sometimes a link, but always there.
+                        Err(_) => *name == "steady",
+                    });
+                done.store(true, Ordering::Relaxed);
+                assert_eq!(wrong, None, "by {}", way(&dir));
+            });
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_clean_name_stays_below(name in "[a./\\\\]{0,12}|\\PC*") {
+            if let Ok(name) = clean(name.as_bytes()) {
+                prop_assert!(!name.is_empty());
+                for component in name.as_bytes().split(|&octet| octet == b'/') {
+                    prop_assert!(!matches!(component, b"" | b"." | b".."));
+                }
+            }
+        }
+    }
+}

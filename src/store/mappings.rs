@@ -117,11 +117,15 @@ impl Mappings {
         if fresh.mapping.is_none() || self.capacity == 0 {
             return Ok(fresh);
         }
+        Ok(self.keep(fresh, now))
+    }
+
+    /// Shares a file from now on, unless another worker came first: then the other's is returned.
+    fn keep(&self, fresh: Arc<OpenFile>, now: Instant) -> Arc<OpenFile> {
         let mut entries = self.lock();
-        // Another worker may have mapped it meanwhile.
-        if let Some(shared) = take_shared(&mut entries, identity, now) {
+        if let Some(shared) = take_shared(&mut entries, fresh.identity, now) {
             drop(entries); // before `fresh` is unmapped
-            return Ok(shared);
+            return shared;
         }
         let evicted = (entries.len() >= self.capacity).then(|| {
             let unused = entries.iter().position(Entry::is_unused);
@@ -131,9 +135,9 @@ impl Mappings {
             file: Arc::clone(&fresh),
             used: now,
         });
-        drop(entries);
+        drop(entries); // before `evicted` is unmapped
         drop(evicted);
-        Ok(fresh)
+        fresh
     }
 
     /// Whether there is anything to sweep.
@@ -190,15 +194,244 @@ impl Mappings {
 }
 
 /// Finds an entry and makes it the most recently used one.
-fn take_shared(
-    entries: &mut Vec<Entry>,
-    identity: Identity,
-    now: Instant,
-) -> Option<Arc<OpenFile>> {
+fn take_shared(entries: &mut [Entry], identity: Identity, now: Instant) -> Option<Arc<OpenFile>> {
     let at = entries
         .iter()
         .position(|entry| entry.file.identity == identity)?;
     entries[at].used = now;
     entries[at..].rotate_left(1);
     entries.last().map(|entry| Arc::clone(&entry.file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scratch::Scratch;
+    use super::*;
+    use std::path::Path;
+
+    const LARGE: usize = 1 << 17;
+    const IDLE: Duration = Duration::from_secs(30);
+
+    #[allow(clippy::disallowed_methods)] // where the tests' time starts
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    fn open(mappings: &Mappings, path: &Path, now: Instant) -> Arc<OpenFile> {
+        let file = File::open(path).expect("a file");
+        mappings.open(file, None, now).expect("an open file")
+    }
+
+    fn cached(mappings: &Mappings) -> usize {
+        mappings.lock().len()
+    }
+
+    #[test]
+    fn two_opens_of_one_file_share_its_mapping() {
+        let scratch = Scratch::new();
+        let path = scratch.file("kernel", vec![7; LARGE]);
+        let mappings = Mappings::new(4, IDLE);
+        let one = open(&mappings, &path, start());
+        let file = File::open(&path).expect("a file");
+        let two = mappings
+            .open(file, Some(one.identity), start())
+            .expect("an open file");
+        assert!(Arc::ptr_eq(&one, &two));
+        assert_eq!(one.mapping.as_ref().map(Mapping::len), Some(LARGE));
+        assert_eq!(mappings.counters(), (1, 1));
+    }
+
+    #[test]
+    fn small_files_and_other_names_of_one_file() {
+        let scratch = Scratch::new();
+        let limit = usize::try_from(MAP_FROM_OCTETS).expect("a size");
+        let small = scratch.file("small", vec![0; limit - 1]);
+        let large = scratch.file("large", vec![0; limit]);
+        std::fs::hard_link(&large, scratch.path("other")).expect("a hard link");
+        let mappings = Mappings::new(4, IDLE);
+        let one = open(&mappings, &small, start());
+        assert!(one.mapping.is_none());
+        assert!(!Arc::ptr_eq(&one, &open(&mappings, &small, start())));
+        assert_eq!((cached(&mappings), mappings.counters()), (0, (0, 0)));
+        let one = open(&mappings, &large, start());
+        let two = open(&mappings, &scratch.path("other"), start());
+        assert!(Arc::ptr_eq(&one, &two));
+    }
+
+    #[test]
+    fn what_cannot_be_mapped_is_read() {
+        let scratch = Scratch::new();
+        let path = scratch.file("file", "content");
+        let file = File::options().write(true).open(&path).expect("a file");
+        let (identity, _) = Identity::of(&file).expect("an identity");
+        let mappings = Mappings::new(4, IDLE);
+        // A descriptor without the right to read cannot be mapped.
+        let large = Identity {
+            size: LARGE as u64,
+            ..identity
+        };
+        let unmapped = mappings.open(file, Some(large), start());
+        assert!(unmapped.expect("an open file").mapping.is_none());
+        assert_eq!(cached(&mappings), 0);
+    }
+
+    #[test]
+    fn an_edited_file_is_fresh() {
+        let scratch = Scratch::new();
+        let path = scratch.file("kernel", vec![7; LARGE]);
+        let mappings = Mappings::new(4, IDLE);
+        let now = start();
+        let old = open(&mappings, &path, now);
+        let writer = File::options().write(true).open(&path).expect("a file");
+        let later = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(9);
+        writer.set_modified(later).expect("a new time");
+        let new = open(&mappings, &path, now);
+        assert!(!Arc::ptr_eq(&old, &new));
+        assert_eq!(cached(&mappings), 2);
+        drop(old);
+        mappings.sweep(now);
+        assert_eq!(cached(&mappings), 1);
+        assert!(Arc::ptr_eq(&new, &open(&mappings, &path, now)));
+    }
+
+    #[test]
+    fn a_change_is_seen_and_growth_is_none() {
+        let scratch = Scratch::new();
+        let path = scratch.file("kernel", vec![7; LARGE]);
+        let mappings = Mappings::new(4, IDLE);
+        let writer = File::options().write(true).open(&path).expect("a file");
+        let unchanged = |open: &OpenFile| open.unchanged().expect("fstat");
+        let before = open(&mappings, &path, start());
+        assert!(unchanged(&before));
+        writer.set_len(LARGE as u64 + 1).expect("a longer file");
+        assert!(unchanged(&before));
+        let longer = open(&mappings, &path, start());
+        writer.set_len(LARGE as u64 - 1).expect("a shorter file");
+        assert!(!unchanged(&before));
+        assert!(!unchanged(&longer));
+
+        let path = scratch.file("rewritten", vec![7; LARGE]);
+        let before = open(&mappings, &path, start());
+        let writer = File::options().write(true).open(&path).expect("a file");
+        let later = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(9);
+        writer.set_modified(later).expect("a new time");
+        assert!(!unchanged(&before));
+
+        let path = scratch.file("replaced", vec![7; LARGE]);
+        let before = open(&mappings, &path, start());
+        let new = scratch.file("new", vec![8; LARGE]);
+        std::fs::rename(new, &path).expect("a rename");
+        assert!(unchanged(&before));
+        let mut octets = [0; 3];
+        before.read_exact_at(&mut octets, 9).expect("old octets");
+        assert_eq!(octets, [7; 3]);
+        let read = before.read_at(&mut octets, LARGE as u64 - 1);
+        assert_eq!(read.expect("one octet"), 1);
+        let error = before.read_exact_at(&mut octets, LARGE as u64 - 1);
+        assert_eq!(
+            error.map_err(|it| it.kind()),
+            Err(io::ErrorKind::UnexpectedEof)
+        );
+    }
+
+    #[test]
+    fn the_least_recently_used_makes_room_but_not_while_it_is_used() {
+        let scratch = Scratch::new();
+        let paths: Vec<_> = (0..4)
+            .map(|n| scratch.file(n.to_string(), vec![n; LARGE]))
+            .collect();
+        let mappings = Mappings::new(3, IDLE);
+        let now = start();
+        let inode = |n: usize| {
+            let file = File::open(&paths[n]).expect("a file");
+            Identity::of(&file).expect("an identity").0.inode
+        };
+        let kept = || {
+            let entries = mappings.lock();
+            let inodes = entries.iter().map(|entry| entry.file.identity.inode);
+            inodes.collect::<Vec<_>>()
+        };
+        let zero = open(&mappings, &paths[0], now);
+        open(&mappings, &paths[1], now);
+        open(&mappings, &paths[2], now);
+        open(&mappings, &paths[1], now);
+        assert_eq!(kept(), [0, 2, 1].map(inode));
+        // 0 is older than 2, but in use.
+        let three = open(&mappings, &paths[3], now);
+        assert_eq!(kept(), [0, 1, 3].map(inode));
+        let one = open(&mappings, &paths[1], now);
+        assert_eq!(kept(), [0, 3, 1].map(inode));
+        // All are in use: the oldest is forgotten, and its transfer goes on.
+        let _two = open(&mappings, &paths[2], now);
+        assert_eq!(kept(), [3, 1, 2].map(inode));
+        assert!(zero.mapping.is_some());
+        drop((one, three));
+
+        let none = Mappings::new(0, IDLE);
+        assert!(open(&none, &paths[0], now).mapping.is_some());
+        assert_eq!(cached(&none), 0);
+    }
+
+    #[test]
+    fn an_unused_mapping_goes_after_a_while() {
+        let scratch = Scratch::new();
+        let path = scratch.file("kernel", vec![7; LARGE]);
+        let mappings = Mappings::new(4, IDLE);
+        let now = start();
+        let used = open(&mappings, &path, now);
+        mappings.sweep(now + 2 * IDLE);
+        assert_eq!(cached(&mappings), 1);
+        drop(used);
+        // Idle since it was last seen in use.
+        mappings.sweep(now + 3 * IDLE);
+        assert_eq!(cached(&mappings), 1);
+        mappings.sweep(now + 3 * IDLE + Duration::from_nanos(1));
+        assert_eq!(cached(&mappings), 0);
+    }
+
+    #[test]
+    fn a_deleted_file_is_forgotten_and_freed_with_its_last_transfer() {
+        let scratch = Scratch::new();
+        let path = scratch.file("kernel", vec![7; LARGE]);
+        let mappings = Mappings::new(4, IDLE);
+        let now = start();
+        let used = Arc::downgrade(&open(&mappings, &path, now));
+        let transfer = used.upgrade();
+        std::fs::remove_file(path).expect("a file");
+        mappings.sweep(now);
+        assert_eq!(cached(&mappings), 0);
+        assert!(used.upgrade().is_some());
+        drop(transfer);
+        assert!(used.upgrade().is_none());
+    }
+
+    #[test]
+    fn clear_forgets_everything_and_takes_nothing_away() {
+        let scratch = Scratch::new();
+        let path = scratch.file("kernel", vec![7; LARGE]);
+        let mappings = Mappings::new(4, IDLE);
+        let now = start();
+        let used = open(&mappings, &path, now);
+        mappings.clear();
+        assert_eq!(cached(&mappings), 0);
+        assert!(used.mapping.is_some());
+        assert!(!Arc::ptr_eq(&used, &open(&mappings, &path, now)));
+    }
+
+    #[test]
+    fn two_workers_that_map_at_once_end_up_with_one_mapping() {
+        let scratch = Scratch::new();
+        let path = scratch.file("kernel", vec![7; LARGE]);
+        let mappings = Mappings::new(4, IDLE);
+        let mapped = || {
+            let file = File::open(&path).expect("a file");
+            let (identity, _) = Identity::of(&file).expect("an identity");
+            Arc::new(OpenFile::new(file, identity))
+        };
+        let (first, second) = (mapped(), mapped());
+        let one = mappings.keep(first, start());
+        let two = mappings.keep(second, start());
+        assert!(Arc::ptr_eq(&one, &two));
+        assert_eq!(cached(&mappings), 1);
+    }
 }

@@ -213,4 +213,31 @@ mod tests {
         assert_eq!(again(|| answers.next().expect("an answer")).ok(), Some(7));
         assert!(answers.next().is_none());
     }
+    #[test]
+    fn no_step_follows_a_link() {
+        let base = std::env::temp_dir().join(format!("tftpool-steps-{}", std::process::id()));
+        std::fs::create_dir(&base).expect("a fresh directory");
+        let directory = open_root(&base).expect("a directory");
+        std::fs::write(base.join("file"), "").expect("a file");
+        std::fs::create_dir(base.join("step")).expect("a directory");
+        for (target, link) in [("file", "to-file"), ("step", "to-step")] {
+            std::os::unix::fs::symlink(target, base.join(link)).expect("a link");
+        }
+        let meaning = |result: io::Result<File>| result.err().map(|error| trouble(&error));
+        let target = |name: &str| read_link(&directory, name.as_ref()).ok().flatten();
+
+        assert_eq!(meaning(open_here(&directory, "file".as_ref())), None);
+        assert_eq!(meaning(open_step(&directory, "step".as_ref())), None);
+        for (open, link) in [
+            (open_here(&directory, "to-file".as_ref()), Trouble::Link),
+            (open_here(&directory, "to-step".as_ref()), Trouble::Link),
+            (open_step(&directory, "to-step".as_ref()), Trouble::Missing),
+            (open_step(&directory, "file".as_ref()), Trouble::Missing),
+        ] {
+            assert_eq!(meaning(open), Some(link));
+        }
+        assert_eq!(target("to-file"), Some("file".into()));
+        assert_eq!(target("file"), None);
+        _ = std::fs::remove_dir_all(base);
+    }
 }
