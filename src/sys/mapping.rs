@@ -62,10 +62,11 @@ impl MappedSlice<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::udp::tests::file_of;
 
     /// Seven octets in a mapped file that has no name any more.
     fn seven() -> Mapping {
-        let file = super::super::udp::tests::file_of(b"0123456");
+        let file = file_of(b"0123456");
         Mapping::map(&file, 7).expect("a mapping")
     }
 
@@ -91,7 +92,7 @@ mod tests {
 
     #[test]
     fn an_empty_file_can_be_mapped() {
-        let file = super::super::udp::tests::file_of(b"");
+        let file = file_of(b"");
         let mapping = Mapping::map(&file, 0).expect("a mapping");
         assert_eq!(mapping.slice(0..0).len(), 0);
     }

@@ -269,10 +269,17 @@ impl TransferSocket {
         peer: SocketAddr,
         options: &SocketOptions,
     ) -> io::Result<TransferSocket> {
+        Self::connect(Self::bound(local, options)?, peer)
+    }
+
+    fn bound(local: SocketAddr, options: &SocketOptions) -> io::Result<UdpSocket> {
         let socket = open(local, SockFlag::empty())?;
         set_fragments(&socket, family(local), !options.dont_fragment)?;
         bind_in(&socket, local, options.ports.as_ref())?;
-        let socket = UdpSocket::from(socket);
+        Ok(UdpSocket::from(socket))
+    }
+
+    fn connect(socket: UdpSocket, peer: SocketAddr) -> io::Result<TransferSocket> {
         socket.set_read_timeout(Some(limits::PATIENCE))?;
         socket.connect(peer)?;
         Ok(TransferSocket {
@@ -478,6 +485,43 @@ fn prepare(socket: &impl AsFd, local: SocketAddr) -> io::Result<()> {
     set_fragments(socket, AddressFamily::Inet, true)
 }
 
+// The values are the same numbers for both families, so only the option has to be chosen.
+const _: () = assert!(libc::IP_PMTUDISC_DONT == libc::IPV6_PMTUDISC_DONT);
+const _: () = assert!(libc::IP_PMTUDISC_DO == libc::IPV6_PMTUDISC_DO);
+
+/// Says whether the way to the peer may cut a datagram into pieces. Linux forbids it unless it is told otherwise, and
+/// then a block larger than some link on the way never arrives.
+fn set_fragments(socket: &impl AsFd, family: AddressFamily, allowed: bool) -> io::Result<()> {
+    let (level, option) = match family {
+        AddressFamily::Inet6 => (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER),
+        _ => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER),
+    };
+    let value = match allowed {
+        true => libc::IP_PMTUDISC_DONT,
+        false => libc::IP_PMTUDISC_DO,
+    };
+    set_option(socket, level, option, value)
+}
+
+fn set_option(
+    socket: &impl AsFd,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    // SAFETY: the kernel reads as many octets as the value has.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            level,
+            option,
+            (&raw const value).cast(),
+            size_of_val(&value) as libc::socklen_t,
+        )
+    };
+    Ok(Errno::result(result).map(drop)?)
+}
+
 /// Binds to the address of `local` and to a port of the range, starting anywhere in it; without a range the kernel
 /// chooses, randomly as well. RFC 1350 §4: "The TID's chosen for a connection should be randomly chosen".
 fn bind_in(
@@ -503,34 +547,6 @@ fn bind_in(
         }
     }
     Err(io::ErrorKind::AddrInUse.into())
-}
-
-// The values are the same numbers for both families, so only the option has to be chosen.
-const _: () = assert!(libc::IP_PMTUDISC_DONT == libc::IPV6_PMTUDISC_DONT);
-const _: () = assert!(libc::IP_PMTUDISC_DO == libc::IPV6_PMTUDISC_DO);
-
-/// Says whether the way to the peer may cut a datagram into pieces. Linux forbids it unless it is told otherwise, and
-/// then a block larger than some link on the way never arrives.
-fn set_fragments(socket: &impl AsFd, family: AddressFamily, allowed: bool) -> io::Result<()> {
-    let (level, option) = match family {
-        AddressFamily::Inet6 => (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER),
-        _ => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER),
-    };
-    let value = match allowed {
-        true => libc::IP_PMTUDISC_DONT,
-        false => libc::IP_PMTUDISC_DO,
-    };
-    // SAFETY: the kernel reads as many octets as the value has.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_fd().as_raw_fd(),
-            level,
-            option,
-            (&raw const value).cast(),
-            size_of_val(&value) as libc::socklen_t,
-        )
-    };
-    Ok(Errno::result(result).map(drop)?)
 }
 
 /// Waits for `events`, and returns those that are there and errors; none when the time has passed or a signal handler
@@ -588,9 +604,4 @@ fn in_addr(address: Ipv4Addr) -> libc::in_addr {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use super::*;
-    pub(crate) fn file_of(_: &[u8]) -> std::fs::File {
-        todo!()
-    }
-}
+pub(super) mod tests;
