@@ -244,6 +244,7 @@ impl Event {
                 direction,
                 name,
                 refusal,
+                ..
             } => {
                 let verb = match direction {
                     Direction::Read => "read",

@@ -85,7 +85,8 @@ pub const LISTENER_ERRORS: usize = 16;
 /// The port of TFTP requests (RFC 1350 §4).
 pub const PORT: u16 = 69;
 /// Intervals that a server can be set to, as tftp-hpa's.
-pub const TIMEOUTS: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(255);
+pub const TIMEOUTS: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_secs(255);
 /// Most resends that can be asked for.
 pub const MAX_RETRIES: u32 = 100;
 /// Threads that run transfers, unless asked otherwise. They block on files and on a lone client's socket; waiting

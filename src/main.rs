@@ -1,2 +1,2 @@
-//! tftpool
+//! The command.
 fn main() {}

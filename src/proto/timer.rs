@@ -14,7 +14,7 @@ const UNSAMPLED_LIMIT: u32 = 3;
 
 /// The retransmission timer of one transfer.
 #[derive(Clone, Debug)]
-pub struct Timer {
+pub(super) struct Timer {
     interval: Duration,
     agreed: bool,
     /// While an OACK waits for its answer the interval is not shorter than this.
@@ -84,7 +84,7 @@ impl Timer {
     }
 
     /// Smoothed round trip, where one was measured.
-    pub fn round_trip(&self) -> Option<Duration> {
+    pub(super) fn round_trip(&self) -> Option<Duration> {
         self.round_trip.map(|round_trip| round_trip.smoothed)
     }
 

@@ -104,7 +104,11 @@ impl Desk {
         if self.quota.per_client.is_some_and(|most| of_client >= most) {
             return Verdict::Drop(DropReason::ClientFull);
         }
-        if self.by_tid.get(&tid).is_some_and(|ids| ids.len() >= TRANSFERS_PER_TID) {
+        if self
+            .by_tid
+            .get(&tid)
+            .is_some_and(|ids| ids.len() >= TRANSFERS_PER_TID)
+        {
             return Verdict::Drop(DropReason::Duplicate);
         }
         if self.unproven >= self.quota.unproven {
@@ -115,7 +119,14 @@ impl Desk {
         }
         let id = TransferId(self.next);
         self.next += 1;
-        self.entries.insert(id, Entry { tid, digest, proven: false });
+        self.entries.insert(
+            id,
+            Entry {
+                tid,
+                digest,
+                proven: false,
+            },
+        );
         self.by_tid.entry(tid).or_default().push(id);
         *self.by_client.entry(tid.peer.ip()).or_default() += 1;
         self.waiting.push_back((id, now));
@@ -144,22 +155,30 @@ impl Desk {
 
     /// The peer has acknowledged something. Returns the older transfers of its TID: they have been replaced.
     pub(super) fn proven(&mut self, id: TransferId) -> Vec<TransferId> {
-        let Some(entry) = self.entries.get_mut(&id).filter(|entry| !entry.proven) else { return Vec::new() };
+        let Some(entry) = self.entries.get_mut(&id).filter(|entry| !entry.proven) else {
+            return Vec::new();
+        };
         entry.proven = true;
         self.unproven -= 1;
         let ids = &self.by_tid[&entry.tid];
-        ids.iter().copied().take_while(|older| *older != id).collect()
+        ids.iter()
+            .copied()
+            .take_while(|older| *older != id)
+            .collect()
     }
 
     /// The transfer is over.
     pub(super) fn remove(&mut self, id: TransferId) {
-        let Some(entry) = self.entries.remove(&id) else { return };
+        let Some(entry) = self.entries.remove(&id) else {
+            return;
+        };
         if !entry.proven {
             self.unproven -= 1;
         }
         // The line must not outgrow the table; cleaning it up seldom costs nothing on average.
         if self.waiting.len() > 2 * self.entries.len() {
-            self.waiting.retain(|(id, _)| self.entries.get(id).is_some_and(|entry| !entry.proven));
+            self.waiting
+                .retain(|(id, _)| self.entries.get(id).is_some_and(|entry| !entry.proven));
         }
         if let Some(ids) = self.by_tid.get_mut(&entry.tid) {
             ids.retain(|other| *other != id);
@@ -182,10 +201,17 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    const QUOTA: Quota = Quota { transfers: 100, per_client: None, unproven: 100 };
+    const QUOTA: Quota = Quota {
+        transfers: 100,
+        per_client: None,
+        unproven: 100,
+    };
 
     fn tid(host: u8, port: u16) -> Tid {
-        Tid { peer: ([127, 0, 0, host], port).into(), local: ([127, 0, 0, 1], 69).into() }
+        Tid {
+            peer: ([127, 0, 0, host], port).into(),
+            local: ([127, 0, 0, 1], 69).into(),
+        }
     }
 
     #[allow(clippy::disallowed_methods)] // any instant will do
@@ -227,19 +253,36 @@ mod tests {
         let first = admitted(desk.arrive(tid(1, 1000), 7, now));
         let other_port = admitted(desk.arrive(tid(1, 1001), 7, now));
         let local = ([127, 0, 0, 9], 69).into();
-        let other_local = admitted(desk.arrive(Tid { local, ..tid(1, 1000) }, 7, now));
+        let other_local = admitted(desk.arrive(
+            Tid {
+                local,
+                ..tid(1, 1000)
+            },
+            7,
+            now,
+        ));
         assert!(first != other_port && first != other_local && other_port != other_local);
     }
 
     #[test]
     fn quotas_are_kept_and_given_back() {
         let now = start();
-        let mut desk = Desk::new(Quota { transfers: 3, per_client: Some(2), unproven: 100 });
+        let mut desk = Desk::new(Quota {
+            transfers: 3,
+            per_client: Some(2),
+            unproven: 100,
+        });
         let first = admitted(desk.arrive(tid(1, 1), 0, now));
         admitted(desk.arrive(tid(1, 2), 0, now));
-        assert_eq!(desk.arrive(tid(1, 3), 0, now), Verdict::Drop(DropReason::ClientFull));
+        assert_eq!(
+            desk.arrive(tid(1, 3), 0, now),
+            Verdict::Drop(DropReason::ClientFull)
+        );
         admitted(desk.arrive(tid(2, 1), 0, now));
-        assert_eq!(desk.arrive(tid(3, 1), 0, now), Verdict::Drop(DropReason::Full));
+        assert_eq!(
+            desk.arrive(tid(3, 1), 0, now),
+            Verdict::Drop(DropReason::Full)
+        );
         desk.remove(first);
         admitted(desk.arrive(tid(1, 3), 0, now));
         assert_eq!(desk.len(), 3);
@@ -248,13 +291,19 @@ mod tests {
     #[test]
     fn the_oldest_unproven_makes_room_after_its_chance() {
         let now = start();
-        let mut desk = Desk::new(Quota { unproven: 2, ..QUOTA });
+        let mut desk = Desk::new(Quota {
+            unproven: 2,
+            ..QUOTA
+        });
         let proven = admitted(desk.arrive(tid(1, 1), 0, now));
         desk.proven(proven);
         let oldest = admitted(desk.arrive(tid(2, 1), 0, now));
         let younger = admitted(desk.arrive(tid(3, 1), 0, now + Duration::from_millis(1)));
         assert!(desk.is_tense());
-        assert_eq!(desk.arrive(tid(4, 1), 0, now), Verdict::Drop(DropReason::UnprovenFull));
+        assert_eq!(
+            desk.arrive(tid(4, 1), 0, now),
+            Verdict::Drop(DropReason::UnprovenFull)
+        );
         let later = now + UNPROVEN_CHANCE;
         assert_eq!(desk.arrive(tid(4, 1), 0, later), Verdict::MakeRoom(oldest));
         desk.spare(oldest, later);

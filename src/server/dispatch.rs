@@ -20,6 +20,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -130,7 +131,9 @@ struct Pool {
 
 impl Pool {
     fn new(most: usize) -> Self {
-        let base = std::thread::available_parallelism().map_or(1, usize::from).min(most);
+        let base = std::thread::available_parallelism()
+            .map_or(1, usize::from)
+            .min(most);
         Self {
             most,
             base,
@@ -156,7 +159,11 @@ impl Pool {
         };
         let worker = Worker::new(Arc::clone(shared), queues);
         let name = format!("tftp-worker-{}", self.threads.len());
-        self.threads.push(std::thread::Builder::new().name(name).spawn(move || worker.run())?);
+        self.threads.push(
+            std::thread::Builder::new()
+                .name(name)
+                .spawn(move || worker.run())?,
+        );
         self.grown = now();
         Ok(())
     }
@@ -178,10 +185,14 @@ impl Loop {
             poll.registry()
                 .register(&mut SourceFd(&descriptor), Token(index), Interest::READABLE)
                 .map_err(system("watch a listening socket"))?;
-            doors.push(Door { listener, open: true });
+            doors.push(Door {
+                listener,
+                open: true,
+            });
         }
         let mut pool = Pool::new(workers);
-        pool.grow(&shared, &mailbox).map_err(system("start a thread"))?;
+        pool.grow(&shared, &mailbox)
+            .map_err(system("start a thread"))?;
         Ok(Self {
             poll,
             mail,
@@ -210,7 +221,12 @@ impl Loop {
             match polled {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(cause) => break Err(Error::System { doing: "wait for packets", cause }),
+                Err(cause) => {
+                    break Err(Error::System {
+                        doing: "wait for packets",
+                        cause,
+                    });
+                }
             }
             for event in &events {
                 self.event(event.token());
@@ -238,11 +254,15 @@ impl Loop {
         if self.listeners.iter().any(|door| door.open) {
             return Some(Duration::ZERO);
         }
-        let growth = (self.pool.has_work() && self.pool.threads.len() < self.pool.most).then(|| time + GROWTH_PAUSE);
+        let growth = (self.pool.has_work() && self.pool.threads.len() < self.pool.most)
+            .then(|| time + GROWTH_PAUSE);
         let deadlines = [
             self.timers.peek().map(|Reverse((deadline, _))| *deadline),
             (!self.starved.is_empty()).then(|| time + SOCKET_RETRY),
-            self.shared.mappings.has_entries().then_some(self.next_sweep),
+            self.shared
+                .mappings
+                .has_entries()
+                .then_some(self.next_sweep),
             self.stopping.as_ref().map(|stopping| stopping.deadline),
             growth,
         ];
@@ -256,7 +276,9 @@ impl Loop {
                 break;
             }
             self.timers.pop();
-            let Some(slot) = self.slots.get_mut(&id) else { continue };
+            let Some(slot) = self.slots.get_mut(&id) else {
+                continue;
+            };
             if slot.timer == Some(due) {
                 slot.timer = None;
             }
@@ -282,8 +304,16 @@ impl Loop {
     }
 
     fn grow(&mut self, time: Instant) {
-        let Pool { most, base, ref threads, grown, .. } = self.pool;
-        let is_short = self.pool.has_work() && self.shared.idle.load(Ordering::SeqCst) == 0 && threads.len() < most;
+        let Pool {
+            most,
+            base,
+            ref threads,
+            grown,
+            ..
+        } = self.pool;
+        let is_short = self.pool.has_work()
+            && self.shared.idle.load(Ordering::SeqCst) == 0
+            && threads.len() < most;
         if is_short && (threads.len() < base || time >= grown + GROWTH_PAUSE) {
             if let Err(error) = self.pool.grow(&self.shared, &self.mailbox) {
                 self.pool.grown = time;
@@ -322,13 +352,23 @@ impl Loop {
         }
     }
 
-    fn dropped(&mut self, peer: std::net::SocketAddr, reason: DropReason, time: Instant) {
+    fn dropped(&mut self, peer: SocketAddr, reason: DropReason, time: Instant) {
         self.shared.reporter.report(Event::Dropped { peer, reason });
         match reason {
-            DropReason::Full => self.complain(time, "requests dropped", "too many transfers (see --max-transfers)"),
-            DropReason::UnprovenFull => self.complain(time, "requests dropped", "too many peers that never answer"),
+            DropReason::Full => self.complain(
+                time,
+                "requests dropped",
+                "too many transfers (see --max-transfers)",
+            ),
+            DropReason::UnprovenFull => {
+                self.complain(time, "requests dropped", "too many peers that never answer")
+            }
             DropReason::ClientFull => {
-                self.complain(time, "requests dropped", "a client has too many (see --max-transfers-per-client)");
+                self.complain(
+                    time,
+                    "requests dropped",
+                    "a client has too many (see --max-transfers-per-client)",
+                );
             }
             _ => {}
         }
@@ -359,31 +399,46 @@ impl Loop {
         match request {
             Ok(request) if request.direction == Direction::Write => {
                 let refusal = Refusal::new(ErrorCode::ACCESS_VIOLATION, "server is read-only");
-                self.answer(door, received, refusal.code(), refusal.text());
+                self.answer(door, local, peer, &refusal);
                 let (direction, name) = (request.direction, Name::new(request.name));
-                self.shared.reporter.report(Event::Refused { id: None, peer, direction, name, refusal });
+                self.shared.reporter.report(Event::Refused {
+                    id: None,
+                    peer,
+                    direction,
+                    name,
+                    refusal,
+                });
                 Ok(())
             }
             Ok(_) => {
                 let tid = Tid { peer, local };
                 let digest = self.digest.hash_one(datagram);
                 let verdict = self.desk.arrive(tid, digest, time);
-                self.arrival(Arrival { tid, digest, datagram: datagram.into(), at: time }, verdict)
+                self.arrival(
+                    Arrival {
+                        tid,
+                        digest,
+                        datagram: datagram.into(),
+                        at: time,
+                    },
+                    verdict,
+                )
             }
             Err(malformed) => {
                 if malformed.is_request() {
-                    self.answer(door, received, ErrorCode::ILLEGAL_OPERATION, &malformed.to_string());
+                    let refusal = Refusal::new(ErrorCode::ILLEGAL_OPERATION, malformed.to_string());
+                    self.answer(door, local, peer, &refusal);
                 }
                 Err(DropReason::Malformed(malformed))
             }
         }
     }
 
-    fn answer(&self, door: usize, received: &Received, code: ErrorCode, text: &str) {
+    /// Sends an ERROR from a listening port. Once: if it does not arrive, the client asks again.
+    fn answer(&self, door: usize, local: SocketAddr, peer: SocketAddr, refusal: &Refusal) {
         let mut datagram = Vec::with_capacity(64);
-        wire::emit_error(code, text, &mut datagram);
-        // It is sent once; if it cannot be, the client asks again.
-        let _ = self.listeners[door].listener.reply(&datagram, received);
+        wire::emit_error(refusal.code(), refusal.text(), &mut datagram);
+        let _ = self.listeners[door].listener.reply(&datagram, local, peer);
     }
 
     fn arrival(&mut self, arrival: Arrival, mut verdict: Verdict) -> Result<(), DropReason> {
@@ -407,7 +462,9 @@ impl Loop {
     }
 
     fn admit(&mut self, id: TransferId, arrival: Arrival) {
-        let Arrival { tid, datagram, at, .. } = arrival;
+        let Arrival {
+            tid, datagram, at, ..
+        } = arrival;
         if let Ok(Packet::Request(request)) = wire::parse(&datagram) {
             self.shared.reporter.report(Event::Request {
                 id,
@@ -420,16 +477,28 @@ impl Loop {
             });
         }
         self.slots.insert(id, Slot::new(at));
-        self.hand_over(Box::new(Opening { id, tid, datagram, arrived: at, tense: self.desk.is_tense() }));
+        self.hand_over(Box::new(Opening {
+            id,
+            tid,
+            datagram,
+            arrived: at,
+            tense: self.desk.is_tense(),
+        }));
     }
 
     fn hand_over(&self, opening: Box<Opening>) {
-        self.pool.openings.0.send(opening).expect("the pool holds a receiver");
+        self.pool
+            .openings
+            .0
+            .send(opening)
+            .expect("the pool holds a receiver");
     }
 
     /// The peer has not answered, and asks again.
     fn repeat(&mut self, id: TransferId) {
-        let Some(slot) = self.slots.get_mut(&id) else { return };
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return;
+        };
         match &mut slot.parked {
             Some(transfer) => {
                 transfer.request_repeated();
@@ -442,7 +511,9 @@ impl Loop {
     /// The same request in the middle of its transfer. Where the last ACK may still be on its way to us, the question is
     /// put off until the transfer has been looked at.
     fn doubt(&mut self, id: TransferId, arrival: Arrival) -> Result<(), DropReason> {
-        let Some(slot) = self.slots.get_mut(&id) else { return Err(DropReason::Duplicate) };
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return Err(DropReason::Duplicate);
+        };
         match &slot.parked {
             Some(transfer) if transfer.has_mail() => {
                 slot.doubt = Some(arrival);
@@ -481,7 +552,9 @@ impl Loop {
             return;
         }
         let id = TransferId(token.0 as u64 - FIRST_TRANSFER);
-        let Some(slot) = self.slots.get_mut(&id) else { return };
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return;
+        };
         if slot.parked.is_some() {
             self.resume(id);
         } else if let Some(descriptor) = slot.descriptor.filter(|_| slot.watched) {
@@ -495,7 +568,11 @@ impl Loop {
     /// A parked transfer goes to the pool.
     fn resume(&mut self, id: TransferId) {
         if let Some(transfer) = self.slots.get_mut(&id).and_then(|slot| slot.parked.take()) {
-            self.pool.ready.0.send(transfer).expect("the pool holds a receiver");
+            self.pool
+                .ready
+                .0
+                .send(transfer)
+                .expect("the pool holds a receiver");
         }
     }
 
@@ -534,7 +611,9 @@ impl Loop {
         if transfer.is_proven() {
             self.prove(id);
         }
-        let Some(slot) = self.slots.get_mut(&id) else { return };
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return;
+        };
         let doubt = slot.doubt.take();
         let is_silent = doubt.is_some() && transfer.is_silent();
         let repeat = std::mem::take(&mut slot.repeat);
@@ -545,7 +624,11 @@ impl Loop {
         slot.descriptor = Some(descriptor);
         slot.deadline = until;
         slot.parked = Some(transfer);
-        if self.stopping.as_ref().is_some_and(|stopping| stopping.forced) {
+        if self
+            .stopping
+            .as_ref()
+            .is_some_and(|stopping| stopping.forced)
+        {
             self.end_parked(id, Failure::Stopped);
         } else if slot.supersede {
             self.end_parked(id, Failure::Superseded);
@@ -554,7 +637,11 @@ impl Loop {
         } else {
             if !slot.watched {
                 let token = Token((id.0 + FIRST_TRANSFER) as usize);
-                let watched = self.poll.registry().register(&mut SourceFd(&descriptor), token, Interest::READABLE);
+                let watched = self.poll.registry().register(
+                    &mut SourceFd(&descriptor),
+                    token,
+                    Interest::READABLE,
+                );
                 // Without the system's help the deadlines still find what came.
                 slot.watched = watched.is_ok();
             }
@@ -581,7 +668,9 @@ impl Loop {
     fn prove(&mut self, id: TransferId) {
         for older in self.desk.proven(id) {
             match self.slots.get_mut(&older) {
-                Some(Slot { parked: Some(_), .. }) => self.end_parked(older, Failure::Superseded),
+                Some(Slot {
+                    parked: Some(_), ..
+                }) => self.end_parked(older, Failure::Superseded),
                 Some(slot) => slot.supersede = true,
                 None => {}
             }
@@ -590,12 +679,16 @@ impl Loop {
 
     /// Ends a parked transfer without a worker; files are closed by one, since that may block.
     fn end_parked(&mut self, id: TransferId, failure: Failure) {
-        let Some(mut transfer) = self.slots.remove(&id).and_then(|slot| slot.parked) else { return };
+        let Some(mut transfer) = self.slots.remove(&id).and_then(|slot| slot.parked) else {
+            return;
+        };
         self.desk.remove(id);
         if failure == Failure::Stopped {
             transfer.tell(ErrorCode::NOT_DEFINED, "server is stopping");
         }
-        self.shared.reporter.report(worker::ended(&transfer, Ending::Failed(failure)));
+        self.shared
+            .reporter
+            .report(worker::ended(&transfer, Ending::Failed(failure)));
         self.chore(Chore::Bury(transfer));
     }
 
@@ -606,33 +699,56 @@ impl Loop {
             self.starved.push(opening);
             return;
         }
-        self.complain(time, "requests refused", &format!("no socket for them: {}", plain(error)));
+        self.complain(
+            time,
+            "requests refused",
+            &format!("no socket for them: {}", plain(error)),
+        );
         let Tid { peer, local } = opening.tid;
         if let Ok(Packet::Request(request)) = wire::parse(&opening.datagram) {
-            let refusal = Refusal::new(ErrorCode::NOT_DEFINED, "server is busy").because(plain(error));
-            let mut datagram = Vec::with_capacity(64);
-            wire::emit_error(refusal.code(), refusal.text(), &mut datagram);
-            if let Some(door) = self.listeners.iter().find(|door| door.listener.serves(local)) {
-                let _ = door.listener.send_from(&datagram, local, peer);
+            let refusal =
+                Refusal::new(ErrorCode::NOT_DEFINED, "server is busy").because(plain(error));
+            if let Some(door) = self
+                .listeners
+                .iter()
+                .position(|door| door.listener.serves(local))
+            {
+                self.answer(door, local, peer, &refusal);
             }
             let (direction, name) = (request.direction, Name::new(request.name));
-            self.shared.reporter.report(Event::Refused { id: Some(opening.id), peer, direction, name, refusal });
+            self.shared.reporter.report(Event::Refused {
+                id: Some(opening.id),
+                peer,
+                direction,
+                name,
+                refusal,
+            });
         }
         self.desk.remove(opening.id);
         self.slots.remove(&opening.id);
     }
 
     fn chore(&self, chore: Chore) {
-        self.pool.chores.0.send(chore).expect("the pool holds a receiver");
+        self.pool
+            .chores
+            .0
+            .send(chore)
+            .expect("the pool holds a receiver");
     }
 
     /// What repeats is said once a minute, with a count.
     fn complain(&mut self, time: Instant, what: &'static str, why: &str) {
         let complaint = self.complaints.entry(what).or_default();
         complaint.unsaid += 1;
-        if complaint.said.is_none_or(|said| time >= said + COMPLAINT_PAUSE) {
+        if complaint
+            .said
+            .is_none_or(|said| time >= said + COMPLAINT_PAUSE)
+        {
             log::warn!("{what} count={} reason=\"{why}\"", complaint.unsaid);
-            *complaint = Complaint { said: Some(time), unsaid: 0 };
+            *complaint = Complaint {
+                said: Some(time),
+                unsaid: 0,
+            };
         }
     }
 
@@ -645,14 +761,22 @@ impl Loop {
             Stop::Drain(patience) => time + patience,
         };
         // A second word can only hasten the end.
-        let deadline = self.stopping.as_ref().map_or(deadline, |before| before.deadline.min(deadline));
-        self.stopping = Some(Stopping { deadline, forced: false });
+        let deadline = self
+            .stopping
+            .as_ref()
+            .map_or(deadline, |before| before.deadline.min(deadline));
+        self.stopping = Some(Stopping {
+            deadline,
+            forced: false,
+        });
         // Nobody listens any more; what was asked for before is still answered.
         self.listeners.clear();
     }
 
     fn is_finished(&mut self, time: Instant) -> bool {
-        let Some(stopping) = &mut self.stopping else { return false };
+        let Some(stopping) = &mut self.stopping else {
+            return false;
+        };
         if self.slots.is_empty() {
             return true;
         }
@@ -662,27 +786,47 @@ impl Loop {
         if stopping.forced {
             return true; // what is left is inside a store that does not return
         }
-        *stopping = Stopping { deadline: time + LAST_WAIT, forced: true };
+        *stopping = Stopping {
+            deadline: time + LAST_WAIT,
+            forced: true,
+        };
         self.shared.stopping.store(true, Ordering::SeqCst);
         while let Ok(opening) = self.pool.openings.1.try_recv() {
             self.desk.remove(opening.id);
             self.slots.remove(&opening.id);
         }
         let ids: Vec<_> = self.slots.keys().copied().collect();
-        ids.into_iter().for_each(|id| self.end_parked(id, Failure::Stopped));
+        ids.into_iter()
+            .for_each(|id| self.end_parked(id, Failure::Stopped));
         self.slots.is_empty()
     }
 
     /// Closes the queues and waits for the workers, but not for one that is stuck.
     fn leave(self) {
-        let Self { pool, mail, mailbox, shared, .. } = self;
-        let Pool { threads, mut left, openings, ready, chores, .. } = pool;
+        let Self {
+            pool,
+            mail,
+            mailbox,
+            shared,
+            ..
+        } = self;
+        let Pool {
+            threads,
+            mut left,
+            openings,
+            ready,
+            chores,
+            ..
+        } = pool;
         drop((openings, ready, chores, mailbox));
         let patience = now() + LAST_WAIT;
         while left < threads.len() {
             match mail.wait(patience.saturating_duration_since(now())) {
                 Some(Message::Reports(reports)) => {
-                    left += reports.iter().filter(|report| matches!(report, Report::Left)).count();
+                    left += reports
+                        .iter()
+                        .filter(|report| matches!(report, Report::Left))
+                        .count();
                 }
                 Some(_) => {}
                 None => break,
@@ -691,7 +835,10 @@ impl Loop {
         if left == threads.len() {
             threads.into_iter().for_each(|thread| drop(thread.join()));
         } else {
-            log::warn!("{} workers are left behind inside the store", threads.len() - left);
+            log::warn!(
+                "{} workers are left behind inside the store",
+                threads.len() - left
+            );
         }
         shared.reporter.close();
     }

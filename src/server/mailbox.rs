@@ -27,8 +27,20 @@ struct Bell {
 /// A queue of `capacity` messages; a sender waits when it is full.
 pub(super) fn mailbox<T>(capacity: usize, waker: Waker) -> (Mailbox<T>, Mail<T>) {
     let (sender, receiver) = bounded(capacity);
-    let bell = Arc::new(Bell { waker, asleep: AtomicBool::new(false) });
-    (Mailbox { queue: sender, bell: Arc::clone(&bell) }, Mail { queue: receiver, bell })
+    let bell = Arc::new(Bell {
+        waker,
+        asleep: AtomicBool::new(false),
+    });
+    (
+        Mailbox {
+            queue: sender,
+            bell: Arc::clone(&bell),
+        },
+        Mail {
+            queue: receiver,
+            bell,
+        },
+    )
 }
 
 impl<T> Mailbox<T> {
@@ -43,7 +55,10 @@ impl<T> Mailbox<T> {
 
 impl<T> Clone for Mailbox<T> {
     fn clone(&self) -> Self {
-        Self { queue: self.queue.clone(), bell: Arc::clone(&self.bell) }
+        Self {
+            queue: self.queue.clone(),
+            bell: Arc::clone(&self.bell),
+        }
     }
 }
 
@@ -62,7 +77,11 @@ impl<T> Mail<T> {
     /// rings the bell.
     pub(super) fn before_sleep(&self, timeout: Option<Duration>) -> Option<Duration> {
         self.bell.asleep.store(true, Ordering::SeqCst);
-        if self.queue.is_empty() { timeout } else { Some(Duration::ZERO) }
+        if self.queue.is_empty() {
+            timeout
+        } else {
+            Some(Duration::ZERO)
+        }
     }
 
     /// Call after sleeping.

@@ -82,9 +82,21 @@ impl Default for Limits {
 impl Limits {
     fn check(&self) -> Result<(), Error> {
         let checks = [
-            ((1..=limits::MAX_WORKERS).contains(&self.workers), "workers", "from 1 to 1024"),
-            ((1..=limits::MAX_TRANSFERS).contains(&self.max_transfers), "max_transfers", "from 1 to 65536"),
-            (self.max_transfers_per_client != Some(0), "max_transfers_per_client", "1 or more"),
+            (
+                (1..=limits::MAX_WORKERS).contains(&self.workers),
+                "workers",
+                "from 1 to 1024",
+            ),
+            (
+                (1..=limits::MAX_TRANSFERS).contains(&self.max_transfers),
+                "max_transfers",
+                "from 1 to 65536",
+            ),
+            (
+                self.max_transfers_per_client != Some(0),
+                "max_transfers_per_client",
+                "1 or more",
+            ),
             (self.max_unproven != Some(0), "max_unproven", "1 or more"),
             (
                 (limits::MIN_BLKSIZE..=limits::MAX_BLKSIZE).contains(&self.max_block_size),
@@ -96,10 +108,20 @@ impl Limits {
                 "max_window_size",
                 "from 1 to 32768 blocks",
             ),
-            (limits::TIMEOUTS.contains(&self.timeout), "timeout", "from 10 ms to 255 s"),
-            (self.retries <= limits::MAX_RETRIES, "retries", "at most 100"),
             (
-                self.ports.as_ref().is_none_or(|ports| *ports.start() > 0 && !ports.is_empty()),
+                limits::TIMEOUTS.contains(&self.timeout),
+                "timeout",
+                "from 10 ms to 255 s",
+            ),
+            (
+                self.retries <= limits::MAX_RETRIES,
+                "retries",
+                "at most 100",
+            ),
+            (
+                self.ports
+                    .as_ref()
+                    .is_none_or(|ports| *ports.start() > 0 && !ports.is_empty()),
                 "ports",
                 "a range within 1 to 65535",
             ),
@@ -168,14 +190,23 @@ impl Builder {
             match door {
                 DoorPlan::Address(address) => listeners.push(bind(address)?),
                 DoorPlan::AnyAddress(port) => bind_any(port, &mut listeners)?,
-                DoorPlan::Socket(socket) => listeners.push(
-                    Listener::from_socket(socket)
-                        .map_err(|cause| Error::System { doing: "use the given socket", cause })?,
-                ),
+                DoorPlan::Socket(socket) => {
+                    listeners.push(Listener::from_socket(socket).map_err(|cause| {
+                        Error::System {
+                            doing: "use the given socket",
+                            cause,
+                        }
+                    })?)
+                }
             }
         }
         let addresses = listeners.iter().map(Listener::local_addr).collect();
-        Ok(Listening { store: self.store, limits: self.limits, listeners, addresses })
+        Ok(Listening {
+            store: self.store,
+            limits: self.limits,
+            listeners,
+            addresses,
+        })
     }
 
     /// Binds the sockets and serves.
@@ -200,10 +231,25 @@ fn bind_any(port: u16, listeners: &mut Vec<Listener>) -> Result<(), Error> {
         match Listener::bind(v6(v4.local_addr().port())) {
             Ok(v6) => listeners.extend([v4, v6]),
             // The system chose a port that is free in one family only.
-            Err(cause) if cause.kind() == io::ErrorKind::AddrInUse && port == 0 && attempt < TRIES => continue,
-            Err(cause) if cause.kind() == io::ErrorKind::AddrInUse => return Err(Error::Bind { address: v6(port), cause }),
+            Err(cause)
+                if cause.kind() == io::ErrorKind::AddrInUse && port == 0 && attempt < TRIES =>
+            {
+                continue;
+            }
+            Err(cause) if cause.kind() == io::ErrorKind::AddrInUse => {
+                return Err(Error::Bind {
+                    address: v6(port),
+                    cause,
+                });
+            }
             Err(cause) => {
-                log::warn!("listening on IPv4 only: {}", Error::Bind { address: v6(port), cause });
+                log::warn!(
+                    "listening on IPv4 only: {}",
+                    Error::Bind {
+                        address: v6(port),
+                        cause
+                    }
+                );
                 listeners.push(v4);
             }
         }
@@ -231,10 +277,16 @@ impl Listening {
     /// # Errors
     /// [`Error::System`] when the system refuses a thread or a descriptor.
     pub fn start(self) -> Result<Server, Error> {
-        let Self { store, limits, listeners, addresses } = self;
+        let Self {
+            store,
+            limits,
+            listeners,
+            addresses,
+        } = self;
         let system = |doing| move |cause| Error::System { doing, cause };
         let poll = mio::Poll::new().map_err(system("watch sockets"))?;
-        let waker = mio::Waker::new(poll.registry(), dispatch::WAKER).map_err(system("watch sockets"))?;
+        let waker =
+            mio::Waker::new(poll.registry(), dispatch::WAKER).map_err(system("watch sockets"))?;
         let (mailbox, mail) = mailbox(MAIL, waker);
         let shared = Arc::new(worker::Shared {
             store,
@@ -251,7 +303,10 @@ impl Listening {
                 retransmit: limits.retransmit,
                 ..Policy::default()
             },
-            sockets: SocketOptions { ports: limits.ports.clone(), dont_fragment: limits.dont_fragment },
+            sockets: SocketOptions {
+                ports: limits.ports.clone(),
+                dont_fragment: limits.dont_fragment,
+            },
             store_slots: limits.workers.div_ceil(2),
             in_store: AtomicUsize::new(0),
             idle: AtomicUsize::new(0),
@@ -260,15 +315,29 @@ impl Listening {
         let quota = Quota {
             transfers: limits.max_transfers,
             per_client: limits.max_transfers_per_client,
-            unproven: limits.max_unproven.unwrap_or(limits.max_transfers.div_ceil(2)),
+            unproven: limits
+                .max_unproven
+                .unwrap_or(limits.max_transfers.div_ceil(2)),
         };
         let ends = (mailbox.clone(), mail);
-        let event_loop = Loop::new(poll, ends, Arc::clone(&shared), listeners, quota, limits.workers)?;
+        let event_loop = Loop::new(
+            poll,
+            ends,
+            Arc::clone(&shared),
+            listeners,
+            quota,
+            limits.workers,
+        )?;
         let thread = std::thread::Builder::new()
             .name("tftp-loop".into())
             .spawn(move || event_loop.run())
             .map_err(system("start a thread"))?;
-        Ok(Server { addresses, shared, mailbox, thread: Some(thread) })
+        Ok(Server {
+            addresses,
+            shared,
+            mailbox,
+            thread: Some(thread),
+        })
     }
 }
 
@@ -292,7 +361,11 @@ pub enum Stop {
 impl Server {
     /// Begins to set up a server for this store: a [`Dir`](crate::Dir), a closure, or any [`Store`].
     pub fn builder(store: impl Store) -> Builder {
-        Builder { store: Box::new(store), limits: Limits::default(), doors: Vec::new() }
+        Builder {
+            store: Box::new(store),
+            limits: Limits::default(),
+            doors: Vec::new(),
+        }
     }
 
     /// Where it listens first, with the real port.
@@ -318,7 +391,9 @@ impl Server {
 
     /// A handle for another thread, such as one that waits for signals.
     pub fn stopper(&self) -> Stopper {
-        Stopper { mailbox: self.mailbox.clone() }
+        Stopper {
+            mailbox: self.mailbox.clone(),
+        }
     }
 
     /// Asks it to stop; [`join`](Self::join) waits for it.
@@ -355,7 +430,9 @@ impl Drop for Server {
 
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Server").field("addresses", &self.addresses).finish_non_exhaustive()
+        f.debug_struct("Server")
+            .field("addresses", &self.addresses)
+            .finish_non_exhaustive()
     }
 }
 

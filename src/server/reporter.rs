@@ -25,7 +25,9 @@ impl Reporter {
         event.log();
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.stats.apply(&event);
-        state.listeners.retain_mut(|listener| listener.offer(&event));
+        state
+            .listeners
+            .retain_mut(|listener| listener.offer(&event));
     }
 
     pub(super) fn stats(&self) -> Stats {
@@ -41,7 +43,11 @@ impl Reporter {
 
     /// Nothing more will be reported: readers come to an end.
     pub(super) fn close(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).listeners.clear();
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .listeners
+            .clear();
     }
 }
 
@@ -49,7 +55,9 @@ impl Listener {
     /// False when nobody listens any more.
     fn offer(&mut self, event: &Event) -> bool {
         if self.missed > 0 {
-            match self.queue.try_send(Event::Lagged { missed: self.missed }) {
+            match self.queue.try_send(Event::Lagged {
+                missed: self.missed,
+            }) {
                 Ok(()) => self.missed = 0,
                 Err(TrySendError::Full(_)) => {
                     self.missed += 1;
@@ -100,7 +108,10 @@ mod tests {
     use crate::event::DropReason;
 
     fn dropped() -> Event {
-        Event::Dropped { peer: ([127, 0, 0, 1], 1).into(), reason: DropReason::Broadcast }
+        Event::Dropped {
+            peer: ([127, 0, 0, 1], 1).into(),
+            reason: DropReason::Broadcast,
+        }
     }
 
     #[test]
@@ -113,7 +124,10 @@ mod tests {
             assert!(matches!(events.try_next(), Some(Event::Dropped { .. })));
         }
         reporter.report(dropped());
-        assert!(matches!(events.try_next(), Some(Event::Lagged { missed: 5 })));
+        assert!(matches!(
+            events.try_next(),
+            Some(Event::Lagged { missed: 5 })
+        ));
         assert!(matches!(events.try_next(), Some(Event::Dropped { .. })));
         reporter.close();
         assert!(events.next().is_none());

@@ -12,7 +12,9 @@ use crate::proto::{Policy, Sender, Terms, grant};
 use crate::store::mappings::Mappings;
 use crate::store::{Request, Store};
 use crate::sys::udp::{SocketOptions, TransferSocket};
-use crate::transfer::{Body, Ending, Format, Origin, Scratch, Surroundings, Transfer, Trouble, Turn, now, tell};
+use crate::transfer::{
+    Body, Ending, Format, Origin, Scratch, Surroundings, Transfer, Trouble, Turn, now, tell,
+};
 use crate::wire::{self, ErrorCode, Packet};
 use crossbeam_channel::{Receiver, Select};
 use std::io;
@@ -135,7 +137,12 @@ impl Drop for StoreSlot {
 impl Worker {
     pub(super) fn new(shared: Arc<Shared>, queues: Queues) -> Self {
         let place = Place { shared, queues };
-        Self { place, scratch: Scratch::new(), reports: Vec::with_capacity(BATCH), openings_in_a_row: 0 }
+        Self {
+            place,
+            scratch: Scratch::new(),
+            reports: Vec::with_capacity(BATCH),
+            openings_in_a_row: 0,
+        }
     }
 
     /// Works until the loop closes the queues.
@@ -247,7 +254,9 @@ impl Worker {
     }
 
     fn go_on(&mut self, mut transfer: Box<Transfer>) {
-        let turn = catch_unwind(AssertUnwindSafe(|| transfer.run(&mut self.scratch, &self.place)));
+        let turn = catch_unwind(AssertUnwindSafe(|| {
+            transfer.run(&mut self.scratch, &self.place)
+        }));
         let ending = match turn {
             Ok(Turn::Quiet(until)) => return self.reports.push(Report::Parked(transfer, until)),
             Ok(Turn::SliceUsed) => return self.reports.push(Report::Parked(transfer, now())),
@@ -258,7 +267,8 @@ impl Worker {
             }
         };
         self.place.shared.reporter.report(ended(&transfer, ending));
-        self.reports.push(Report::Ended(transfer.id(), transfer.is_proven()));
+        self.reports
+            .push(Report::Ended(transfer.id(), transfer.is_proven()));
     }
 
     /// Asks the store and makes the transfer; `None` when it has ended already, and that is reported.
@@ -282,7 +292,13 @@ impl Worker {
                 tell(&socket, refusal.code(), refusal.text());
                 let (direction, name) = (request.direction, Name::new(request.name));
                 let id = Some(opening.id);
-                self.place.shared.reporter.report(Event::Refused { id, peer, direction, name, refusal });
+                self.place.shared.reporter.report(Event::Refused {
+                    id,
+                    peer,
+                    direction,
+                    name,
+                    refusal,
+                });
                 self.reports.push(Report::Ended(opening.id, false));
                 None
             }
@@ -293,10 +309,23 @@ impl Worker {
 impl Place {
     /// Asks the store, whose code may panic.
     fn ask(&self, request: &wire::Request<'_>, opening: &Opening) -> Result<Body, Refusal> {
-        let wire::Request { direction, name, mode, options } = *request;
+        let wire::Request {
+            direction,
+            name,
+            mode,
+            options,
+        } = *request;
         let Tid { peer, local } = opening.tid;
-        let question = Request { peer, local, direction, name, mode, options };
-        let failed = |detail: String| Refusal::new(ErrorCode::NOT_DEFINED, "read error").because(detail);
+        let question = Request {
+            peer,
+            local,
+            direction,
+            name,
+            mode,
+            options,
+        };
+        let failed =
+            |detail: String| Refusal::new(ErrorCode::NOT_DEFINED, "read error").because(detail);
         let source = catch_unwind(AssertUnwindSafe(|| self.shared.store.read(&question)))
             .unwrap_or_else(|_| Err(failed("the store panicked".into())))?;
         Body::new(source, mode, &self.shared.mappings, now()).map_err(|trouble| {
@@ -318,7 +347,10 @@ impl Place {
     ) -> Box<Transfer> {
         let shared = &self.shared;
         let size = body.length();
-        let terms = Terms { in_flight: shared.terms.in_flight.min(body.in_flight()), ..shared.terms };
+        let terms = Terms {
+            in_flight: shared.terms.in_flight.min(body.in_flight()),
+            ..shared.terms
+        };
         let (agreed, answer) = grant(&request.options, size.filter(|size| *size > 0), &terms);
         let mut datagram = Vec::new();
         if !answer.is_empty() {
@@ -328,10 +360,18 @@ impl Place {
         if opening.tense {
             policy.opening_sends = UNPROVEN_DATA_SENDS;
         }
-        let last = body.last(Format { blksize: agreed.blksize, rollover: agreed.rollover });
+        let last = body.last(Format {
+            blksize: agreed.blksize,
+            rollover: agreed.rollover,
+        });
         let machine = Sender::answering(&agreed, !answer.is_empty(), last, &policy, now());
         let (blksize, windowsize) = (agreed.blksize, agreed.windowsize);
-        shared.reporter.report(Event::Started { id: opening.id, blksize, windowsize, size });
+        shared.reporter.report(Event::Started {
+            id: opening.id,
+            blksize,
+            windowsize,
+            size,
+        });
         let local = socket.local_addr().unwrap_or(opening.tid.local);
         let origin = Origin {
             id: opening.id,
@@ -339,7 +379,9 @@ impl Place {
             direction: request.direction,
             arrived: opening.arrived,
         };
-        Box::new(Transfer::new(origin, machine, body, socket, local, agreed, datagram))
+        Box::new(Transfer::new(
+            origin, machine, body, socket, local, agreed, datagram,
+        ))
     }
 }
 

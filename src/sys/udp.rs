@@ -128,8 +128,20 @@ impl Listener {
         })
     }
 
-    /// Sends a datagram to where `to` came from, from the address that `to` was sent to.
-    pub(crate) fn reply(&self, datagram: &[u8], to: &Received) -> io::Result<()> {
+    /// Whether a request to this address of ours came in here.
+    pub(crate) fn serves(&self, local: SocketAddr) -> bool {
+        let bound = self.local;
+        let is_wildcard = bound.ip().is_unspecified() && bound.is_ipv4() == local.is_ipv4();
+        bound.port() == local.port() && (is_wildcard || bound.ip() == local.ip())
+    }
+
+    /// Sends a datagram to `peer` from the address `local`, the one that was asked.
+    pub(crate) fn reply(
+        &self,
+        datagram: &[u8],
+        local: SocketAddr,
+        peer: SocketAddr,
+    ) -> io::Result<()> {
         let send = |peer: SocketAddr, control: &[ControlMessage<'_>]| {
             socket::sendmsg(
                 self.as_raw_fd(),
@@ -140,14 +152,14 @@ impl Listener {
             )
         };
         // The interface is left to the route, except where the address says nothing without it.
-        match (to.local, self.local) {
+        match (local, self.local) {
             (SocketAddr::V4(local), SocketAddr::V4(_)) => {
                 let source = libc::in_pktinfo {
                     ipi_ifindex: 0,
                     ipi_spec_dst: in_addr(*local.ip()),
                     ipi_addr: in_addr(Ipv4Addr::UNSPECIFIED),
                 };
-                send(to.peer, &[ControlMessage::Ipv4PacketInfo(&source)])?;
+                send(peer, &[ControlMessage::Ipv4PacketInfo(&source)])?;
             }
             (local, _) => {
                 let local = to_v6(local);
@@ -157,7 +169,7 @@ impl Listener {
                     },
                     ipi6_ifindex: local.scope_id(),
                 };
-                let peer = to_v6(to.peer).into();
+                let peer = to_v6(peer).into();
                 send(peer, &[ControlMessage::Ipv6PacketInfo(&source)])?;
             }
         }

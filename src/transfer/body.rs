@@ -5,7 +5,7 @@
 
 use super::netascii::Netascii;
 use crate::error::plain;
-use crate::limits::{BURST_OCTETS, BURST_SEGMENTS, BUFFERED_OCTETS, DATA_HEADER, IN_FLIGHT_OCTETS};
+use crate::limits::{BUFFERED_OCTETS, BURST_OCTETS, BURST_SEGMENTS, DATA_HEADER, IN_FLIGHT_OCTETS};
 use crate::proto::Rollover;
 use crate::store::mappings::{Mappings, OpenFile};
 use crate::store::{Kind, ReadAt, Source};
@@ -83,12 +83,19 @@ impl Format {
         length / u64::from(self.blksize) + 1
     }
 
-    fn blocks(self, octets: &[u8], numbers: Range<u64>) -> impl ExactSizeIterator<Item = Block<'_>> + Clone {
+    fn blocks(
+        self,
+        octets: &[u8],
+        numbers: Range<u64>,
+    ) -> impl ExactSizeIterator<Item = Block<'_>> + Clone {
         let size = usize::from(self.blksize);
         Count(numbers).map(move |(block, index)| {
             let start = (index * size).min(octets.len());
             let end = (start + size).min(octets.len());
-            Block { header: self.header(block), payload: Payload::Bytes(&octets[start..end]) }
+            Block {
+                header: self.header(block),
+                payload: Payload::Bytes(&octets[start..end]),
+            }
         })
     }
 }
@@ -109,9 +116,16 @@ impl Count {
 
 impl Body {
     /// Makes a body of what the store gave.
-    pub(crate) fn new(source: Source, mode: Mode, mappings: &Mappings, now: Instant) -> Result<Self, Trouble> {
+    pub(crate) fn new(
+        source: Source,
+        mode: Mode,
+        mappings: &Mappings,
+        now: Instant,
+    ) -> Result<Self, Trouble> {
         let body = match source.0 {
-            Kind::File(file, identity) => Self::File(mappings.open(file, identity, now).map_err(read_trouble)?),
+            Kind::File(file, identity) => {
+                Self::File(mappings.open(file, identity, now).map_err(read_trouble)?)
+            }
             Kind::Bytes(bytes) => Self::Bytes(bytes),
             Kind::ReadAt(read, length) => Self::ReadAt(read, length),
             Kind::Reader(reader, length) => Self::Stream(Stream::new(reader, length)),
@@ -124,10 +138,20 @@ impl Body {
 
     fn translated(self) -> Stream {
         let reader: Box<dyn Read + Send> = match self {
-            Self::File(file) => Box::new(Netascii::new(Forward { source: file, offset: 0 })),
+            Self::File(file) => Box::new(Netascii::new(Forward {
+                source: file,
+                offset: 0,
+            })),
             Self::Bytes(bytes) => Box::new(Netascii::new(io::Cursor::new(bytes))),
-            Self::ReadAt(read, length) => Box::new(Netascii::new(Forward { source: (read, length), offset: 0 })),
-            Self::Stream(Stream { reader, announced: None, .. }) => Box::new(Netascii::new(reader)),
+            Self::ReadAt(read, length) => Box::new(Netascii::new(Forward {
+                source: (read, length),
+                offset: 0,
+            })),
+            Self::Stream(Stream {
+                reader,
+                announced: None,
+                ..
+            }) => Box::new(Netascii::new(reader)),
             // The announced length is that of the stream before its translation: check it there.
             Self::Stream(stream) => Box::new(Netascii::new(stream.checked())),
         };
@@ -185,13 +209,20 @@ impl Body {
         format: Format,
         scratch: &mut Scratch,
     ) -> Result<Sent, Trouble> {
-        let Range { start: first, mut end } = blocks;
+        let Range {
+            start: first,
+            mut end,
+        } = blocks;
         debug_assert!(first < end && end - first <= format.burst());
         let mut found = None;
         let left = match self {
             Self::File(file) => {
                 let holds_last = end > format.last(file.identity.size);
-                let octets = if holds_last { read_last(file, first, format, scratch)? } else { &[] };
+                let octets = if holds_last {
+                    read_last(file, first, format, scratch)?
+                } else {
+                    &[]
+                };
                 match &file.mapping {
                     Some(mapping) => {
                         let length = file.identity.size as usize;
@@ -203,9 +234,14 @@ impl Body {
                             } else {
                                 Payload::Bytes(octets)
                             };
-                            Block { header: format.header(block), payload }
+                            Block {
+                                header: format.header(block),
+                                payload,
+                            }
                         });
-                        socket.send_blocks(blocks).map_err(|error| send_trouble(error, file))
+                        socket
+                            .send_blocks(blocks)
+                            .map_err(|error| send_trouble(error, file))
                     }
                     None => {
                         let size = file.identity.size - format.offset(first);
@@ -215,18 +251,26 @@ impl Body {
                         if holds_last && !file.unchanged().map_err(read_trouble)? {
                             return Err(Trouble::Changed);
                         }
-                        socket.send_blocks(format.blocks(octets, first..end)).map_err(Trouble::Network)
+                        socket
+                            .send_blocks(format.blocks(octets, first..end))
+                            .map_err(Trouble::Network)
                     }
                 }
             }
             Self::Bytes(bytes) => {
                 let octets = &bytes[format.offset(first) as usize..];
-                socket.send_blocks(format.blocks(octets, first..end)).map_err(Trouble::Network)
+                socket
+                    .send_blocks(format.blocks(octets, first..end))
+                    .map_err(Trouble::Network)
             }
             Self::ReadAt(read, length) => {
                 let size = *length - format.offset(first);
-                let octets = fill(scratch, size, first..end, format, |buffer, offset| read(buffer, offset))?;
-                socket.send_blocks(format.blocks(octets, first..end)).map_err(Trouble::Network)
+                let octets = fill(scratch, size, first..end, format, |buffer, offset| {
+                    read(buffer, offset)
+                })?;
+                socket
+                    .send_blocks(format.blocks(octets, first..end))
+                    .map_err(Trouble::Network)
             }
             Self::Stream(stream) => {
                 found = stream.read_to(end - 1)?;
@@ -239,13 +283,21 @@ impl Body {
                 socket.send_blocks(blocks).map_err(Trouble::Network)
             }
         }?;
-        Ok(Sent { end: first + left as u64, last: found })
+        Ok(Sent {
+            end: first + left as u64,
+            last: found,
+        })
     }
 }
 
 /// Reads the last block of a mapped file. Check-then-send would race with a writer; read, then check, then send what was
 /// read does not.
-fn read_last<'a>(file: &OpenFile, first: u64, format: Format, scratch: &'a mut Scratch) -> Result<&'a [u8], Trouble> {
+fn read_last<'a>(
+    file: &OpenFile,
+    first: u64,
+    format: Format,
+    scratch: &'a mut Scratch,
+) -> Result<&'a [u8], Trouble> {
     if file.mapping.is_none() {
         return Ok(&[]); // the caller reads the whole burst
     }
@@ -320,11 +372,23 @@ pub(crate) struct Stream {
 
 impl Stream {
     fn new(reader: Box<dyn Read + Send>, announced: Option<u64>) -> Self {
-        Self { reader, announced, blksize: 512, window: 1, slots: Vec::new(), read: 0, total: 0, last: None }
+        Self {
+            reader,
+            announced,
+            blksize: 512,
+            window: 1,
+            slots: Vec::new(),
+            read: 0,
+            total: 0,
+            last: None,
+        }
     }
 
     fn checked(self) -> impl Read + Send {
-        Checked { reader: self.reader, left: self.announced.unwrap_or(0) }
+        Checked {
+            reader: self.reader,
+            left: self.announced.unwrap_or(0),
+        }
     }
 
     fn slot(&self, block: u64) -> usize {
@@ -355,7 +419,9 @@ impl Stream {
             }
         }
         match self.announced {
-            Some(announced) if self.total > announced || (self.last.is_some() && self.total != announced) => {
+            Some(announced)
+                if self.total > announced || (self.last.is_some() && self.total != announced) =>
+            {
                 Err(Trouble::Changed)
             }
             _ => Ok(self.last),
@@ -363,9 +429,17 @@ impl Stream {
     }
 
     fn block(&self, block: u64) -> &[u8] {
-        debug_assert!(block <= self.read && self.read - block < self.window as u64, "block {block} of {}", self.read);
+        debug_assert!(
+            block <= self.read && self.read - block < self.window as u64,
+            "block {block} of {}",
+            self.read
+        );
         let start = self.slot(block);
-        let length = if self.last == Some(block) { self.total % self.blksize as u64 } else { self.blksize as u64 };
+        let length = if self.last == Some(block) {
+            self.total % self.blksize as u64
+        } else {
+            self.blksize as u64
+        };
         &self.slots[start..start + length as usize]
     }
 }
@@ -381,7 +455,11 @@ impl Read for Forward<Arc<OpenFile>> {
         let left = self.source.identity.size - self.offset;
         if left == 0 {
             // The end is told only when what was read is what was opened.
-            return if self.source.unchanged()? { Ok(0) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+            return if self.source.unchanged()? {
+                Ok(0)
+            } else {
+                Err(io::ErrorKind::UnexpectedEof.into())
+            };
         }
         let most = left.min(out.len() as u64) as usize;
         match self.source.read_at(&mut out[..most], self.offset)? {

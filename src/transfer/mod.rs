@@ -95,10 +95,24 @@ impl Transfer {
         agreed: Agreed,
         opening: Vec<u8>,
     ) -> Self {
-        let format = Format { blksize: agreed.blksize, rollover: agreed.rollover };
+        let format = Format {
+            blksize: agreed.blksize,
+            rollover: agreed.rollover,
+        };
         body.set_format(format, agreed.windowsize);
         let opening = opening.into();
-        Self { origin, machine, body, socket, local, agreed, format, opening, peer_text: None, network: None }
+        Self {
+            origin,
+            machine,
+            body,
+            socket,
+            local,
+            agreed,
+            format,
+            opening,
+            peer_text: None,
+            network: None,
+        }
     }
 
     /// Runs until there is a reason to stop. Waits for a quiet peer only while nobody else waits, and not for long.
@@ -122,7 +136,10 @@ impl Transfer {
                 Step::Data { first, end } => {
                     let burst = first..end.min(first + self.format.burst());
                     let is_all = burst.end == end;
-                    match self.body.send(&mut self.socket, burst.clone(), self.format, scratch) {
+                    match self
+                        .body
+                        .send(&mut self.socket, burst.clone(), self.format, scratch)
+                    {
                         Ok(sent) => {
                             if let Some(last) = sent.last {
                                 self.machine.set_last(last);
@@ -161,7 +178,9 @@ impl Transfer {
                     }
                 }
                 Step::Done(outcome) => return Turn::Done(self.ending(outcome)),
-                Step::Ack(_) | Step::Error(..) => unreachable!("a sender sends no {:?}", self.machine.poll(time)),
+                Step::Ack(_) | Step::Error(..) => {
+                    unreachable!("a sender sends no {:?}", self.machine.poll(time))
+                }
             }
             if time - start > SLICE && around.others_wait() {
                 return Turn::SliceUsed;
@@ -191,7 +210,9 @@ impl Transfer {
 
     /// Waits a little for a full send buffer: the network is slower than we are. False if nothing moved.
     fn drained(&self) -> bool {
-        self.socket.wait(true, true, DRAIN).is_ok_and(|ready| ready.readable || ready.writable)
+        self.socket
+            .wait(true, true, DRAIN)
+            .is_ok_and(|ready| ready.readable || ready.writable)
     }
 
     /// A send or receive failed. `ConnectionRefused` is ICMP's hint that nobody listens; anything else is remembered.
@@ -218,10 +239,14 @@ impl Transfer {
         Ending::Failed(match outcome {
             Outcome::Complete => return Ending::Completed,
             // UEFI firmware asks for the size, and says 8 (or 0) to the OACK that holds it.
-            Outcome::Aborted { code: ErrorCode(0 | 8), at_opening: true } => return Ending::Probed,
-            Outcome::Aborted { code, .. } => {
-                Failure::Aborted { code, text: self.peer_text.take().unwrap_or_else(|| Name::new(b"")) }
-            }
+            Outcome::Aborted {
+                code: ErrorCode(0 | 8),
+                at_opening: true,
+            } => return Ending::Probed,
+            Outcome::Aborted { code, .. } => Failure::Aborted {
+                code,
+                text: self.peer_text.take().unwrap_or_else(|| Name::new(b"")),
+            },
             Outcome::Silent | Outcome::Unanswered if self.network.is_some() => {
                 Failure::Network(self.network.as_ref().map(plain).unwrap_or_default())
             }
@@ -254,7 +279,9 @@ impl Transfer {
 
     /// True where a datagram waits that was not looked at.
     pub(crate) fn has_mail(&self) -> bool {
-        self.socket.wait(true, false, Duration::ZERO).is_ok_and(|ready| ready.readable)
+        self.socket
+            .wait(true, false, Duration::ZERO)
+            .is_ok_and(|ready| ready.readable)
     }
 
     pub(crate) fn id(&self) -> TransferId {

@@ -22,7 +22,12 @@ impl<R: Read> Netascii<R> {
     const BUFFER: usize = 8 << 10;
 
     pub(super) fn new(reader: R) -> Self {
-        Self { reader, buffer: Vec::new(), taken: 0, second: None }
+        Self {
+            reader,
+            buffer: Vec::new(),
+            taken: 0,
+            second: None,
+        }
     }
 }
 
@@ -74,7 +79,9 @@ mod tests {
             }
         }
         let mut whole = Vec::new();
-        Netascii::new(text).read_to_end(&mut whole).expect("a slice can be read");
+        Netascii::new(text)
+            .read_to_end(&mut whole)
+            .expect("a slice can be read");
         for size in 1..5 {
             let mut reader = Netascii::new(Dribble(text));
             let mut parts = Vec::new();

@@ -453,7 +453,7 @@ fn ask(listener: &Listener, client: &UdpSocket, at: &str) -> Received {
 }
 
 fn assert_replies(listener: &Listener, client: &UdpSocket, to: &Received) {
-    listener.reply(b"reply", to).expect("sent");
+    listener.reply(b"reply", to.local, to.peer).expect("sent");
     let mut buffer = [0; 16];
     let (length, source) = client.recv_from(&mut buffer).expect("a reply");
     assert_eq!((&buffer[..length], source), (b"reply".as_slice(), to.local));
