@@ -15,7 +15,9 @@
 //! std::thread::spawn(move || events.for_each(|event| println!("{event:?}")));
 //!
 //! server.stop(Stop::Drain(Duration::from_secs(5)));
-//! server.join()
+//! let totals = server.join()?;
+//! println!("{} files, {} octets", totals.completed, totals.bytes);
+//! # Ok(())
 //! # }
 //! ```
 //!

@@ -401,12 +401,13 @@ impl Server {
         self.mailbox.post(Message::Stop(stop));
     }
 
-    /// Waits until it has stopped.
+    /// Waits until it has stopped; returns what happened until then, counted.
     ///
     /// # Errors
     /// [`Error::System`] when the loop could not go on, [`Error::Crashed`] when it panicked.
-    pub fn join(mut self) -> Result<(), Error> {
-        self.finish()
+    pub fn join(mut self) -> Result<Stats, Error> {
+        self.finish()?;
+        Ok(self.stats())
     }
 
     fn finish(&mut self) -> Result<(), Error> {
