@@ -50,6 +50,10 @@ mod sys;
 mod transfer;
 mod wire;
 
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
+
 pub use error::{Error, Failure, Fault, Refusal};
 pub use event::{DropReason, Event, Name, Stats, Summary, TransferId};
 pub use proto::Retransmit;
