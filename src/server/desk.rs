@@ -74,11 +74,6 @@ impl Desk {
         }
     }
 
-    /// Transfers entered.
-    pub(super) fn len(&self) -> usize {
-        self.entries.len()
-    }
-
     /// True where so many peers have not answered yet that OACKs are repeated less.
     pub(super) fn is_tense(&self) -> bool {
         self.unproven * 2 >= self.quota.unproven
@@ -285,7 +280,7 @@ mod tests {
         );
         desk.remove(first);
         admitted(desk.arrive(tid(1, 3), 0, now));
-        assert_eq!(desk.len(), 3);
+        assert_eq!(desk.entries.len(), 3);
     }
 
     #[test]

@@ -10,7 +10,6 @@ use crate::sys::mapping::Mapping;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -63,8 +62,6 @@ pub(crate) struct Mappings {
     idle: Duration,
     /// Least recently opened first. Short enough to be searched from end to end.
     entries: Mutex<Vec<Entry>>,
-    hits: AtomicU64,
-    misses: AtomicU64,
 }
 
 struct Entry {
@@ -87,8 +84,6 @@ impl Mappings {
             capacity,
             idle,
             entries: Mutex::new(Vec::with_capacity(capacity)),
-            hits: AtomicU64::new(0),
-            misses: AtomicU64::new(0),
         }
     }
 
@@ -109,10 +104,8 @@ impl Mappings {
             return Ok(Arc::new(OpenFile::new(file, identity)));
         }
         if let Some(shared) = take_shared(&mut self.lock(), identity, now) {
-            self.hits.fetch_add(1, Ordering::Relaxed);
             return Ok(shared);
         }
-        self.misses.fetch_add(1, Ordering::Relaxed);
         let fresh = Arc::new(OpenFile::new(file, identity));
         if fresh.mapping.is_none() || self.capacity == 0 {
             return Ok(fresh);
@@ -180,14 +173,6 @@ impl Mappings {
         drop(forgotten); // unmapped without the lock
     }
 
-    /// How many opens found a mapping, and how many made one.
-    pub(crate) fn counters(&self) -> (u64, u64) {
-        (
-            self.hits.load(Ordering::Relaxed),
-            self.misses.load(Ordering::Relaxed),
-        )
-    }
-
     fn lock(&self) -> MutexGuard<'_, Vec<Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -238,7 +223,6 @@ mod tests {
             .expect("an open file");
         assert!(Arc::ptr_eq(&one, &two));
         assert_eq!(one.mapping.as_ref().map(Mapping::len), Some(LARGE));
-        assert_eq!(mappings.counters(), (1, 1));
     }
 
     #[test]
@@ -252,7 +236,7 @@ mod tests {
         let one = open(&mappings, &small, start());
         assert!(one.mapping.is_none());
         assert!(!Arc::ptr_eq(&one, &open(&mappings, &small, start())));
-        assert_eq!((cached(&mappings), mappings.counters()), (0, (0, 0)));
+        assert_eq!(cached(&mappings), 0);
         let one = open(&mappings, &large, start());
         let two = open(&mappings, &scratch.path("other"), start());
         assert!(Arc::ptr_eq(&one, &two));

@@ -312,6 +312,7 @@ impl TransferSocket {
     }
 
     /// Chooses how blocks are sent. The socket starts with segments and steps down by itself.
+    #[cfg(test)]
     pub(crate) fn set_offload(&mut self, offload: Offload) {
         self.offload = offload;
     }
