@@ -77,3 +77,8 @@ pub mod unversioned {
         pub use crate::wire::*;
     }
 }
+
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
