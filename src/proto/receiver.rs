@@ -5,6 +5,7 @@
 
 use super::timer::{Expiry, Timer};
 use super::{Agreed, Outcome, Policy, Rollover, Step};
+use crate::limits::OACK_INTERVAL;
 use crate::wire::{ErrorCode, Packet};
 use std::time::{Duration, Instant};
 
@@ -28,13 +29,14 @@ pub struct Receiver {
     seen: u64,
     /// The hole before the next block was reported in this run.
     hole_reported: bool,
-    /// A block came again since the last new one, and was answered.
-    repeat_answered: bool,
     due: Option<Due>,
+    /// When the last ACK left, and when it did if it may be used for measuring.
+    answered: Option<Instant>,
     ack_sent: Option<Instant>,
 
     dally: Duration,
     opening_sends: u32,
+    opening_most: u32,
     opening_sent: Option<Instant>,
     heard: bool,
     unreachable_from: Option<Instant>,
@@ -76,7 +78,10 @@ pub enum Verdict {
 impl Receiver {
     /// A server's side of a WRQ: the opening datagram is an OACK, or ACK 0.
     pub fn answering(agreed: &Agreed, dally: Duration, policy: &Policy, now: Instant) -> Self {
-        Self::new(agreed, dally, policy, now)
+        let mut receiver = Self::new(agreed, dally, policy, now);
+        receiver.opening_most = policy.opening_sends;
+        receiver.timer.begin_opening(OACK_INTERVAL);
+        receiver
     }
 
     /// A client's side of an RRQ: the opening datagram is the request. [`agree`](Self::agree) goes on.
@@ -106,6 +111,8 @@ impl Receiver {
             probe_floor: RECEIVER_PROBE_FLOOR,
             ..*policy
         };
+        let mut timer = Timer::new(&policy, agreed.timeout, now);
+        timer.let_the_peer_go_first();
         Self {
             phase: Phase::Opening,
             rollover: agreed.rollover,
@@ -115,15 +122,16 @@ impl Receiver {
             acked: 0,
             seen: 0,
             hole_reported: false,
-            repeat_answered: false,
             due: Some(Due::Open),
+            answered: None,
             ack_sent: None,
             dally,
             opening_sends: 0,
+            opening_most: policy.retries + 1,
             opening_sent: None,
             heard: false,
             unreachable_from: None,
-            timer: Timer::new(&policy, agreed.timeout, now),
+            timer,
             retransmits: 0,
             holes: 0,
         }
@@ -163,21 +171,22 @@ impl Receiver {
         let Some(block) = self.rollover.from_wire(wire, next.saturating_sub(32768)) else {
             return Verdict::Ignore;
         };
-        if block == 0 || block > next + self.window {
+        if block == 0 || block >= next + self.window {
             return Verdict::Ignore;
         }
         self.unreachable_from = None;
-        if length > self.blksize {
+        // The file is whole and acknowledged: nothing can break it any more.
+        let dallying = matches!(self.phase, Phase::Dallying(_));
+        if length > self.blksize && !dallying {
             self.phase = Phase::Failing(ErrorCode::ILLEGAL_OPERATION, "block too long");
             return Verdict::Ignore;
         }
-        if let Phase::Dallying(_) = self.phase {
-            self.due = Some(Due::Ack);
-            return Verdict::Ignore;
+        if self.phase == Phase::Opening {
+            self.opened();
         }
-        let new_run = block <= self.seen;
+        let new_run = self.is_new_run(block, now);
         self.seen = block;
-        if block == next {
+        if block == next && !dallying {
             return self.next_block(length, now);
         }
         if block > next {
@@ -187,22 +196,35 @@ impl Receiver {
                 self.holes += 1;
                 self.due = Some(Due::Ack);
             }
-        } else if self.window == 1 || block == self.received || !self.repeat_answered {
-            self.repeat_answered = true;
+        } else if block == self.received || new_run {
             self.due = Some(Due::Ack);
         }
         Verdict::Ignore
+    }
+
+    /// True where the sender has gone back. A block that comes twice in one round trip was copied by the network.
+    fn is_new_run(&self, block: u64, now: Instant) -> bool {
+        let round_trip = self.timer.shortest_round_trip().unwrap_or_default() / 2;
+        let again = self.answered.is_none_or(|at| now >= at + round_trip);
+        block < self.seen || (block == self.seen && again)
+    }
+
+    /// The opening was answered.
+    fn opened(&mut self) {
+        self.phase = Phase::Flowing;
+        self.heard = true;
+        self.timer.end_opening();
+        if self.due == Some(Due::Open) {
+            self.due = None;
+        }
     }
 
     fn next_block(&mut self, length: usize, now: Instant) -> Verdict {
         if let Some(sent) = self.ack_sent.take() {
             self.timer.sample(now - sent);
         }
-        self.phase = Phase::Flowing;
-        self.heard = true;
         self.received += 1;
         self.hole_reported = false;
-        self.repeat_answered = false;
         self.timer.progress(now);
         self.timer.arm_probe(now);
         if length < self.blksize {
@@ -224,6 +246,8 @@ impl Receiver {
     /// The same request came again from the same TID: the same answer again.
     pub fn request_repeated(&mut self, now: Instant) {
         if self.phase == Phase::Opening {
+            self.opening_most = self.opening_most.saturating_add(1);
+            self.unreachable_from = None;
             self.due = Some(Due::Open);
             self.timer.restart_interval(now);
         }
@@ -277,7 +301,8 @@ impl Receiver {
             }
             return;
         }
-        match self.timer.expire(now, None) {
+        let retries = (self.phase == Phase::Opening).then(|| self.opening_most.saturating_sub(1));
+        match self.timer.expire(now, retries) {
             Expiry::Nothing => {}
             Expiry::Exhausted => {
                 self.phase = Phase::Done(if self.heard {
@@ -286,13 +311,10 @@ impl Receiver {
                     Outcome::Unanswered
                 });
             }
-            Expiry::Probe(_) | Expiry::Resend => {
-                self.due = Some(if self.phase == Phase::Opening {
-                    Due::Open
-                } else {
-                    Due::Ack
-                });
+            Expiry::Probe(_) | Expiry::Resend if self.phase == Phase::Opening => {
+                self.due = (self.opening_sends < self.opening_most).then_some(Due::Open);
             }
+            Expiry::Probe(_) | Expiry::Resend => self.due = Some(Due::Ack),
         }
     }
 
@@ -310,7 +332,12 @@ impl Receiver {
                     self.ack_sent.is_some() || (self.acked == self.received && self.received > 0);
                 self.retransmits += u64::from(again);
                 self.ack_sent = if again { None } else { Some(now) };
+                self.answered = Some(now);
                 self.acked = self.received;
+                if let (Phase::Dallying(_), false) = (self.phase, again) {
+                    // Storing may have taken its time.
+                    self.phase = Phase::Dallying(now + self.dally);
+                }
                 self.timer.arm_probe(now);
             }
             (_, None) => {}

@@ -247,7 +247,9 @@ impl Sender {
         if self.window == 1 || self.sent_end == self.acked + 1 {
             return;
         }
-        let round_trip = self.timer.round_trip().unwrap_or_default();
+        // A copy made by the network comes right behind the original; a report that the first block of a window is missing
+        // takes as long as the path, but less than a whole window.
+        let round_trip = self.timer.shortest_round_trip().unwrap_or_default() / 2;
         let pause = if self.repeats.count < 2 {
             round_trip
         } else {
@@ -257,6 +259,7 @@ impl Sender {
             return;
         }
         self.repeats.count += 1;
+        self.repeats.answered = now;
         self.tear();
         self.restart_window(now);
     }
@@ -323,6 +326,7 @@ impl Sender {
             return;
         }
         self.opening.most = self.opening.most.saturating_add(1);
+        self.unreachable_from = None;
         self.timer.restart_interval(now);
         match self.phase {
             Phase::Opening => self.opening.due = true,
@@ -372,7 +376,7 @@ impl Sender {
         }
     }
 
-    /// A DATA 1 that opens a transfer goes out a bounded number of times.
+    /// What opens a transfer goes out a bounded number of times.
     fn may_open(&self) -> bool {
         self.proven || self.opening.sends < self.opening.most
     }
@@ -405,7 +409,7 @@ impl Sender {
                     Outcome::Unanswered
                 });
             }
-            Expiry::Resend if self.phase == Phase::Opening => self.opening.due = true,
+            Expiry::Resend if self.phase == Phase::Opening => self.opening.due = self.may_open(),
             Expiry::Resend => {
                 if self.window_is_sent() {
                     self.tear();
@@ -473,6 +477,8 @@ impl Sender {
             self.sent_end = end;
         }
         self.next = end;
+        // Silence begins with the last block of a window that takes its time.
+        self.timer.restart_interval(now);
         self.burst_left = self.burst_left.saturating_sub(end - first);
         if self.window_is_sent() {
             self.repeats.answered = now;

@@ -71,10 +71,13 @@ fn both_ends_agree(world: &World, report: &Report) {
 
 /// Where the network is good enough, nothing may fail.
 fn gentle_worlds_complete(world: &World, report: &Report) {
+    // Six short intervals that were asked for may be over before a long path has answered.
+    let agreed = world.agreed().timeout.unwrap_or(Duration::from_secs(1));
+    let patient = world.links.iter().all(|link| agreed > 4 * (link.delay + link.jitter));
     let gentle = world.links.iter().all(|link| {
         link.loss <= 50_000 && link.blackouts.is_empty() && link.ring.is_none_or(|ring| ring >= 4)
     });
-    if gentle && world.habit != Some(Habit::SizeProbe) {
+    if gentle && patient && world.habit != Some(Habit::SizeProbe) {
         assert!(report.stored.complete, "failed in a gentle world: {report:?}");
     }
 }
