@@ -13,6 +13,10 @@ use std::time::{Duration, Instant};
 /// the sender, who knows what it sent, goes first.
 const RECEIVER_PROBE_FLOOR: Duration = Duration::from_millis(200);
 
+/// In a window a block that comes again sooner than this after its first copy was copied by the network; senders take longer
+/// to become impatient.
+const COPY_SPREAD: Duration = Duration::from_millis(5);
+
 /// Takes a file: a client's RRQ, a server's WRQ.
 #[derive(Clone, Debug)]
 pub struct Receiver {
@@ -184,29 +188,36 @@ impl Receiver {
         if self.phase == Phase::Opening {
             self.opened();
         }
-        let new_run = self.is_new_run(block, now);
-        self.seen = block;
+        let seen = std::mem::replace(&mut self.seen, block);
         if block == next && !dallying {
             return self.next_block(length, now);
         }
-        if block > next {
-            // RFC 7440 §4: the receiver tells the last block it has in order; once per hole and run is enough.
-            if !self.hole_reported || new_run {
-                self.hole_reported = true;
-                self.holes += 1;
-                self.due = Some(Due::Ack);
-            }
-        } else if block == self.received || new_run {
+        let asks = if block > next {
+            // RFC 7440 §4: the receiver tells the last block it has in order; once per hole is enough, and once more when
+            // the sender has gone back and the hole is still there.
+            let goes_back = block <= seen && self.is_calm(Duration::ZERO, now);
+            let tells = !self.hole_reported || goes_back;
+            self.hole_reported = true;
+            self.holes += u64::from(tells);
+            tells
+        } else {
+            // RFC 1350: a repeated block is acknowledged again. In a window, copies that the network made of blocks that
+            // flow are no question, and an ACK in mid-window would tear it.
+            self.window == 1 || self.is_calm(COPY_SPREAD, now)
+        };
+        if asks {
             self.due = Some(Due::Ack);
         }
         Verdict::Ignore
     }
 
-    /// True where the sender has gone back. A block that comes twice in one round trip was copied by the network.
-    fn is_new_run(&self, block: u64, now: Instant) -> bool {
-        let round_trip = self.timer.shortest_round_trip().unwrap_or_default() / 2;
-        let again = self.answered.is_none_or(|at| now >= at + round_trip);
-        block < self.seen || (block == self.seen && again)
+    /// True where the last progress, or the last ACK, is some time ago: a block that comes again now was sent again.
+    fn is_calm(&self, least: Duration, now: Instant) -> bool {
+        let pause = self.timer.shortest_round_trip().unwrap_or_default() / 2;
+        let since = self
+            .answered
+            .map_or(self.timer.silent_from(), |at| at.max(self.timer.silent_from()));
+        now >= since + pause.max(least)
     }
 
     /// The opening was answered.

@@ -225,7 +225,8 @@ impl Sender {
                 self.pace.whole();
             }
         } else {
-            self.tear();
+            self.torn += 1;
+            self.pace.torn((block - self.acked).min(self.window - 1));
         }
         self.proven = true;
         self.acked = block;
@@ -258,15 +259,13 @@ impl Sender {
         if self.repeats.count > self.retries || now < self.repeats.answered + pause {
             return;
         }
+        self.torn += 1;
         self.repeats.count += 1;
         self.repeats.answered = now;
-        self.tear();
+        if self.repeats.count > 1 {
+            self.pace.vanished();
+        }
         self.restart_window(now);
-    }
-
-    fn tear(&mut self) {
-        self.torn += 1;
-        self.pace.torn();
     }
 
     /// The next window begins behind the acknowledged block and is a whole one again (RFC 7440 §4).
@@ -412,7 +411,8 @@ impl Sender {
             Expiry::Resend if self.phase == Phase::Opening => self.opening.due = self.may_open(),
             Expiry::Resend => {
                 if self.window_is_sent() {
-                    self.tear();
+                    self.torn += 1;
+                    self.pace.vanished();
                 }
                 self.restart_window(now);
             }

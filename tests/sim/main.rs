@@ -2,6 +2,8 @@
 //!
 //! `SEEDS=1000000 cargo test --test sim` runs more worlds, `SEED=17 TRACE=1` shows one, `BLESS=1` writes the cost table anew.
 
+#![allow(unreachable_pub)] // a test crate has no face
+
 mod checks;
 mod costs;
 mod ends;
