@@ -8,7 +8,7 @@
 use crate::limits::{BURST_GAP, BURST_GAP_MAX, FIRST_BURST, SMALLEST_BURST};
 use std::time::Duration;
 
-/// Bursts in a row that broke off at about the same place before smaller ones are sent.
+/// Windows in a row that broke off at about the same place before they are spread wider.
 const SUSPICIOUS: u32 = 3;
 /// Windows before a larger burst is tried again; doubles when the try fails at once.
 const HOLD_FIRST: u32 = 8;
@@ -21,7 +21,7 @@ pub(super) struct Pace {
     /// Bursts do not grow over this: [`FIRST_BURST`] until a window has come back whole.
     ceiling: u64,
     gap: Duration,
-    /// Bursts in a row that broke off alike, and the shortest and longest that arrived of them.
+    /// Windows in a row that broke off alike, and the fewest and most blocks that arrived of them.
     alike: u32,
     shortest: u64,
     longest: u64,
@@ -71,23 +71,30 @@ impl Pace {
 
     /// Of a window only the first `arrived` blocks did.
     pub(super) fn torn(&mut self, arrived: u64) {
-        // The first block of a burst finds room everywhere: if it is missing, something else was the matter.
-        let kept = arrived % self.burst;
-        if kept > 0 {
-            let is_alike = kept <= 2 * self.shortest && self.longest <= 2 * kept;
-            if self.alike > 0 && is_alike {
-                self.alike += 1;
-                self.shortest = self.shortest.min(kept);
-                self.longest = self.longest.max(kept);
-            } else {
-                self.alike = 1;
-                (self.shortest, self.longest) = (kept, kept);
-            }
-        }
-        if self.alike == SUSPICIOUS {
+        self.suspect(arrived);
+        if self.alike < SUSPICIOUS {
+            self.window_is_over();
+        } else if arrived < self.burst {
             self.slow_down(1 << self.shortest.ilog2());
         } else {
-            self.window_is_over();
+            self.lengthen_gap();
+        }
+    }
+
+    /// A receiver without room breaks windows off at the same place, give or take a quarter. The first block finds room
+    /// everywhere: if it is missing, something else was the matter.
+    fn suspect(&mut self, arrived: u64) {
+        if arrived == 0 {
+            return;
+        }
+        let shortest = self.shortest.min(arrived);
+        let longest = self.longest.max(arrived);
+        if self.alike > 0 && 4 * (longest - shortest) <= longest {
+            self.alike += 1;
+            (self.shortest, self.longest) = (shortest, longest);
+        } else {
+            self.alike = 1;
+            (self.shortest, self.longest) = (arrived, arrived);
         }
     }
 
@@ -97,17 +104,25 @@ impl Pace {
     }
 
     fn slow_down(&mut self, burst: u64) {
+        if self.burst <= SMALLEST_BURST {
+            return self.lengthen_gap();
+        }
+        self.burst = burst.clamp(SMALLEST_BURST, self.burst);
+        self.hold_for_a_while();
+    }
+
+    fn lengthen_gap(&mut self) {
+        self.gap = (self.gap * 2).min(BURST_GAP_MAX);
+        self.hold_for_a_while();
+    }
+
+    fn hold_for_a_while(&mut self) {
         let failed_at_once = self.windows <= HOLD_FIRST;
         self.hold = if failed_at_once {
             (self.hold * 2).min(HOLD_MOST)
         } else {
             HOLD_FIRST
         };
-        if self.burst > SMALLEST_BURST {
-            self.burst = burst.clamp(SMALLEST_BURST, self.burst);
-        } else {
-            self.gap = (self.gap * 2).min(BURST_GAP_MAX);
-        }
         self.alike = 0;
         self.windows = 0;
     }
@@ -123,6 +138,8 @@ impl Pace {
         } else {
             self.burst = (self.burst * 2).min(self.ceiling);
         }
+        // One more window that breaks off where they did before settles it.
+        self.alike = if self.shortest > 0 { SUSPICIOUS - 1 } else { 0 };
     }
 }
 

@@ -93,7 +93,13 @@ fn the_price_is_bounded(world: &World, report: &Report) {
         + interval * 24
         + (interval * 2 + Duration::from_secs(1)) * blocks as u32;
     assert!(report.took < most, "took {:?}, {most:?} would be too long", report.took);
-    let factor = 6 + u64::from(worst) / 2_000;
+    // What is sent behind a hole is sent again.
+    let trouble: u64 = world
+        .links
+        .iter()
+        .map(|link| u64::from(link.loss + link.junk + link.reorder + link.duplicate / 20))
+        .sum();
+    let factor = 6 + window.min(blocks) * trouble / 500_000 + u64::from(worst) / 2_000;
     let most = (blocks * factor) + 40 * window + 200;
     for counts in report.packets {
         assert!(counts.data < most, "{} DATA for {blocks} blocks of {window}", counts.data);

@@ -85,8 +85,6 @@ fn mean(
         checks::all(&world, &report);
         let [client, server] = report.packets;
         let millis = report.sender_done.as_millis() as u64;
-        if octets > 7<<20 { println!("DBG {seed} {millis} {} {}", server.data, client.acks); }
-        if octets > 7<<20 && std::env::var("T1").is_ok() && seed==0 { world.run(true); }
         for (total, this) in sum.iter_mut().zip([server.data, client.acks, millis]) {
             *total += this;
         }
@@ -102,8 +100,6 @@ fn loss_costs_a_round_trip_or_a_probe() {
         (8 << 20, 1428, 16, 2, 50_000, 4_000),
         (8 << 20, 1428, 16, 20, 10_000, 8_600),
         (8 << 20, 1428, 16, 20, 50_000, 13_000),
-        (1 << 20, 512, 1, 2, 10_000, 2_300),
-        (1 << 20, 512, 1, 2, 50_000, 5_000),
         (1 << 20, 1428, 1, 2, 10_000, 2_300),
         (1 << 20, 1428, 1, 2, 50_000, 5_000),
     ];
