@@ -17,6 +17,9 @@ const RECEIVER_PROBE_FLOOR: Duration = Duration::from_millis(200);
 /// to become impatient.
 const COPY_SPREAD: Duration = Duration::from_millis(5);
 
+/// A hole is not reported again sooner than this, or than half a round trip.
+const HOLE_REPEAT: Duration = Duration::from_millis(1);
+
 /// Takes a file: a client's RRQ, a server's WRQ.
 #[derive(Clone, Debug)]
 pub struct Receiver {
@@ -195,7 +198,7 @@ impl Receiver {
         let asks = if block > next {
             // RFC 7440 §4: the receiver tells the last block it has in order; once per hole is enough, and once more when
             // the sender has gone back and the hole is still there.
-            let goes_back = block <= seen && self.is_calm(Duration::ZERO, now);
+            let goes_back = block <= seen && self.is_calm(HOLE_REPEAT, now);
             let tells = !self.hole_reported || goes_back;
             self.hole_reported = true;
             self.holes += u64::from(tells);

@@ -180,7 +180,8 @@ impl<'a> Run<'a> {
     }
 
     fn run(mut self) -> Report {
-        let most_events = 200_000 + 400 * (self.world.blocks() + 64);
+        let window = u64::from(self.world.agreed().windowsize);
+        let most_events = 200_000 + 400 * (self.world.blocks() + window);
         while let Some(next) = self.next_event() {
             if self.world.nosy && self.rng.one_in(4) {
                 self.peek_before(next);
