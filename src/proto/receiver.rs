@@ -18,7 +18,7 @@ const RECEIVER_PROBE_FLOOR: Duration = Duration::from_millis(200);
 const COPY_SPREAD: Duration = Duration::from_millis(5);
 
 /// A hole is not reported again sooner than this, or than half a round trip.
-const HOLE_REPEAT: Duration = Duration::from_millis(1);
+const HOLE_REPEAT: Duration = Duration::from_micros(100);
 
 /// Takes a file: a client's RRQ, a server's WRQ.
 #[derive(Clone, Debug)]

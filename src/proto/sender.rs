@@ -273,8 +273,9 @@ impl Sender {
         self.next = self.acked + 1;
         self.probe = None;
         self.timer.disarm_probe();
+        // A receiver that needs the gap needs it here too: its buffers are still full of what came behind the hole.
         self.burst_left = self.pace.burst();
-        self.burst_from = now;
+        self.burst_from = self.burst_from.max(now);
     }
 
     fn measure(&mut self, block: u64, now: Instant) {
@@ -480,14 +481,15 @@ impl Sender {
         // Silence begins with the last block of a window that takes its time.
         self.timer.restart_interval(now);
         self.burst_left = self.burst_left.saturating_sub(end - first);
-        if self.window_is_sent() {
-            self.repeats.answered = now;
-            self.timer.arm_probe(now);
-        } else if self.burst_left == 0 {
+        if self.burst_left == 0 || self.window_is_sent() {
             self.burst_left = self.pace.burst();
             if self.burst_left < self.window {
                 self.burst_from = now + self.pace.gap(self.timer.round_trip());
             }
+        }
+        if self.window_is_sent() {
+            self.repeats.answered = now;
+            self.timer.arm_probe(now);
         }
     }
 
