@@ -10,9 +10,9 @@ pub const DEFAULT_BLKSIZE: u16 = 512;
 pub const MIN_BLKSIZE: u16 = 8;
 /// Largest block size that may be agreed (RFC 2348).
 pub const MAX_BLKSIZE: u16 = 65464;
-/// Largest window that is ever agreed, in blocks. RFC 7440 allows 65535, but numbers are compared modulo 65536: with more than half of
+/// Largest window that is ever agreed, in blocks. RFC 7440 allows 65535, but numbers are compared modulo 65536: with half of
 /// them in flight a late ACK of the window before looks like one of this window, and data would be skipped.
-pub const MAX_WINDOWSIZE: u16 = 32768;
+pub const MAX_WINDOWSIZE: u16 = 32767;
 /// Octets before the payload of a DATA packet.
 pub const DATA_HEADER: usize = 4;
 /// Longest file name taken from a request, in octets. RFC 2347 ends a whole request at 512; firmware that
