@@ -30,11 +30,9 @@ pub(super) struct Quota {
 pub(super) enum Verdict {
     /// A new transfer of this id was entered.
     Admit(TransferId),
-    /// The transfer's peer has not answered yet and asks again: the same opening packet once more.
-    Repeat(TransferId),
-    /// The same request while its transfer is under way: most likely a late copy. Whoever knows how the transfer does
-    /// decides: drop it, or [`Desk::admit`].
-    Doubt(TransferId),
+    /// The same request while its transfer lives. Whoever knows how the transfer does decides: the opening packet once more,
+    /// a late copy to be dropped, or [`Desk::admit`].
+    Again(TransferId),
     /// This unproven transfer has to go first: [`Desk::remove`] it or [`Desk::spare`] it, then ask again.
     MakeRoom(TransferId),
     /// Throw it away.
@@ -84,8 +82,7 @@ impl Desk {
         let same = self.by_tid.get(&tid).into_iter().flatten().rev();
         let same = same.copied().find(|id| self.entries[id].digest == digest);
         match same {
-            Some(id) if self.entries[&id].proven => Verdict::Doubt(id),
-            Some(id) => Verdict::Repeat(id),
+            Some(id) => Verdict::Again(id),
             None => self.admit(tid, digest, now),
         }
     }
@@ -222,12 +219,12 @@ mod tests {
     }
 
     #[test]
-    fn the_same_request_again_is_repeated_then_doubted_then_new() {
+    fn the_same_request_belongs_to_its_transfer_until_that_is_over() {
         let (mut desk, now) = (Desk::new(QUOTA), start());
         let id = admitted(desk.arrive(tid(1, 1000), 7, now));
-        assert_eq!(desk.arrive(tid(1, 1000), 7, now), Verdict::Repeat(id));
+        assert_eq!(desk.arrive(tid(1, 1000), 7, now), Verdict::Again(id));
         assert!(desk.proven(id).is_empty());
-        assert_eq!(desk.arrive(tid(1, 1000), 7, now), Verdict::Doubt(id));
+        assert_eq!(desk.arrive(tid(1, 1000), 7, now), Verdict::Again(id));
         desk.remove(id);
         assert_ne!(admitted(desk.arrive(tid(1, 1000), 7, now)), id);
     }

@@ -11,13 +11,13 @@ use crate::error::{Error, Failure, Refusal, plain};
 use crate::event::{DropReason, Event, Name, TransferId};
 use crate::limits::{MAPPING_IDLE, MAX_REQUEST, PORT_WAIT};
 use crate::sys::udp::{Listener, Received};
-use crate::transfer::{Ending, Transfer, now};
+use crate::transfer::{Ending, STOPPING, Transfer, now};
 use crate::wire::{self, Direction, ErrorCode, Malformed, Packet};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
@@ -47,12 +47,15 @@ const EVENTS: usize = 1024;
 const REQUESTS_PER_TURN: usize = 256;
 /// Unproven transfers looked at before a request gives up on finding room.
 const ROOM_TRIES: usize = 8;
-/// How soon a request without a free socket tries again.
+/// How soon requests without a free socket try again, unless one gets free before, and how many of them at once: each try may
+/// walk through the whole port range.
 const SOCKET_RETRY: Duration = Duration::from_millis(20);
+const RETRIES_AT_ONCE: usize = 16;
 /// How long a queue may stand, with every worker at work, before the pool grows past the number of processors.
 const GROWTH_PAUSE: Duration = Duration::from_millis(5);
 /// How long the end waits for workers that are inside a store or a read.
 const LAST_WAIT: Duration = Duration::from_secs(2);
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 /// The same complaint is logged this often, with a count.
 const COMPLAINT_PAUSE: Duration = Duration::from_secs(60);
 
@@ -66,8 +69,9 @@ pub(super) struct Loop {
     slots: HashMap<TransferId, Slot>,
     /// At most a few per transfer; those that are not due any more are skipped.
     timers: BinaryHeap<Reverse<(Instant, TransferId)>>,
-    /// Requests that found no socket, oldest first.
-    starved: Vec<Box<Opening>>,
+    /// Requests that found no socket, and when the next of them try again.
+    starved: VecDeque<Box<Opening>>,
+    next_retry: Instant,
     pool: Pool,
     digest: RandomState,
     next_sweep: Instant,
@@ -91,10 +95,10 @@ struct Slot {
     deadline: Instant,
     /// The earliest entry in the heap.
     timer: Option<Instant>,
-    /// To be done when it comes back.
-    repeat: bool,
-    doubt: Option<Arrival>,
-    supersede: bool,
+    /// To be looked at when it comes back: the same request once more, and the proof of a newer transfer. A parked
+    /// transfer has neither.
+    again: Option<Arrival>,
+    superseded: bool,
 }
 
 /// A request that was read and looked well-formed.
@@ -102,6 +106,7 @@ struct Arrival {
     tid: Tid,
     digest: u64,
     datagram: Box<[u8]>,
+    /// When it had been received; never earlier.
     at: Instant,
 }
 
@@ -202,7 +207,8 @@ impl Loop {
             desk: Desk::new(quota),
             slots: HashMap::new(),
             timers: BinaryHeap::new(),
-            starved: Vec::new(),
+            starved: VecDeque::new(),
+            next_retry: now(),
             pool,
             digest: RandomState::new(),
             next_sweep: now() + MAPPING_IDLE / 2,
@@ -258,7 +264,7 @@ impl Loop {
             .then(|| time + GROWTH_PAUSE);
         let deadlines = [
             self.timers.peek().map(|Reverse((deadline, _))| *deadline),
-            (!self.starved.is_empty()).then(|| time + SOCKET_RETRY),
+            (!self.starved.is_empty()).then_some(self.next_retry),
             self.shared
                 .mappings
                 .has_entries()
@@ -292,8 +298,11 @@ impl Loop {
                 self.timers.push(Reverse((slot.deadline, id)));
             }
         }
-        for opening in std::mem::take(&mut self.starved) {
-            self.hand_over(opening);
+        if time >= self.next_retry && !self.starved.is_empty() {
+            self.next_retry = time + SOCKET_RETRY;
+            for _ in 0..RETRIES_AT_ONCE {
+                self.retry_starved();
+            }
         }
         if time >= self.next_sweep {
             self.next_sweep = time + MAPPING_IDLE / 2;
@@ -314,11 +323,12 @@ impl Loop {
         let is_short = self.pool.has_work()
             && self.shared.idle.load(Ordering::SeqCst) == 0
             && threads.len() < most;
-        if is_short && (threads.len() < base || time >= grown + GROWTH_PAUSE) {
-            if let Err(error) = self.pool.grow(&self.shared, &self.mailbox) {
-                self.pool.grown = time;
-                self.complain(time, "cannot start another worker", &plain(&error));
-            }
+        if is_short
+            && (threads.len() < base || time >= grown + GROWTH_PAUSE)
+            && let Err(error) = self.pool.grow(&self.shared, &self.mailbox)
+        {
+            self.pool.grown = time;
+            self.complain(time, "cannot start another worker", &plain(&error));
         }
     }
 
@@ -334,7 +344,7 @@ impl Loop {
                 match self.listeners[index].listener.recv(&mut buffer) {
                     Ok(Some(received)) => {
                         let datagram = &buffer[..received.length];
-                        if let Err(reason) = self.datagram(index, &received, datagram, time) {
+                        if let Err(reason) = self.datagram(index, &received, datagram) {
                             self.dropped(received.peer, reason, time);
                         }
                     }
@@ -380,7 +390,6 @@ impl Loop {
         door: usize,
         received: &Received,
         datagram: &[u8],
-        time: Instant,
     ) -> Result<(), DropReason> {
         let Received { peer, local, .. } = *received;
         if received.broadcast {
@@ -413,16 +422,16 @@ impl Loop {
             Ok(_) => {
                 let tid = Tid { peer, local };
                 let digest = self.digest.hash_one(datagram);
-                let verdict = self.desk.arrive(tid, digest, time);
-                self.arrival(
-                    Arrival {
-                        tid,
-                        digest,
-                        datagram: datagram.into(),
-                        at: time,
-                    },
-                    verdict,
-                )
+                let at = now();
+                let verdict = self.desk.arrive(tid, digest, at);
+                let datagram = datagram.into();
+                let arrival = Arrival {
+                    tid,
+                    digest,
+                    datagram,
+                    at,
+                };
+                self.arrival(arrival, verdict)
             }
             Err(malformed) => {
                 if malformed.is_request() {
@@ -448,11 +457,7 @@ impl Loop {
                     self.admit(id, arrival);
                     return Ok(());
                 }
-                Verdict::Repeat(id) => {
-                    self.repeat(id);
-                    return Ok(());
-                }
-                Verdict::Doubt(id) => return self.doubt(id, arrival),
+                Verdict::Again(id) => return self.again(id, arrival),
                 Verdict::Drop(reason) => return Err(reason),
                 Verdict::MakeRoom(id) => self.make_room(id, arrival.at),
             }
@@ -494,42 +499,31 @@ impl Loop {
             .expect("the pool holds a receiver");
     }
 
-    /// The peer has not answered, and asks again.
-    fn repeat(&mut self, id: TransferId) {
-        let Some(slot) = self.slots.get_mut(&id) else {
-            return;
-        };
-        match &mut slot.parked {
-            Some(transfer) => {
-                transfer.request_repeated();
-                self.resume(id);
-            }
-            None => slot.repeat = true,
-        }
-    }
-
-    /// The same request in the middle of its transfer. Where the last ACK may still be on its way to us, the question is
-    /// put off until the transfer has been looked at.
-    fn doubt(&mut self, id: TransferId, arrival: Arrival) -> Result<(), DropReason> {
+    /// The same request while its transfer lives. What it means depends on what the peer has said by now, and that may lie
+    /// unread in the transfer's socket or be in a worker's hands: then the question waits until the transfer is back.
+    fn again(&mut self, id: TransferId, arrival: Arrival) -> Result<(), DropReason> {
         let Some(slot) = self.slots.get_mut(&id) else {
             return Err(DropReason::Duplicate);
         };
-        match &slot.parked {
-            Some(transfer) if transfer.has_mail() => {
-                slot.doubt = Some(arrival);
-                self.resume(id);
-                Ok(())
-            }
-            Some(transfer) if transfer.is_silent() => {
-                let verdict = self.desk.admit(arrival.tid, arrival.digest, arrival.at);
-                self.arrival(arrival, verdict)
-            }
-            Some(_) => Err(DropReason::Duplicate),
-            None => {
-                slot.doubt = Some(arrival);
-                Ok(())
-            }
+        let Some(transfer) = slot.parked.as_mut().filter(|parked| !parked.has_mail()) else {
+            let earlier = slot.again.replace(arrival);
+            self.resume(id);
+            return earlier.map_or(Ok(()), |_| Err(DropReason::Duplicate));
+        };
+        if arrival.at < transfer.answered() {
+            return Err(DropReason::Duplicate); // what went out since then is the answer
         }
+        if !transfer.is_proven() {
+            transfer.request_repeated();
+            self.resume(id);
+            return Ok(());
+        }
+        // Most likely a late copy; but a peer that says nothing else may have started anew.
+        if !transfer.is_silent() {
+            return Err(DropReason::Duplicate);
+        }
+        let verdict = self.desk.admit(arrival.tid, arrival.digest, arrival.at);
+        self.arrival(arrival, verdict)
     }
 
     /// An old unproven transfer goes, unless its answer is just being read.
@@ -551,7 +545,10 @@ impl Loop {
             door.open = true;
             return;
         }
-        let id = TransferId(token.0 as u64 - FIRST_TRANSFER);
+        // A listening socket that was closed may still report, where the one who handed it in kept a copy.
+        let Some(id) = (token.0 as u64).checked_sub(FIRST_TRANSFER).map(TransferId) else {
+            return;
+        };
         let Some(slot) = self.slots.get_mut(&id) else {
             return;
         };
@@ -588,79 +585,82 @@ impl Loop {
         match report {
             Report::Parked(transfer, until) => self.park(transfer, until),
             Report::NoSocket(opening, error) => self.starve(opening, &error),
-            Report::Ended(id, is_proven) => {
+            Report::Ended {
+                id,
+                is_proven,
+                answered,
+            } => {
                 if is_proven {
                     self.prove(id);
                 }
-                self.desk.remove(id);
-                if let Some(arrival) = self.slots.remove(&id).and_then(|slot| slot.doubt) {
-                    // It was no late copy: the transfer had ended, and the client asks for the same again.
-                    let peer = arrival.tid.peer;
-                    let verdict = self.desk.arrive(arrival.tid, arrival.digest, arrival.at);
-                    if let Err(reason) = self.arrival(arrival, verdict) {
-                        self.dropped(peer, reason, now());
-                    }
-                }
+                self.over(id, answered);
+                self.retry_starved(); // it has given its socket back
             }
             Report::Left => self.pool.left += 1,
         }
     }
 
-    fn park(&mut self, mut transfer: Box<Transfer>, until: Instant) {
+    fn park(&mut self, transfer: Box<Transfer>, until: Instant) {
         let id = transfer.id();
         if transfer.is_proven() {
             self.prove(id);
         }
+        let is_forced = self.stopping.as_ref().is_some_and(|it| it.forced);
         let Some(slot) = self.slots.get_mut(&id) else {
             return;
         };
-        let doubt = slot.doubt.take();
-        let is_silent = doubt.is_some() && transfer.is_silent();
-        let repeat = std::mem::take(&mut slot.repeat);
-        if repeat {
-            transfer.request_repeated();
-        }
         let descriptor = transfer.as_raw_fd();
         slot.descriptor = Some(descriptor);
         slot.deadline = until;
         slot.parked = Some(transfer);
-        if self
-            .stopping
-            .as_ref()
-            .is_some_and(|stopping| stopping.forced)
-        {
-            self.end_parked(id, Failure::Stopped);
-        } else if slot.supersede {
-            self.end_parked(id, Failure::Superseded);
-        } else if repeat || until <= now() {
-            self.resume(id);
-        } else {
-            if !slot.watched {
-                let token = Token((id.0 + FIRST_TRANSFER) as usize);
-                let watched = self.poll.registry().register(
-                    &mut SourceFd(&descriptor),
-                    token,
-                    Interest::READABLE,
-                );
-                // Without the system's help the deadlines still find what came.
-                slot.watched = watched.is_ok();
-            }
-            if slot.timer.is_none_or(|timer| timer > until) {
-                slot.timer = Some(until);
-                self.timers.push(Reverse((until, id)));
-            }
+        if is_forced {
+            return self.end_parked(id, Failure::Stopped);
         }
-        if let Some(arrival) = doubt {
+        if slot.superseded {
+            return self.end_parked(id, Failure::Superseded);
+        }
+        if until <= now() {
+            return self.resume(id);
+        }
+        if !slot.watched {
+            let token = Token((id.0 + FIRST_TRANSFER) as usize);
+            let source = &mut SourceFd(&descriptor);
+            let watched = self
+                .poll
+                .registry()
+                .register(source, token, Interest::READABLE);
+            // Without the system's help the deadlines still find what came.
+            slot.watched = watched.is_ok();
+        }
+        if slot.timer.is_none_or(|timer| timer > until) {
+            slot.timer = Some(until);
+            self.timers.push(Reverse((until, id)));
+        }
+        if let Some(arrival) = slot.again.take() {
             let peer = arrival.tid.peer;
-            let result = if is_silent {
-                let verdict = self.desk.admit(arrival.tid, arrival.digest, arrival.at);
-                self.arrival(arrival, verdict)
-            } else {
-                Err(DropReason::Duplicate)
-            };
-            if let Err(reason) = result {
+            if let Err(reason) = self.again(id, arrival) {
                 self.dropped(peer, reason, now());
             }
+        }
+    }
+
+    /// A transfer has ended. What its peer asked for again after the last thing it was sent is a new request.
+    fn over(&mut self, id: TransferId, answered: Instant) {
+        self.desk.remove(id);
+        let Some(arrival) = self.slots.remove(&id).and_then(|slot| slot.again) else {
+            return;
+        };
+        let peer = arrival.tid.peer;
+        let result = if arrival.at < answered {
+            Err(DropReason::Duplicate)
+        } else if self.stopping.is_some() {
+            Err(DropReason::Stopping)
+        } else {
+            let verdict = self.desk.arrive(arrival.tid, arrival.digest, arrival.at);
+            self.arrival(arrival, verdict)
+        };
+        if let Err(reason) = result {
+            self.dropped(peer, reason, now());
         }
     }
 
@@ -671,7 +671,7 @@ impl Loop {
                 Some(Slot {
                     parked: Some(_), ..
                 }) => self.end_parked(older, Failure::Superseded),
-                Some(slot) => slot.supersede = true,
+                Some(slot) => slot.superseded = true,
                 None => {}
             }
         }
@@ -679,16 +679,16 @@ impl Loop {
 
     /// Ends a parked transfer without a worker; files are closed by one, since that may block.
     fn end_parked(&mut self, id: TransferId, failure: Failure) {
-        let Some(mut transfer) = self.slots.remove(&id).and_then(|slot| slot.parked) else {
+        let Some(mut transfer) = self.slots.get_mut(&id).and_then(|slot| slot.parked.take()) else {
             return;
         };
-        self.desk.remove(id);
         if failure == Failure::Stopped {
-            transfer.tell(ErrorCode::NOT_DEFINED, "server is stopping");
+            transfer.tell(ErrorCode::NOT_DEFINED, STOPPING);
         }
         self.shared
             .reporter
             .report(worker::ended(&transfer, Ending::Failed(failure)));
+        self.over(id, transfer.answered());
         self.chore(Chore::Bury(transfer));
     }
 
@@ -696,25 +696,34 @@ impl Loop {
     fn starve(&mut self, opening: Box<Opening>, error: &io::Error) {
         let time = now();
         if time < opening.arrived + PORT_WAIT && self.stopping.is_none() {
-            self.starved.push(opening);
+            if self.starved.is_empty() {
+                self.next_retry = time + SOCKET_RETRY;
+            }
+            self.starved.push_back(opening);
             return;
         }
-        self.complain(
-            time,
-            "requests refused",
-            &format!("no socket for them: {}", plain(error)),
-        );
+        let cause = plain(error);
+        let why = format!("no socket for them: {cause}");
+        self.complain(time, "requests refused", &why);
+        self.refuse(&opening, "server is busy", cause);
+    }
+
+    fn retry_starved(&mut self) {
+        if let Some(opening) = self.starved.pop_front() {
+            self.hand_over(opening);
+        }
+    }
+
+    /// Refuses a request that never got as far as a worker. It is told from the listening port, if that is still open.
+    fn refuse(&mut self, opening: &Opening, text: &'static str, detail: String) {
         let Tid { peer, local } = opening.tid;
+        let refusal = Refusal::new(ErrorCode::NOT_DEFINED, text).because(detail);
+        let answered = now();
+        let mut doors = self.listeners.iter();
+        if let Some(door) = doors.position(|door| door.listener.serves(local)) {
+            self.answer(door, local, peer, &refusal);
+        }
         if let Ok(Packet::Request(request)) = wire::parse(&opening.datagram) {
-            let refusal =
-                Refusal::new(ErrorCode::NOT_DEFINED, "server is busy").because(plain(error));
-            if let Some(door) = self
-                .listeners
-                .iter()
-                .position(|door| door.listener.serves(local))
-            {
-                self.answer(door, local, peer, &refusal);
-            }
             let (direction, name) = (request.direction, Name::new(request.name));
             self.shared.reporter.report(Event::Refused {
                 id: Some(opening.id),
@@ -724,8 +733,7 @@ impl Loop {
                 refusal,
             });
         }
-        self.desk.remove(opening.id);
-        self.slots.remove(&opening.id);
+        self.over(opening.id, answered);
     }
 
     fn chore(&self, chore: Chore) {
@@ -758,19 +766,25 @@ impl Loop {
         let time = now();
         let deadline = match stop {
             Stop::Now => time,
-            Stop::Drain(patience) => time + patience,
+            // What is beyond the clock's end is as good as for ever.
+            Stop::Drain(patience) => time.checked_add(patience).unwrap_or(time + FOR_EVER),
         };
-        // A second word can only hasten the end.
-        let deadline = self
-            .stopping
-            .as_ref()
-            .map_or(deadline, |before| before.deadline.min(deadline));
-        self.stopping = Some(Stopping {
-            deadline,
-            forced: false,
-        });
+        match &mut self.stopping {
+            Some(stopping) if stopping.forced => {}
+            // A second word can only hasten the end.
+            Some(stopping) => stopping.deadline = stopping.deadline.min(deadline),
+            None => {
+                self.stopping = Some(Stopping {
+                    deadline,
+                    forced: false,
+                });
+            }
+        }
         // Nobody listens any more; what was asked for before is still answered.
-        self.listeners.clear();
+        for Door { listener, .. } in self.listeners.drain(..) {
+            let descriptor = listener.as_raw_fd();
+            let _ = self.poll.registry().deregister(&mut SourceFd(&descriptor));
+        }
     }
 
     fn is_finished(&mut self, time: Instant) -> bool {
@@ -791,9 +805,10 @@ impl Loop {
             forced: true,
         };
         self.shared.stopping.store(true, Ordering::SeqCst);
-        while let Ok(opening) = self.pool.openings.1.try_recv() {
-            self.desk.remove(opening.id);
-            self.slots.remove(&opening.id);
+        // What workers hold comes back by itself: each transfer sees that flag.
+        let queued: Vec<_> = self.pool.openings.1.try_iter().collect();
+        for opening in self.starved.drain(..).chain(queued).collect::<Vec<_>>() {
+            self.refuse(&opening, STOPPING, "the server was stopped".into());
         }
         let ids: Vec<_> = self.slots.keys().copied().collect();
         ids.into_iter()
@@ -852,9 +867,8 @@ impl Slot {
             watched: false,
             deadline: time,
             timer: None,
-            repeat: false,
-            doubt: None,
-            supersede: false,
+            again: None,
+            superseded: false,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::event::{Event, Stats};
 use crate::limits::EVENT_QUEUE;
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use std::sync::{Mutex, PoisonError};
 
 /// Shared by the loop and the workers.
@@ -13,6 +13,7 @@ pub(super) struct Reporter(Mutex<State>);
 struct State {
     stats: Stats,
     listeners: Vec<Listener>,
+    closed: bool,
 }
 
 struct Listener {
@@ -35,45 +36,39 @@ impl Reporter {
     }
 
     pub(super) fn listen(&self) -> Events {
-        let (queue, events) = bounded(EVENT_QUEUE);
+        // One place more, for the word that the end is missing.
+        let (queue, events) = bounded(EVENT_QUEUE + 1);
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.listeners.push(Listener { queue, missed: 0 });
+        if !state.closed {
+            state.listeners.push(Listener { queue, missed: 0 });
+        }
         Events(events)
     }
 
-    /// Nothing more will be reported: readers come to an end.
+    /// Nothing more will be delivered: readers, also later ones, come to an end.
     pub(super) fn close(&self) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .listeners
-            .clear();
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.closed = true;
+        for Listener { queue, missed } in state.listeners.drain(..) {
+            if missed > 0 {
+                let _ = queue.try_send(Event::Lagged { missed });
+            }
+        }
     }
 }
 
 impl Listener {
-    /// False when nobody listens any more.
+    /// False when nobody listens any more. The only sender, under the reporter's lock: what has room keeps it.
     fn offer(&mut self, event: &Event) -> bool {
-        if self.missed > 0 {
-            match self.queue.try_send(Event::Lagged {
-                missed: self.missed,
-            }) {
-                Ok(()) => self.missed = 0,
-                Err(TrySendError::Full(_)) => {
-                    self.missed += 1;
-                    return true;
-                }
-                Err(TrySendError::Disconnected(_)) => return false,
-            }
+        let room = EVENT_QUEUE.saturating_sub(self.queue.len());
+        let missed = std::mem::take(&mut self.missed);
+        if room < 1 + usize::from(missed > 0) {
+            self.missed = missed + 1;
+            return true;
         }
-        match self.queue.try_send(event.clone()) {
-            Ok(()) => true,
-            Err(TrySendError::Full(_)) => {
-                self.missed += 1;
-                true
-            }
-            Err(TrySendError::Disconnected(_)) => false,
-        }
+        let lagged = (missed > 0).then_some(Event::Lagged { missed });
+        let mut events = lagged.into_iter().chain([event.clone()]);
+        events.all(|event| self.queue.try_send(event).is_ok())
     }
 }
 

@@ -39,8 +39,14 @@ pub(super) enum Report {
     Parked(Box<Transfer>, Instant),
     /// No socket or port was free; the request can be tried again.
     NoSocket(Box<Opening>, io::Error),
-    /// The transfer is over, or never began; and whether its peer had answered.
-    Ended(TransferId, bool),
+    /// The transfer is over, or never began.
+    Ended {
+        id: TransferId,
+        /// Whether its peer had acknowledged anything.
+        is_proven: bool,
+        /// When the peer was last sent something new.
+        answered: Instant,
+    },
     /// The worker is gone.
     Left,
 }
@@ -122,9 +128,13 @@ struct StoreSlot(Arc<Shared>);
 
 impl StoreSlot {
     fn take(shared: &Arc<Shared>) -> Option<Self> {
-        let taken = shared.in_store.fetch_add(1, Ordering::SeqCst);
-        let slot = Self(Arc::clone(shared));
-        (taken < shared.store_slots).then_some(slot)
+        let most = shared.store_slots;
+        let more = |taken| (taken < most).then_some(taken + 1);
+        // In one step: a count that is too high for a moment would send others to sleep beside a waiting request.
+        let taken = shared
+            .in_store
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, more);
+        taken.is_ok().then(|| Self(Arc::clone(shared)))
     }
 }
 
@@ -159,9 +169,12 @@ impl Worker {
                     }
                 }
             };
+            // What is parked is not watched until the loop knows: nobody waits for a store, or for more than a few quick turns.
+            if !matches!(work, Work::Continue(_)) {
+                self.flush();
+            }
             let begun = now();
             self.work(work);
-            // What is parked is not watched until the loop knows: nobody waits for more than a few quick turns.
             if self.reports.len() >= BATCH || now() - begun > PATIENCE {
                 self.flush();
             }
@@ -242,7 +255,7 @@ impl Worker {
                     self.go_on(transfer);
                 }
             }
-            Work::Chore(Chore::Bury(transfer)) => drop(transfer),
+            Work::Chore(Chore::Bury(transfer)) => bury(transfer),
             Work::Chore(Chore::Sweep) => shared.mappings.sweep(now()),
             Work::Chore(Chore::Reload) => {
                 shared.mappings.clear();
@@ -267,8 +280,12 @@ impl Worker {
             }
         };
         self.place.shared.reporter.report(ended(&transfer, ending));
-        self.reports
-            .push(Report::Ended(transfer.id(), transfer.is_proven()));
+        self.reports.push(Report::Ended {
+            id: transfer.id(),
+            is_proven: transfer.is_proven(),
+            answered: transfer.answered(),
+        });
+        bury(transfer);
     }
 
     /// Asks the store and makes the transfer; `None` when it has ended already, and that is reported.
@@ -289,17 +306,22 @@ impl Worker {
         match granted {
             Ok(granted) => Some(self.place.begin(granted, &request, &opening, socket)),
             Err(refusal) => {
+                let answered = now();
                 tell(&socket, refusal.code(), refusal.text());
                 let (direction, name) = (request.direction, Name::new(request.name));
-                let id = Some(opening.id);
+                let id = opening.id;
                 self.place.shared.reporter.report(Event::Refused {
-                    id,
+                    id: Some(id),
                     peer,
                     direction,
                     name,
                     refusal,
                 });
-                self.reports.push(Report::Ended(opening.id, false));
+                self.reports.push(Report::Ended {
+                    id,
+                    is_proven: false,
+                    answered,
+                });
                 None
             }
         }
@@ -382,6 +404,13 @@ impl Place {
         Box::new(Transfer::new(
             origin, machine, body, socket, local, agreed, datagram,
         ))
+    }
+}
+
+/// Closes a transfer's file and socket. An embedder's source may panic even here.
+fn bury(transfer: Box<Transfer>) {
+    if catch_unwind(AssertUnwindSafe(|| drop(transfer))).is_err() {
+        log::error!("a source panicked while it was closed");
     }
 }
 

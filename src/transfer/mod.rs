@@ -29,6 +29,9 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
+/// What a peer is told when the server ends.
+pub(crate) const STOPPING: &str = "server is stopping";
+
 /// Why `run` came back.
 pub(crate) enum Turn {
     /// The transfer is over.
@@ -78,6 +81,9 @@ pub(crate) struct Transfer {
     format: Format,
     /// The OACK; empty where none is sent.
     opening: Box<[u8]>,
+    /// One past the highest block that was sent, and when that or the opening went out first.
+    sent_end: u64,
+    answered: Instant,
     /// What the last ERROR of the peer said.
     peer_text: Option<Name>,
     /// What the network said to the last send that failed.
@@ -110,6 +116,8 @@ impl Transfer {
             agreed,
             format,
             opening,
+            sent_end: 1,
+            answered: now(),
             peer_text: None,
             network: None,
         }
@@ -121,7 +129,7 @@ impl Transfer {
         let mut time = start;
         loop {
             if around.is_stopping() {
-                self.tell(ErrorCode::NOT_DEFINED, "server is stopping");
+                self.tell(ErrorCode::NOT_DEFINED, STOPPING);
                 return Turn::Done(Ending::Failed(Failure::Stopped));
             }
             match self.machine.poll(time) {
@@ -135,7 +143,7 @@ impl Transfer {
                 },
                 Step::Data { first, end } => {
                     let burst = first..end.min(first + self.format.burst());
-                    let is_all = burst.end == end;
+                    let mut is_all = burst.end == end;
                     match self
                         .body
                         .send(&mut self.socket, burst.clone(), self.format, scratch)
@@ -143,6 +151,10 @@ impl Transfer {
                         Ok(sent) => {
                             if let Some(last) = sent.last {
                                 self.machine.set_last(last);
+                            }
+                            is_all &= sent.end == burst.end;
+                            if sent.end > self.sent_end {
+                                (self.sent_end, self.answered) = (sent.end, time);
                             }
                             if sent.end > first {
                                 self.machine.sent(sent.end, time);
@@ -157,7 +169,7 @@ impl Transfer {
                         }
                         Err(trouble) => return Turn::Done(Ending::Failed(self.broken(trouble))),
                     }
-                    // A receiver with a hole says so while the rest of a long window is still going out.
+                    // A receiver with a hole says so while the rest of a long window is still going out, or cannot.
                     if !is_all {
                         time = self.take(Wait::No).unwrap_or_else(now);
                     }
@@ -270,6 +282,12 @@ impl Transfer {
     /// True once the peer has acknowledged something.
     pub(crate) fn is_proven(&self) -> bool {
         self.machine.is_proven()
+    }
+
+    /// When something went out last that the peer had not been sent before: what it asked for earlier, it asked for without
+    /// knowing that.
+    pub(crate) fn answered(&self) -> Instant {
+        self.answered
     }
 
     /// True where the peer has said nothing for so long that a repeated request is not a late copy.
