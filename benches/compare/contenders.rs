@@ -1,0 +1,217 @@
+//! Who is measured: the two limits, this crate's server, and the rivals that `peers.sh` has fetched.
+
+use crate::client::Fetch;
+use crate::load::{self, Report};
+use crate::pattern::Pattern;
+use crate::process::Running;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How a server counts in the comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Does nothing of what a server must: the measure of what is possible.
+    Limit,
+    /// This crate.
+    Own,
+    /// Another server.
+    Rival,
+}
+
+/// One server and how it is started.
+pub(crate) struct Contender {
+    pub(crate) name: &'static str,
+    pub(crate) role: Role,
+    /// Agrees to `windowsize` (RFC 7440).
+    pub(crate) windows: bool,
+    /// Serves many clients at once.
+    pub(crate) crowds: bool,
+    pub(crate) program: PathBuf,
+    arguments: &'static str,
+    environment: Vec<(String, String)>,
+    /// Listens there whatever one says.
+    fixed: Option<SocketAddrV4>,
+}
+
+/// A file small enough to ask whether a server is there.
+pub(crate) const SMALL: &str = "f-1024";
+
+/// All contenders that this machine has. `peers` is the directory that `peers.sh` has filled.
+pub(crate) fn all(peers: Option<&Path>) -> io::Result<Vec<Contender>> {
+    let this = std::env::current_exe()?;
+    let contender = |name, role, windows, program: PathBuf, arguments| Contender {
+        name,
+        role,
+        windows,
+        crowds: true,
+        program,
+        arguments,
+        environment: Vec::new(),
+        fixed: None,
+    };
+    let mut all = vec![
+        Contender {
+            crowds: false,
+            ..contender(
+                "bare sender",
+                Role::Limit,
+                true,
+                this.clone(),
+                "serve-bare ADDRESS PORT DIR",
+            )
+        },
+        contender(
+            "floor",
+            Role::Limit,
+            true,
+            this,
+            "serve-floor ADDRESS PORT DIR",
+        ),
+        contender(
+            "tftpool",
+            Role::Own,
+            true,
+            env!("CARGO_BIN_EXE_tftpool").into(),
+            "serve --host ADDRESS --port PORT DIR",
+        ),
+    ];
+    let Some(peers) = peers else {
+        return Ok(all);
+    };
+    let rival = |name, windows, program: &str, arguments| {
+        contender(name, Role::Rival, windows, peers.join(program), arguments)
+    };
+    let rivals = [
+        rival(
+            "tftpd-hpa",
+            false,
+            "deb/usr/sbin/in.tftpd.hpa",
+            "-L -4 --address ADDRESS:PORT --secure --user root DIR",
+        ),
+        rival(
+            "atftpd",
+            true,
+            "deb/usr/sbin/atftpd",
+            "--daemon --no-fork --bind-address ADDRESS --port PORT --user root.root --maxthread 10000 --logfile /dev/null \
+             --verbose=1 DIR",
+        ),
+        Contender {
+            fixed: Some(SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 69), 69)),
+            ..rival(
+                "dnsmasq",
+                false,
+                "deb/usr/sbin/dnsmasq",
+                "--conf-file=/dev/null --port=0 --enable-tftp --tftp-root=DIR --tftp-max=10000 --quiet-tftp --user=root \
+                 --keep-in-foreground --listen-address=ADDRESS --bind-interfaces --pid-file= --log-facility=/dev/null",
+            )
+        },
+        rival(
+            "rs-tftpd",
+            true,
+            "bin/tftpd",
+            "-i ADDRESS -p PORT -d DIR -r -q",
+        ),
+        rival(
+            "r-tftpd",
+            true,
+            "bin/r-tftpd",
+            "-l ADDRESS -p PORT -m 10000",
+        ),
+    ];
+    let libraries = ["deb/usr/lib", "deb/lib"].map(|under| {
+        let triple = format!("{}-linux-gnu", std::env::consts::ARCH);
+        peers.join(under).join(triple).display().to_string()
+    });
+    for mut rival in rivals {
+        rival.environment = vec![
+            ("LD_LIBRARY_PATH".to_owned(), libraries.join(":")),
+            ("RUST_LOG".to_owned(), "error".to_owned()),
+        ];
+        all.push(rival);
+    }
+    Ok(all)
+}
+
+/// A server that answers.
+pub(crate) struct Ready {
+    pub(crate) running: Running,
+    pub(crate) address: SocketAddrV4,
+    /// From exec to the first answer.
+    pub(crate) first_answer: Duration,
+}
+
+impl Contender {
+    /// Starts the server over `directory` and waits until it has served the small file.
+    pub(crate) fn start(&self, directory: &Path, pattern: &Pattern) -> Result<Ready, String> {
+        if !self.program.exists() {
+            return Err("is not installed".to_owned());
+        }
+        let address = match self.fixed {
+            Some(address) => address,
+            None => free_address().map_err(|error| error.to_string())?,
+        };
+        let mut command = vec![self.program.display().to_string()];
+        command.extend(self.arguments.split_whitespace().map(|argument| {
+            argument
+                .replace("ADDRESS", &address.ip().to_string())
+                .replace("PORT", &address.port().to_string())
+                .replace("DIR", &directory.display().to_string())
+        }));
+        let log = directory.with_extension(format!("{}.log", self.name.replace(' ', "-")));
+        let started = Instant::now();
+        let mut running = Running::start(&command, &self.environment, directory, &log)
+            .map_err(|error| format!("does not start: {error}"))?;
+        let answered = await_answer(address, started + Duration::from_secs(3));
+        let first_answer = started.elapsed();
+        let served = answered.and_then(|()| fetch_small(pattern, address));
+        match served {
+            _ if running.has_ended() => Err(format!("ends at once, see {}", log.display())),
+            Ok(report) if report.done == 1 => Ok(Ready {
+                running,
+                address,
+                first_answer,
+            }),
+            Ok(report) => Err(format!("does not serve {SMALL}: {:?}", report.failures)),
+            Err(error) => Err(format!("does not answer: {error}")),
+        }
+    }
+}
+
+/// A port that is free now.
+fn free_address() -> io::Result<SocketAddrV4> {
+    let port = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?
+        .local_addr()?
+        .port();
+    Ok(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))
+}
+
+/// Asks for a file that is not there until the answer comes: the ERROR is the whole conversation, so that nothing of it
+/// is left when the measurement begins.
+fn await_answer(address: SocketAddrV4, until: Instant) -> io::Result<()> {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    socket.set_nonblocking(true)?;
+    while Instant::now() < until {
+        socket.send_to(b"\0\x01absent\0octet\0", address)?;
+        let again = Instant::now() + Duration::from_micros(500);
+        while Instant::now() < again {
+            if socket.recv(&mut [0; 64]).is_ok() {
+                return Ok(());
+            }
+            std::thread::yield_now();
+        }
+    }
+    Err(io::ErrorKind::TimedOut.into())
+}
+
+fn fetch_small(pattern: &Pattern, address: SocketAddrV4) -> io::Result<Report> {
+    let fetch = Fetch {
+        name: SMALL.to_owned(),
+        size: 1024,
+        blksize: 1428,
+        windowsize: 1,
+        coalesce: false,
+    };
+    load::single(&fetch, pattern, address, Duration::from_millis(500))
+}

@@ -1,0 +1,196 @@
+//! The load: one client that blocks on its socket, or thousands on one epoll. Every load has a time limit.
+
+use crate::client::{Client, Failure, Fetch, Fetched, Progress};
+use crate::pattern::Pattern;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddrV4;
+use std::time::{Duration, Instant};
+
+/// How often the crowd's deadlines are looked through.
+const SCAN: Duration = Duration::from_millis(10);
+/// Room for the longest run of coalesced datagrams.
+const BUFFER: usize = 1 << 16;
+
+/// What a load brought.
+#[derive(Default)]
+pub(crate) struct Report {
+    pub(crate) done: u64,
+    /// From the first request to the last completion.
+    pub(crate) elapsed: Duration,
+    pub(crate) first_replies: Vec<Duration>,
+    pub(crate) completions: Vec<Duration>,
+    pub(crate) failures: BTreeMap<Failure, u64>,
+    pub(crate) windowsize: u16,
+    pub(crate) ignored: u64,
+}
+
+impl Report {
+    fn count(&mut self, result: Result<Fetched, Failure>) {
+        match result {
+            Ok(fetched) => {
+                self.done += 1;
+                self.first_replies.push(fetched.first_reply);
+                self.completions.push(fetched.completion);
+                self.windowsize = fetched.windowsize;
+                self.ignored += fetched.ignored;
+            }
+            Err(why) => *self.failures.entry(why).or_default() += 1,
+        }
+    }
+
+    pub(crate) fn failed(&self) -> u64 {
+        self.failures.values().sum()
+    }
+}
+
+/// The value below which `percent` of the values lie.
+pub(crate) fn percentile(values: &mut [Duration], percent: usize) -> Duration {
+    values.sort_unstable();
+    let index = (values.len() * percent / 100).min(values.len().saturating_sub(1));
+    values.get(index).copied().unwrap_or_default()
+}
+
+/// One client, on this thread alone, blocking: two system calls a block in lock step.
+pub(crate) fn single(
+    fetch: &Fetch,
+    pattern: &Pattern,
+    server: SocketAddrV4,
+    limit: Duration,
+) -> io::Result<Report> {
+    let started = Instant::now();
+    let mut report = Report::default();
+    let mut buffer = vec![0; BUFFER];
+    let mut client = Client::new(fetch, pattern, server, false, started)?;
+    client
+        .socket()
+        .set_read_timeout(Some(Duration::from_millis(100)))?;
+    let result = loop {
+        let now = Instant::now();
+        match client.drive(now) {
+            Progress::Finished(result) => break result,
+            Progress::Waiting(_) if now - started > limit => break Err("time limit".to_owned()),
+            Progress::Waiting(_) => client.receive(&mut buffer),
+        }
+    };
+    report.elapsed = started.elapsed();
+    report.count(result);
+    Ok(report)
+}
+
+/// How a crowd behaves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Crowd {
+    /// All ask at once, each for one file.
+    Storm(usize),
+    /// So many at a time; whoever is done asks again at once, until the time is over.
+    Endless(usize, Duration),
+}
+
+/// Many clients on one thread.
+pub(crate) fn crowd(
+    crowd: Crowd,
+    fetch: &Fetch,
+    pattern: &Pattern,
+    server: SocketAddrV4,
+    limit: Duration,
+) -> io::Result<Report> {
+    let (count, refill_for) = match crowd {
+        Crowd::Storm(count) => (count, Duration::ZERO),
+        Crowd::Endless(count, time) => (count, time),
+    };
+    let mut seats = Seats {
+        fetch,
+        pattern,
+        server,
+        epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+        clients: Vec::with_capacity(count),
+        deadlines: Vec::with_capacity(count),
+        seated: 0,
+    };
+    for _ in 0..count {
+        seats.clients.push(None);
+        seats.deadlines.push(Instant::now() + limit);
+        seats.fill(seats.clients.len() - 1)?;
+    }
+    seats.run(refill_for, limit)
+}
+
+/// The clients of a crowd, each with a seat, its number the token of its socket.
+struct Seats<'a> {
+    fetch: &'a Fetch,
+    pattern: &'a Pattern,
+    server: SocketAddrV4,
+    epoll: Epoll,
+    clients: Vec<Option<Client<'a>>>,
+    deadlines: Vec<Instant>,
+    seated: usize,
+}
+
+impl Seats<'_> {
+    fn fill(&mut self, seat: usize) -> io::Result<()> {
+        let client = Client::new(self.fetch, self.pattern, self.server, true, Instant::now())?;
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, seat as u64);
+        self.epoll.add(client.socket(), event)?;
+        self.clients[seat] = Some(client);
+        self.seated += 1;
+        Ok(())
+    }
+
+    /// Lets one client go on; its result, where it is done.
+    fn drive(&mut self, seat: usize) -> Option<Result<Fetched, Failure>> {
+        match self.clients[seat].as_mut()?.drive(Instant::now()) {
+            Progress::Waiting(until) => {
+                self.deadlines[seat] = until;
+                None
+            }
+            Progress::Finished(result) => {
+                self.clients[seat] = None; // closing takes it off the epoll
+                self.seated -= 1;
+                Some(result)
+            }
+        }
+    }
+
+    fn run(&mut self, refill_for: Duration, limit: Duration) -> io::Result<Report> {
+        let started = Instant::now();
+        let mut report = Report::default();
+        let mut buffer = vec![0; BUFFER];
+        let mut events = vec![EpollEvent::empty(); 1024];
+        let mut due: Vec<usize> = (0..self.clients.len()).collect(); // everybody asks
+        let mut next_scan = started + SCAN;
+        while self.seated > 0 {
+            for seat in due.drain(..) {
+                if let Some(result) = self.drive(seat) {
+                    report.count(result);
+                    report.elapsed = started.elapsed();
+                    if report.elapsed < refill_for {
+                        self.fill(seat)?;
+                        self.drive(seat);
+                    }
+                }
+            }
+            let now = Instant::now();
+            if now - started > limit {
+                *report.failures.entry("time limit".to_owned()).or_default() += self.seated as u64;
+                break;
+            }
+            if now >= next_scan {
+                next_scan = now + SCAN;
+                due.extend((0..self.clients.len()).filter(|&seat| self.deadlines[seat] <= now));
+            }
+            let ready = self
+                .epoll
+                .wait(&mut events, EpollTimeout::from(SCAN.as_millis() as u8))?;
+            for event in &events[..ready] {
+                let seat = event.data() as usize;
+                if let Some(client) = &mut self.clients[seat] {
+                    client.receive(&mut buffer);
+                    due.push(seat);
+                }
+            }
+        }
+        Ok(report)
+    }
+}

@@ -1,0 +1,92 @@
+//! `make bench`: this crate's server beside the limits of the machine and beside other servers, in one run.
+//!
+//! `ROWS=text` runs the rows whose name contains it (several with commas), `RUNS=n` takes medians of so many runs (3),
+//! `QUICK=1` makes small runs, `PEERS=dir` adds the rivals that `benches/peers.sh` fetched, `ONLY=names` picks servers.
+//! The tables go to the standard output, and as JSON to `target/bench.json`. See `docs/performance.md`.
+//!
+//! Without `--bench`, as `cargo test --benches` runs it, it only checks that the load generator tells a file that arrived
+//! from one that did not.
+#![allow(clippy::disallowed_methods)] // a benchmark reads the clock; that is what it is for
+
+mod affinity;
+mod client;
+mod contenders;
+mod limit;
+mod load;
+mod pattern;
+mod process;
+mod report;
+mod rows;
+mod run;
+mod sys;
+
+use std::net::SocketAddrV4;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match words[..] {
+        ["serve-bare", address, port, directory] => {
+            serve(limit::serve_bare, address, port, directory)
+        }
+        ["serve-floor", address, port, directory] => {
+            serve(limit::serve_floor, address, port, directory)
+        }
+        _ if words.contains(&"--bench") => run::compare(&Settings::from_environment()),
+        _ => run::self_check(&Settings::from_environment()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("compare: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Limit = fn(SocketAddrV4, &Path) -> std::io::Result<()>;
+
+fn serve(limit: Limit, address: &str, port: &str, directory: &str) -> std::io::Result<()> {
+    let wrong = |error| std::io::Error::new(std::io::ErrorKind::InvalidInput, error);
+    let listen = format!("{address}:{port}").parse().map_err(wrong)?;
+    limit(listen, Path::new(directory))
+}
+
+/// What the environment asks for.
+struct Settings {
+    runs: usize,
+    quick: bool,
+    rows: Vec<String>,
+    only: Vec<String>,
+    peers: Option<PathBuf>,
+    /// `target`, where the files and the results go.
+    target: PathBuf,
+}
+
+impl Settings {
+    fn from_environment() -> Self {
+        let text = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
+        let list = |name| -> Vec<String> {
+            let text = text(name).unwrap_or_default();
+            let words = text.split(',').map(|word| word.trim().to_lowercase());
+            words.filter(|word| !word.is_empty()).collect()
+        };
+        let quick = text("QUICK").is_some();
+        // CARGO_TARGET_TMPDIR is `target/tmp`.
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .parent()
+            .unwrap_or(Path::new("target"));
+        Self {
+            runs: text("RUNS")
+                .and_then(|runs| runs.parse().ok())
+                .unwrap_or(if quick { 1 } else { 3 }),
+            quick,
+            rows: list("ROWS"),
+            only: list("ONLY"),
+            peers: text("PEERS").map(|peers| std::path::absolute(&peers).unwrap_or(peers.into())),
+            target: target.to_owned(),
+        }
+    }
+}
