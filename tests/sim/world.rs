@@ -70,6 +70,15 @@ struct Side {
     wake: Option<Duration>,
 }
 
+impl Side {
+    fn outcome(&self) -> Outcome {
+        match self.rest {
+            Rest::Done(outcome) => outcome,
+            rest => panic!("not done: {rest:?}"),
+        }
+    }
+}
+
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Flight {
     at: Duration,
@@ -450,14 +459,10 @@ impl<'a> Run<'a> {
     }
 
     fn finish(mut self) -> Report {
-        let outcome = |side: &Side| match side.rest {
-            Rest::Done(outcome) => outcome,
-            rest => panic!("not done: {rest:?}"),
-        };
-        self.report.client = outcome(&self.client);
+        self.report.client = self.client.outcome();
         let known = self.heard.map_or(self.servers.len(), |tid| tid as usize);
         let server = known.checked_sub(1).map(|index| &self.servers[index]);
-        self.report.server = server.map(outcome);
+        self.report.server = server.map(Side::outcome);
         let stored = self.client.end.stored();
         self.report.stored = stored.or_else(|| server?.end.stored()).unwrap_or_default();
         self.report.took = self.now;
