@@ -100,12 +100,19 @@ impl Server {
     }
 
     fn says(&mut self, what: &str) {
-        let _ = writeln!(self.transcript, "{:>7}  server  {what}", self.now.as_millis());
+        let _ = writeln!(
+            self.transcript,
+            "{:>7}  server  {what}",
+            self.now.as_millis()
+        );
     }
 
     /// Lets time pass, and the server do what falls due.
     fn run_until(&mut self, millis: u64) {
-        while let Some(wake) = self.wake.filter(|wake| wake.as_millis() < u128::from(millis)) {
+        while let Some(wake) = self
+            .wake
+            .filter(|wake| wake.as_millis() < u128::from(millis))
+        {
             self.now = wake;
             self.poll();
         }
@@ -164,7 +171,11 @@ impl Server {
 fn ending(outcome: Outcome) -> String {
     match outcome {
         Outcome::Aborted { code, at_opening } => {
-            let place = if at_opening { "at the opening" } else { "in the middle" };
+            let place = if at_opening {
+                "at the opening"
+            } else {
+                "in the middle"
+            };
             format!("aborted {place} with code {}", code.0)
         }
         other => format!("{other:?}").to_lowercase(),

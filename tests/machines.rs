@@ -98,7 +98,11 @@ fn silence(sender: &mut Sender, from: u64) -> (Vec<(u128, u64, u64)>, u128, Outc
     let mut now = at(from);
     loop {
         let (bursts, last) = drain(sender, now);
-        all.extend(bursts.iter().map(|(first, last)| (millis(now), *first, *last)));
+        all.extend(
+            bursts
+                .iter()
+                .map(|(first, last)| (millis(now), *first, *last)),
+        );
         match last {
             Step::Wait(until) => now = until,
             Step::Done(outcome) => return (all, millis(now), outcome),
@@ -178,7 +182,10 @@ fn an_ack_inside_the_window_is_answered_from_the_next_block_with_a_whole_window(
     assert_eq!(bursts(&mut sender, 2), [(1, 8)]);
     sender.handle(&ack(3), at(4));
     assert_eq!(bursts(&mut sender, 4), [(4, 11)]);
-    assert_eq!((sender.acked(), sender.torn(), sender.retransmits()), (3, 1, 5));
+    assert_eq!(
+        (sender.acked(), sender.torn(), sender.retransmits()),
+        (3, 1, 5)
+    );
 }
 
 /// Nothing but ACKs can move this one: a window of 8, and an interval without end.
@@ -221,7 +228,10 @@ fn u_boot_repeats_its_ack_every_5_s_and_is_answered_with_a_whole_window_every_ti
         assert_eq!(all.first().map(|burst| burst.0), Some(1), "repeat {repeat}");
         assert_eq!(all.last().map(|burst| burst.1), Some(8), "repeat {repeat}");
         let longest = all.iter().map(|(first, last)| last - first + 1).max();
-        assert!(longest <= Some(8 >> (repeat - 1).min(2)), "bursts get smaller");
+        assert!(
+            longest <= Some(8 >> (repeat - 1).min(2)),
+            "bursts get smaller"
+        );
     }
     sender.handle(&ack(0), at(35_000));
     assert!(bursts_until(&mut sender, 35_000, 39_000).is_empty());
@@ -315,14 +325,27 @@ fn a_silent_window_is_probed_by_its_last_block_then_its_first_then_short_bursts(
     let mut sender = flowing(64, 1000, 2, &ADAPTIVE);
     bursts(&mut sender, 2);
     let (all, end, outcome) = silence(&mut sender, 2);
-    let probes: Vec<_> = all.iter().filter(|(now, ..)| (10..900).contains(now)).collect();
-    let blocks: Vec<_> = probes.iter().map(|(_, first, last)| (*first, *last)).collect();
+    let probes: Vec<_> = all
+        .iter()
+        .filter(|(now, ..)| (10..900).contains(now))
+        .collect();
+    let blocks: Vec<_> = probes
+        .iter()
+        .map(|(_, first, last)| (*first, *last))
+        .collect();
     assert_eq!(blocks, [(64, 64), (1, 1), (1, 2), (1, 4), (1, 8)]);
     let first = probes[0].0;
     let waits: Vec<_> = probes.iter().map(|(now, ..)| now - first).collect();
-    assert_eq!(waits, [0, 40, 120, 280, 600], "doubling from the floor of 20 ms");
+    assert_eq!(
+        waits,
+        [0, 40, 120, 280, 600],
+        "doubling from the floor of 20 ms"
+    );
     assert_eq!(outcome, Outcome::Silent);
-    assert!((19_000..19_100).contains(&end), "1 + 2 + 4 + 4 + 4 + 4 s, not {end}");
+    assert!(
+        (19_000..19_100).contains(&end),
+        "1 + 2 + 4 + 4 + 4 + 4 s, not {end}"
+    );
 }
 
 #[test]
@@ -335,7 +358,11 @@ fn rfc_mode_has_no_probes_and_keeps_the_agreed_interval() {
     bursts(&mut sender, 0);
     sender.handle(&ack(0), at(5));
     let (all, end, outcome) = silence(&mut sender, 5);
-    let starts: Vec<_> = all.iter().filter(|(_, first, _)| *first == 1).map(|it| it.0).collect();
+    let starts: Vec<_> = all
+        .iter()
+        .filter(|(_, first, _)| *first == 1)
+        .map(|it| it.0)
+        .collect();
     assert_eq!(starts, [5, 3005, 6005, 9005, 12_005, 15_005]);
     assert_eq!((end, outcome), (18_005, Outcome::Silent));
 }
@@ -369,7 +396,10 @@ fn progress_gives_the_whole_budget_back_and_a_stale_ack_gives_nothing() {
         bursts(&mut sender, now);
         sender.handle(&ack(1), at(now)); // a babbling client
         now += 50;
-        assert!(now < 25_000, "a babbling client keeps a dead transfer alive");
+        assert!(
+            now < 25_000,
+            "a babbling client keeps a dead transfer alive"
+        );
     }
     assert_eq!(sender.poll(at(now)), Step::Done(Outcome::Silent));
 }
@@ -380,7 +410,10 @@ fn the_last_block_is_probed_like_any_other_and_nothing_follows_its_ack() {
     assert_eq!(bursts(&mut sender, 2), [(1, 1)]);
     assert_eq!(bursts(&mut sender, 22), [(1, 1)]);
     sender.handle(&ack(1), at(24));
-    assert_eq!(drain(&mut sender, at(24)), (vec![], Step::Done(Outcome::Complete)));
+    assert_eq!(
+        drain(&mut sender, at(24)),
+        (vec![], Step::Done(Outcome::Complete))
+    );
     sender.handle(&REFUSED, at(25));
     assert_eq!(sender.poll(at(99_999)), Step::Done(Outcome::Complete));
 }
@@ -391,7 +424,11 @@ fn icmp_is_a_hint_that_a_valid_ack_clears() {
     assert_eq!(bursts(&mut sender, 2), [(1, 1)]);
     sender.unreachable(at(3));
     sender.unreachable(at(500));
-    assert_eq!(drain(&mut sender, at(900)), (vec![], Step::Wait(at(1003))), "no probe");
+    assert_eq!(
+        drain(&mut sender, at(900)),
+        (vec![], Step::Wait(at(1003))),
+        "no probe"
+    );
     let mut gone = sender.clone();
     assert_eq!(gone.poll(at(1003)), Step::Done(Outcome::Unreachable));
     sender.handle(&ack(1), at(1002));
@@ -420,7 +457,10 @@ fn an_oack_is_sent_4_times_at_most_and_never_within_a_second() {
         let mut sender = Sender::answering(&agreed, true, Some(9), &ADAPTIVE, at(0));
         let (all, _, outcome) = silence(&mut sender, 0);
         assert_eq!(all.len(), 4);
-        assert!(all.windows(2).all(|pair| pair[1].0 >= pair[0].0 + 1000), "{all:?}");
+        assert!(
+            all.windows(2).all(|pair| pair[1].0 >= pair[0].0 + 1000),
+            "{all:?}"
+        );
         assert_eq!(outcome, Outcome::Unanswered);
     }
 }
@@ -446,7 +486,10 @@ fn a_repeated_request_brings_one_more_copy_and_no_more() {
     let mut sender = flowing(1, 9, 2, &ADAPTIVE);
     bursts(&mut sender, 2);
     sender.request_repeated(at(3));
-    assert!(bursts(&mut sender, 3).is_empty(), "the peer is proven: a late copy");
+    assert!(
+        bursts(&mut sender, 3).is_empty(),
+        "the peer is proven: a late copy"
+    );
 }
 
 #[test]
@@ -487,7 +530,11 @@ fn a_client_repeats_its_wrq_and_goes_on_with_what_was_agreed() {
     assert_eq!(bursts(&mut sender, 1000), [(0, 0)]);
     sender.agree(&windows_of(2), Some(3), &ADAPTIVE, at(1002));
     assert_eq!(bursts(&mut sender, 1002), [(1, 2)]);
-    assert_eq!(sender.round_trip(), None, "two requests, one answer: nothing is measured");
+    assert_eq!(
+        sender.round_trip(),
+        None,
+        "two requests, one answer: nothing is measured"
+    );
     sender.handle(&ack(2), at(1004));
     assert_eq!(bursts(&mut sender, 1004), [(3, 3)]);
 }
@@ -542,13 +589,19 @@ fn one_ack_per_hole_until_the_sender_goes_back_to_it() {
     assert_eq!(block(&mut receiver, 3, 1), ["ack 1"]);
     for number in 4..=8 {
         assert!(block(&mut receiver, number, 1).is_empty(), "told once");
-        assert!(block(&mut receiver, number, 1).is_empty(), "copies are no questions");
+        assert!(
+            block(&mut receiver, number, 1).is_empty(),
+            "copies are no questions"
+        );
     }
     // The window again, and block 2 is lost again.
     assert_eq!(block(&mut receiver, 3, 30), ["ack 1"]);
     assert!(block(&mut receiver, 4, 30).is_empty());
     // A probe: the last block once more.
-    assert!(block(&mut receiver, 8, 60).is_empty(), "not behind the last one seen");
+    assert!(
+        block(&mut receiver, 8, 60).is_empty(),
+        "not behind the last one seen"
+    );
     assert_eq!(block(&mut receiver, 8, 90), ["ack 1"]);
     assert_eq!(receiver.holes(), 3);
     // Filled; the next hole is a new one.
@@ -604,7 +657,11 @@ fn the_last_block_is_acknowledged_again_during_a_bounded_dally() {
         assert_eq!(receiver.handle(&data(1, b"all"), at(now)), Verdict::Ignore);
         assert_eq!(answers(&mut receiver, now), ["ack 1"]);
     }
-    assert_eq!(receiver.poll(at(5000)), Step::Wait(at(5001)), "repeats do not prolong it");
+    assert_eq!(
+        receiver.poll(at(5000)),
+        Step::Wait(at(5001)),
+        "repeats do not prolong it"
+    );
     assert_eq!(receiver.poll(at(5001)), Step::Done(Outcome::Complete));
 }
 
@@ -626,7 +683,10 @@ fn a_block_longer_than_agreed_is_error_4() {
     let mut receiver = receiving(1);
     assert_eq!(receiver.handle(&data(1, &[0; 513]), at(1)), Verdict::Ignore);
     assert_eq!(answers(&mut receiver, 1), ["error 4"]);
-    assert!(matches!(receiver.poll(at(1)), Step::Done(Outcome::Protocol(_))));
+    assert!(matches!(
+        receiver.poll(at(1)),
+        Step::Done(Outcome::Protocol(_))
+    ));
 }
 
 #[test]
@@ -647,7 +707,9 @@ fn an_oack_for_a_wrq_is_bounded_like_one_for_an_rrq() {
         ..windows_of(4)
     };
     let mut receiver = Receiver::answering(&agreed, DALLY, &ADAPTIVE, at(0));
-    let sent: Vec<u64> = (0..9000).filter(|now| !answers(&mut receiver, *now).is_empty()).collect();
+    let sent: Vec<u64> = (0..9000)
+        .filter(|now| !answers(&mut receiver, *now).is_empty())
+        .collect();
     assert_eq!(sent, [0, 1000, 2000, 3000]);
     assert_eq!(receiver.poll(at(9000)), Step::Done(Outcome::Unanswered));
     let mut receiver = receiving(1);
@@ -675,7 +737,10 @@ fn a_lost_ack_0_is_repeated_when_the_oack_comes_again() {
     assert_eq!(answers(&mut receiver, 1002), ["ack 0"]);
     block(&mut receiver, 1, 1004);
     let _ = receiver.handle(&oack, at(1005));
-    assert!(answers(&mut receiver, 1005).is_empty(), "late, and of no use");
+    assert!(
+        answers(&mut receiver, 1005).is_empty(),
+        "late, and of no use"
+    );
 }
 
 #[test]
@@ -689,6 +754,9 @@ fn the_receiver_lets_the_sender_go_first() {
         now += 300;
         assert_eq!(block(&mut receiver, number, now), [format!("ack {number}")]);
     }
-    assert!(answers(&mut receiver, now + 600).is_empty(), "two round trips at least");
+    assert!(
+        answers(&mut receiver, now + 600).is_empty(),
+        "two round trips at least"
+    );
     assert_eq!(answers(&mut receiver, now + 700), ["ack 30"]);
 }

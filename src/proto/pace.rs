@@ -187,7 +187,10 @@ mod tests {
         (0..100).for_each(|_| pace.vanished());
         assert_eq!(pace.burst(), SMALLEST_BURST);
         assert_eq!(pace.gap(Some(Duration::from_secs(1))), BURST_GAP_MAX);
-        assert_eq!(pace.gap(Some(Duration::from_millis(2))), Duration::from_millis(1));
+        assert_eq!(
+            pace.gap(Some(Duration::from_millis(2))),
+            Duration::from_millis(1)
+        );
     }
 
     #[test]

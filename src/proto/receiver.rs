@@ -217,9 +217,9 @@ impl Receiver {
     /// True where the last progress, or the last ACK, is some time ago: a block that comes again now was sent again.
     fn is_calm(&self, least: Duration, now: Instant) -> bool {
         let pause = self.timer.shortest_round_trip().unwrap_or_default() / 2;
-        let since = self
-            .answered
-            .map_or(self.timer.silent_from(), |at| at.max(self.timer.silent_from()));
+        let since = self.answered.map_or(self.timer.silent_from(), |at| {
+            at.max(self.timer.silent_from())
+        });
         now >= since + pause.max(least)
     }
 

@@ -26,7 +26,11 @@ fn the_cost_table_has_not_moved() {
     }
     let committed = std::fs::read_to_string(TABLE).unwrap_or_default();
     let mut moved = String::new();
-    for (old, new) in committed.lines().zip(table.lines()).filter(|(old, new)| old != new) {
+    for (old, new) in committed
+        .lines()
+        .zip(table.lines())
+        .filter(|(old, new)| old != new)
+    {
         let _ = writeln!(moved, "- {old}\n+ {new}");
     }
     assert!(
@@ -106,7 +110,8 @@ fn loss_costs_a_round_trip_or_a_probe() {
     for (octets, blksize, window, round_trip, loss, most) in cases {
         let round_trip = Duration::from_millis(round_trip);
         let [data, acks, millis] = mean(octets, blksize, window, loss, round_trip, None);
-        let what = format!("{octets} octets, {blksize} x {window}, {round_trip:?}, loss {loss} ppm");
+        let what =
+            format!("{octets} octets, {blksize} x {window}, {round_trip:?}, loss {loss} ppm");
         println!("{what}: {data} DATA, {acks} ACKs, {millis} ms of {most}");
         assert!(millis <= most, "{what}: {millis} ms, {most} allowed");
     }

@@ -112,6 +112,8 @@ impl Link {
     /// A packet that nobody could have meant for this transfer's receiving side.
     pub fn junk(&mut self, original: &[u8]) -> Vec<u8> {
         match self.rng.between(0, 3) {
+            // Two octets make an OACK without options.
+            0 if original[1] == 6 => original[..1].to_vec(),
             0 => original[..self.rng.between(0, 3) as usize].to_vec(),
             1 => vec![0, self.rng.between(7, 255) as u8, 1, 2, 3],
             2 => vec![self.rng.between(1, 255) as u8; 7],

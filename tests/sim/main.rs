@@ -23,7 +23,10 @@ const WORLDS: u64 = 4_000;
 
 fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{variable} is not a number: {text}")))
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{variable} is not a number: {text}")),
+    )
 }
 
 #[test]
@@ -42,15 +45,24 @@ fn every_world_ends_well_or_honestly() {
             let report = world.run(trace);
             checks::all(&world, &report);
         }));
-        assert!(checked.is_ok(), "world {seed} failed; see it with SEED={seed} TRACE=1");
+        assert!(
+            checked.is_ok(),
+            "world {seed} failed; see it with SEED={seed} TRACE=1"
+        );
     }
 }
 
 #[test]
 fn a_world_runs_the_same_way_twice_and_early_wake_ups_change_nothing() {
     for seed in 0..300 {
-        let quiet = World { nosy: false, ..World::from_seed(seed) };
-        let nosy = World { nosy: true, ..quiet.clone() };
+        let quiet = World {
+            nosy: false,
+            ..World::from_seed(seed)
+        };
+        let nosy = World {
+            nosy: true,
+            ..quiet.clone()
+        };
         assert_eq!(quiet.run(false), nosy.run(false), "world {seed}");
     }
 }
@@ -80,8 +92,14 @@ fn exact_count(direction: Direction, window: u64, octets: u64, with_options: boo
     let window = u64::from(world.agreed().windowsize);
     let blocks = octets / 512 + 1;
     let acks = blocks.div_ceil(window);
-    let sending = Counts { data: blocks, ..Counts::default() };
-    let storing = Counts { acks, ..Counts::default() };
+    let sending = Counts {
+        data: blocks,
+        ..Counts::default()
+    };
+    let storing = Counts {
+        acks,
+        ..Counts::default()
+    };
     let (mut client, mut server) = match direction {
         Direction::Read => (storing, sending),
         Direction::Write => (sending, storing),
@@ -95,23 +113,37 @@ fn exact_count(direction: Direction, window: u64, octets: u64, with_options: boo
     let what = format!("{direction:?} {octets} octets, window {window}, options {with_options}");
     assert_eq!(report.packets[CLIENT], client, "client, {what}");
     assert_eq!(report.packets[SERVER], server, "server, {what}");
-    assert_eq!((report.client, report.server), (Outcome::Complete, Some(Outcome::Complete)));
+    assert_eq!(
+        (report.client, report.server),
+        (Outcome::Complete, Some(Outcome::Complete))
+    );
 }
 
 #[test]
 fn past_4_gib_every_block_is_the_right_one() {
     let octets = (4 << 30) + 12_345;
-    for (direction, blksize, window) in [(Direction::Read, 1428, 64), (Direction::Write, 8192, 16)] {
+    for (direction, blksize, window) in [(Direction::Read, 1428, 64), (Direction::Write, 8192, 16)]
+    {
         let options = Options::default()
             .with(OptionName::Blksize, blksize)
             .with(OptionName::Windowsize, window)
-            .with(OptionName::Tsize, if direction == Direction::Read { 0 } else { octets });
+            .with(
+                OptionName::Tsize,
+                if direction == Direction::Read {
+                    0
+                } else {
+                    octets
+                },
+            );
         let mut world = World::clean(direction, octets, options, Duration::from_millis(1));
         for link in &mut world.links {
             link.loss = 20;
         }
         let report = world.run(false);
         checks::all(&world, &report);
-        assert_eq!((report.client, report.server), (Outcome::Complete, Some(Outcome::Complete)));
+        assert_eq!(
+            (report.client, report.server),
+            (Outcome::Complete, Some(Outcome::Complete))
+        );
     }
 }

@@ -95,6 +95,7 @@ impl End for Quirk {
                 self.ack_due = true;
                 self.tries = 0;
             }
+            Ok(Packet::OptionAck(_)) if self.received == 0 => self.ack_due = true,
             Ok(Packet::Data { block, payload }) if self.answered || block == 1 => {
                 self.answered = true;
                 self.data(block, payload, now);

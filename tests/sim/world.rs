@@ -9,9 +9,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
 use tftpool::unversioned::proto::{Agreed, Outcome, Policy, Retransmit, Terms};
-use tftpool::unversioned::wire::{
-    Direction, OptionName, Options, Packet, parse,
-};
+use tftpool::unversioned::wire::{Direction, OptionName, Options, Packet, parse};
 
 /// A full send buffer has drained after this long.
 const DRAIN: Duration = Duration::from_micros(100);
@@ -70,6 +68,15 @@ struct Side {
     rest: Rest,
     /// When it polls next, on the world's clock.
     wake: Option<Duration>,
+}
+
+impl Side {
+    fn outcome(&self) -> Outcome {
+        match self.rest {
+            Rest::Done(outcome) => outcome,
+            rest => panic!("not done: {rest:?}"),
+        }
+    }
 }
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -136,11 +143,9 @@ impl<'a> Run<'a> {
                 &world.policies[CLIENT],
                 base,
             )),
-            (Direction::Write, _) => Box::new(Sending::client(
-                &world.ask,
-                &world.policies[CLIENT],
-                base,
-            )),
+            (Direction::Write, _) => {
+                Box::new(Sending::client(&world.ask, &world.policies[CLIENT], base))
+            }
         };
         Self {
             world,
@@ -189,12 +194,19 @@ impl<'a> Run<'a> {
             self.now = next;
             self.report.events += 1;
             assert!(self.report.events < most_events, "no end in sight");
-            if self.flights.peek().is_some_and(|flight| flight.0.at <= next) {
+            if self
+                .flights
+                .peek()
+                .is_some_and(|flight| flight.0.at <= next)
+            {
                 let Reverse(flight) = self.flights.pop().expect("just seen");
                 self.arrive(flight);
             } else {
                 for side in [CLIENT, SERVER] {
-                    if self.side(side).is_some_and(|it| it.wake.is_some_and(|at| at <= next)) {
+                    if self
+                        .side(side)
+                        .is_some_and(|it| it.wake.is_some_and(|at| at <= next))
+                    {
                         self.poll(side);
                     }
                 }
@@ -212,7 +224,11 @@ impl<'a> Run<'a> {
         let wake = wakes.into_iter().flatten().min();
         let nobody = wake.is_none() && (!self.servers.is_empty() || self.flights.is_empty());
         let flight = self.flights.peek().map(|flight| flight.0.at);
-        [wake, flight].into_iter().flatten().min().filter(|_| !nobody)
+        [wake, flight]
+            .into_iter()
+            .flatten()
+            .min()
+            .filter(|_| !nobody)
     }
 
     fn side(&mut self, side: usize) -> Option<&mut Side> {
@@ -259,7 +275,9 @@ impl<'a> Run<'a> {
         if to == CLIENT && !matches!(self.client.rest, Rest::Done(_)) {
             self.report.final_ack_arrived |= flight.is_final_ack;
         }
-        let gone = self.side(to).is_some_and(|side| matches!(side.rest, Rest::Done(_)));
+        let gone = self
+            .side(to)
+            .is_some_and(|side| matches!(side.rest, Rest::Done(_)));
         if gone && self.world.icmp && flight.tid == self.heard.unwrap_or_default() {
             let at = self.now + self.world.links[to].delay;
             self.fly(at, 1 - to, flight.tid, flight.octets, false, true);
@@ -441,18 +459,12 @@ impl<'a> Run<'a> {
     }
 
     fn finish(mut self) -> Report {
-        let outcome = |side: &Side| match side.rest {
-            Rest::Done(outcome) => outcome,
-            rest => panic!("not done: {rest:?}"),
-        };
-        self.report.client = outcome(&self.client);
+        self.report.client = self.client.outcome();
         let known = self.heard.map_or(self.servers.len(), |tid| tid as usize);
         let server = known.checked_sub(1).map(|index| &self.servers[index]);
-        self.report.server = server.map(outcome);
+        self.report.server = server.map(Side::outcome);
         let stored = self.client.end.stored();
-        self.report.stored = stored
-            .or_else(|| server?.end.stored())
-            .unwrap_or_default();
+        self.report.stored = stored.or_else(|| server?.end.stored()).unwrap_or_default();
         self.report.took = self.now;
         self.report
     }
@@ -475,7 +487,12 @@ fn name(side: usize) -> &'static str {
 
 impl World {
     /// A plain world: both machines at their defaults, a clean network with this round trip.
-    pub fn clean(direction: Direction, octets: u64, options: Options, round_trip: Duration) -> Self {
+    pub fn clean(
+        direction: Direction,
+        octets: u64,
+        options: Options,
+        round_trip: Duration,
+    ) -> Self {
         let link = Spec {
             delay: round_trip / 2,
             ..Spec::default()
@@ -548,11 +565,16 @@ fn random_options(rng: &mut Rng, habit: Option<Habit>, large: bool) -> Options {
     use OptionName::*;
     let mut options = Options::default();
     if habit == Some(Habit::SizeProbe) {
-        return options.with(Tsize, 0).with(Blksize, 1468).with(Windowsize, 4);
+        return options
+            .with(Tsize, 0)
+            .with(Blksize, 1468)
+            .with(Windowsize, 4);
     }
     if large {
         let window = rng.pick(&[16, 64, 1000, 32_767, 65_535]);
-        options = options.with(Blksize, rng.between(8, 16)).with(Windowsize, window);
+        options = options
+            .with(Blksize, rng.between(8, 16))
+            .with(Windowsize, window);
     } else {
         if rng.one_in(2) {
             let any = rng.between(8, 65_464);
@@ -620,11 +642,18 @@ fn random_links(rng: &mut Rng, agreed: &Agreed, large: bool) -> [Spec; 2] {
         } else {
             0
         },
-        duplicate: if bad { rng.pick(&[0, 10_000, 1_000_000]) } else { 0 },
-        reorder: if bad && may_reorder { rng.pick(&[0, 0, 10_000, 200_000]) } else { 0 },
+        duplicate: if bad {
+            rng.pick(&[0, 10_000, 1_000_000])
+        } else {
+            0
+        },
+        reorder: if bad && may_reorder {
+            rng.pick(&[0, 0, 10_000, 200_000])
+        } else {
+            0
+        },
         junk: if bad { rng.pick(&[0, 10_000]) } else { 0 },
         blackouts: blackout.iter().cloned().collect(),
         ring: rng.one_in(5).then(|| rng.between(4, 40) as u32),
     })
 }
-
