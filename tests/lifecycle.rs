@@ -161,3 +161,26 @@ fn quiet_transfers_hold_no_thread_awake() {
     }
     clients.iter().for_each(Client::quiet);
 }
+
+/// A request that finds no free port tries again now and then; it does not go round between loop and worker.
+#[test]
+fn waiting_for_a_port_costs_little() {
+    let _alone = ALONE
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let ports = free_ports(1);
+    let store = shelf([("file", pattern(9000))]);
+    let server = start(calmly(builder(store)).limits(|limits| limits.ports = Some(ports)));
+    let mut first = Client::new(server.local_addr());
+    first.ask("file", &[]);
+    first.data(1);
+    first.ack(1);
+    first.data(2);
+    let sleeps = || switches().values().sum::<u64>();
+    let before = sleeps();
+    let mut second = Client::new(server.local_addr());
+    second.ask("file", &[]);
+    assert_eq!(second.error(), (0, "server is busy".into()));
+    let sleeps = sleeps() - before;
+    assert!(sleeps < 1000, "{sleeps} times asleep within a second");
+}

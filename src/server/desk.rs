@@ -73,6 +73,7 @@ impl Desk {
     }
 
     /// Transfers entered.
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }

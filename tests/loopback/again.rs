@@ -57,11 +57,11 @@ fn a_silent_peer_that_asks_again_has_started_anew() {
     client.ask("file", &[]);
     client.data(1);
     client.ack(1);
-    client.data(2);
+    client.data_at_last(2);
     let old = client.tid;
     // Not a word to block 2, until the server has noticed: then a request is no late copy.
     for _ in 0..3 {
-        client.data(2);
+        client.data_at_last(2);
     }
     client.ask("file", &[]);
     loop {

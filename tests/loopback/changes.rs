@@ -7,11 +7,11 @@ use tftpool::{Dir, Failure};
 
 const SIZES: [usize; 2] = [10_000, 200_000]; // read, mapped
 
+/// What the client has in the end, and how the server saw it.
+type Outcome = (Result<Vec<u8>, (u16, String)>, Option<Failure>);
+
 /// Fetches the first two blocks of a file, lets something happen to it, and fetches the rest.
-fn during(
-    length: usize,
-    change: impl Fn(&Path),
-) -> (Result<Vec<u8>, (u16, String)>, Option<Failure>) {
+fn during(length: usize, change: impl Fn(&Path)) -> Outcome {
     let scratch = Scratch::new();
     let path = scratch.file("file", pattern(length));
     let server = calm(Dir::read_only(scratch.path("")).expect("a directory"));
@@ -34,7 +34,7 @@ fn during(
     }
 }
 
-fn changed() -> (Result<Vec<u8>, (u16, String)>, Option<Failure>) {
+fn changed() -> Outcome {
     (
         Err((0, "file changed during the transfer".into())),
         Some(Failure::FileChanged),

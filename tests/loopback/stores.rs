@@ -64,12 +64,11 @@ fn a_store_that_panics_fails_one_request() {
     let mut client = Client::new(server.local_addr());
     for _ in 0..5 {
         assert_eq!(client.get("bad"), Err((0, "read error".into())));
-        wait_for(&mut events, |event| match event {
-            Event::Refused { refusal, .. } => {
-                Some(assert_eq!(refusal.detail(), Some("the store panicked")))
-            }
+        let refusal = wait_for(&mut events, |event| match event {
+            Event::Refused { refusal, .. } => Some(refusal.clone()),
             _ => None,
         });
+        assert_eq!(refusal.detail(), Some("the store panicked"));
         assert_eq!(client.get("good"), Ok(pattern(700)));
     }
 }
@@ -189,12 +188,13 @@ fn a_stop_does_not_wait_for_a_store_for_ever() {
     server.join().expect("a server that stops in peace");
     assert!(now() - begun < PATIENCE);
     // The one that waited for the store is refused; the one inside it is told when it comes out.
-    wait_for(&mut events, |event| match event {
+    let refused = wait_for(&mut events, |event| match event {
         Event::Refused {
             id: Some(_), name, ..
-        } => Some(assert_eq!(name.as_bytes(), b"file")),
+        } => Some(name.clone()),
         _ => None,
     });
+    assert_eq!(refused.as_bytes(), b"file");
     gate.open();
     assert_eq!(slow.error(), (0, "server is stopping".into()));
 }
