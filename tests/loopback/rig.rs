@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tftpool::unversioned::proto::{self, Outcome, Policy, Receiver, Step};
 use tftpool::unversioned::wire::{self, Packet};
@@ -110,6 +110,23 @@ pub(crate) fn fold(events: &[Event]) -> Stats {
     stats
 }
 
+/// Ports below those that the system hands out by itself.
+pub(crate) fn free_ports(count: u16) -> std::ops::RangeInclusive<u16> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first =
+        10_000 + (std::process::id() % 1000) as u16 * 20 + NEXT.fetch_add(count, Ordering::Relaxed);
+    let is_free = |ports: std::ops::Range<u16>| {
+        ports
+            .into_iter()
+            .all(|port| UdpSocket::bind(("127.0.0.1", port)).is_ok())
+    };
+    let start = (first..)
+        .step_by(usize::from(count))
+        .find(|start| is_free(*start..start + count));
+    let start = start.expect("free ports");
+    start..=start + count - 1
+}
+
 // ---- one packet at a time -----------------------------------------------------------------------
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -197,6 +214,17 @@ impl Client {
         match self.next() {
             Reply::Data(number, octets) if number == block => octets,
             other => panic!("wanted block {block}, got {other:?}"),
+        }
+    }
+
+    /// The same where the server may have sent earlier blocks again, because this machine was slow.
+    pub(crate) fn data_at_last(&mut self, block: u16) -> Vec<u8> {
+        loop {
+            match self.next() {
+                Reply::Data(number, octets) if number == block => return octets,
+                Reply::Data(number, _) if number < block => {}
+                other => panic!("wanted block {block}, got {other:?}"),
+            }
         }
     }
 
