@@ -72,15 +72,6 @@ impl Desk {
         }
     }
 
-<<<<<<< HEAD
-=======
-    /// Transfers entered.
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.entries.len()
-    }
-
->>>>>>> loop
     /// True where so many peers have not answered yet that OACKs are repeated less.
     pub(super) fn is_tense(&self) -> bool {
         self.unproven * 2 >= self.quota.unproven
