@@ -1,7 +1,7 @@
 //! A server under measurement: started in a control group of its own, so that its CPU time counts every thread and every
 //! child to the microsecond; without control groups, by the clock ticks of /proc.
 
-use crate::affinity;
+use crate::{affinity, sys};
 use nix::poll::{PollFd, PollFlags, poll};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -40,14 +40,16 @@ impl Running {
         if let Some(group) = &group {
             group.enter()?; // a child is born where its parent is
         }
-        let child = Command::new(&command[0])
+        let mut process = Command::new(&command[0]);
+        process
             .args(&command[1..])
             .envs(environment.iter().cloned())
             .current_dir(directory)
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
-            .stderr(output)
-            .spawn();
+            .stderr(output);
+        sys::end_with_parent(&mut process);
+        let child = process.spawn();
         if let Some(group) = &group {
             group.leave()?;
         }
