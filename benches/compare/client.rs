@@ -87,7 +87,7 @@ pub(crate) enum Progress {
 pub(crate) struct Fetched {
     pub(crate) first_reply: Duration,
     pub(crate) completion: Duration,
-    pub(crate) windowsize: u16,
+    pub(crate) agreed: Agreed,
     /// Blocks that came but brought nothing: sent again, or behind a hole.
     pub(crate) ignored: u64,
 }
@@ -274,7 +274,7 @@ impl<'a> Client<'a> {
         Fetched {
             first_reply: self.first_reply.unwrap_or_default(),
             completion: now - self.started,
-            windowsize: self.agreed.windowsize,
+            agreed: self.agreed,
             ignored: self.ignored,
         }
     }

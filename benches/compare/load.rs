@@ -22,6 +22,7 @@ pub(crate) struct Report {
     pub(crate) first_replies: Vec<Duration>,
     pub(crate) completions: Vec<Duration>,
     pub(crate) failures: BTreeMap<Failure, u64>,
+    pub(crate) blksize: u16,
     pub(crate) windowsize: u16,
     pub(crate) ignored: u64,
 }
@@ -33,7 +34,8 @@ impl Report {
                 self.done += 1;
                 self.first_replies.push(fetched.first_reply);
                 self.completions.push(fetched.completion);
-                self.windowsize = fetched.windowsize;
+                self.blksize = fetched.agreed.blksize;
+                self.windowsize = fetched.agreed.windowsize;
                 self.ignored += fetched.ignored;
             }
             Err(why) => *self.failures.entry(why).or_default() += 1,

@@ -1,8 +1,12 @@
 //! `make bench`: this crate's server beside the limits of the machine and beside other servers, in one run.
 //!
 //! `ROWS=text` runs the rows whose name contains it (several with commas), `RUNS=n` takes medians of so many runs (3),
-//! `QUICK=1` makes small runs, `PEERS=dir` adds the rivals that `benches/peers.sh` fetched, `ONLY=names` picks servers.
+//! `QUICK=1` makes small runs, `PEERS=dir` adds the rivals that `benches/peers.sh` fetched, `ONLY=names` picks servers,
+//! `SPREAD=1` pins nothing to one CPU.
 //! The tables go to the standard output, and as JSON to `target/bench.json`. See `docs/performance.md`.
+//!
+//! For a profiler: `serve-bare ADDRESS PORT DIR`, `serve-floor ADDRESS PORT DIR`, and
+//! `fetch ADDRESS:PORT BLKSIZE WINDOWSIZE SIZE TIMES`, which fetches the file `f-SIZE` so many times.
 //!
 //! Without `--bench`, as `cargo test --benches` runs it, it only checks that the load generator tells a file that arrived
 //! from one that did not.
@@ -34,6 +38,9 @@ fn main() -> ExitCode {
         ["serve-floor", address, port, directory] => {
             serve(limit::serve_floor, address, port, directory)
         }
+        ["fetch", address, blksize, windowsize, size, times] => {
+            run::fetch(address, [blksize, windowsize, size, times])
+        }
         _ if words.contains(&"--bench") => run::compare(&Settings::from_environment()),
         _ => run::self_check(&Settings::from_environment()),
     };
@@ -58,6 +65,7 @@ fn serve(limit: Limit, address: &str, port: &str, directory: &str) -> std::io::R
 struct Settings {
     runs: usize,
     quick: bool,
+    spread: bool,
     rows: Vec<String>,
     only: Vec<String>,
     peers: Option<PathBuf>,
@@ -83,6 +91,7 @@ impl Settings {
                 .and_then(|runs| runs.parse().ok())
                 .unwrap_or(if quick { 1 } else { 3 }),
             quick,
+            spread: text("SPREAD").is_some(),
             rows: list("ROWS"),
             only: list("ONLY"),
             peers: text("PEERS").map(|peers| std::path::absolute(&peers).unwrap_or(peers.into())),

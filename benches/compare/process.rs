@@ -1,7 +1,7 @@
 //! A server under measurement: started in a control group of its own, so that its CPU time counts every thread and every
 //! child to the microsecond; without control groups, by the clock ticks of /proc.
 
-use crate::affinity;
+use crate::{affinity, sys};
 use nix::poll::{PollFd, PollFlags, poll};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A running server; dropping it ends it and all its children.
 pub(crate) struct Running {
@@ -40,14 +40,16 @@ impl Running {
         if let Some(group) = &group {
             group.enter()?; // a child is born where its parent is
         }
-        let child = Command::new(&command[0])
+        let mut process = Command::new(&command[0]);
+        process
             .args(&command[1..])
             .envs(environment.iter().cloned())
             .current_dir(directory)
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
-            .stderr(output)
-            .spawn();
+            .stderr(output);
+        sys::end_with_parent(&mut process);
+        let child = process.spawn();
         if let Some(group) = &group {
             group.leave()?;
         }
@@ -94,13 +96,6 @@ impl Running {
         sum
     }
 
-    /// Octets that no other process shares, file pages included: what an idle server costs.
-    pub(crate) fn private_pages(&self) -> u64 {
-        let map = fields(&format!("/proc/{}/smaps_rollup", self.child.id()));
-        let part = |name| map.get(name).copied().unwrap_or(0);
-        (part("Private_Clean") + part("Private_Dirty")) << 10
-    }
-
     /// Runs `work` and looks at the server every `every` meanwhile.
     pub(crate) fn watch<T>(&self, every: Duration, work: impl FnOnce() -> T) -> (T, Peak) {
         let over = AtomicBool::new(false);
@@ -109,10 +104,12 @@ impl Running {
             let watcher = scope.spawn(|| {
                 affinity::unpin();
                 while !over.load(Ordering::Relaxed) {
+                    let started = Instant::now();
                     let now = self.usage();
                     private.fetch_max(now.private, Ordering::Relaxed);
                     threads.fetch_max(now.threads, Ordering::Relaxed);
-                    thread::park_timeout(every);
+                    // A crowd of children takes long to look at: never more than a twentieth of the time.
+                    thread::park_timeout(every.max(20 * started.elapsed()));
                 }
             });
             let result = work();

@@ -3,6 +3,7 @@
 
 use crate::Settings;
 use crate::affinity::Pinned;
+use crate::client::Fetch;
 use crate::contenders::{self, Contender, Ready, Role};
 use crate::load::{self, Crowd, Report, percentile};
 use crate::pattern::Pattern;
@@ -48,7 +49,7 @@ pub(crate) fn compare(settings: &Settings) -> io::Result<()> {
         )
         .collect();
     let mut objects = Vec::new();
-    for row in rows::all(settings.quick) {
+    for row in rows::all(settings.quick, settings.spread) {
         if !wanted(&settings.rows, &row.name) {
             continue;
         }
@@ -128,6 +129,9 @@ impl Bench {
         if let Work::Idle = row.work {
             return Ok(idle(contender, &server));
         }
+        if let Work::Single = row.work {
+            self.load(row, &server)?; // maps and page tables are there from then on
+        }
         let before = server.running.cpu();
         let every = match row.work {
             Work::Crowd(_) => Duration::from_millis(250),
@@ -154,14 +158,17 @@ impl Bench {
         let Ok(server) = contender.start(&self.directory, &self.pattern) else {
             return;
         };
-        let mut done = false;
+        let mut blocks = 0.0;
         let counts = process::count_calls(&server.running, &self.scratch, || {
-            done = self.load(row, &server).is_ok_and(|report| report.done == 1);
+            if let Ok(report) = self.load(row, &server)
+                && report.done == 1
+            {
+                blocks = (row.fetch.size / u64::from(report.blksize) + 1) as f64;
+            }
         });
-        let Some(counts) = counts.filter(|_| done) else {
+        let Some(counts) = counts.filter(|_| blocks > 0.0) else {
             return;
         };
-        let blocks = row.fetch.blocks() as f64;
         let sends: u64 = ["sendto", "sendmsg", "sendmmsg"]
             .iter()
             .filter_map(|name| counts.get(*name))
@@ -257,11 +264,15 @@ fn notes(row: &Row, report: &Report) -> String {
         .iter()
         .map(|(why, count)| format!("{count} × {why}"))
         .collect();
-    if matches!(row.work, Work::Single)
-        && report.done > 0
-        && report.windowsize != row.fetch.windowsize
-    {
-        notes.push(format!("granted a window of {}", report.windowsize));
+    if matches!(row.work, Work::Single) && report.done > 0 {
+        for (option, granted, asked) in [
+            ("blksize", report.blksize, row.fetch.blksize),
+            ("windowsize", report.windowsize, row.fetch.windowsize),
+        ] {
+            if granted != asked {
+                notes.push(format!("granted {option} {granted}"));
+            }
+        }
     }
     notes.join("; ")
 }
@@ -269,8 +280,7 @@ fn notes(row: &Row, report: &Report) -> String {
 fn idle(contender: &Contender, server: &Ready) -> Sample {
     let mut sample = Sample::default();
     let size = fs::metadata(&contender.program).map_or(0, |found| found.len());
-    let private = server.running.private_pages();
-    let Peak { threads, .. } = server.running.usage();
+    let Peak { private, threads } = server.running.usage();
     sample.figures.extend([
         (Figure::IdlePrivateMib, private as f64 / MIB),
         (Figure::Threads, threads as f64),
@@ -290,13 +300,42 @@ fn raise_descriptor_limit() {
     }
 }
 
+/// Fetches one file several times from a server that runs already, and says how fast.
+pub(crate) fn fetch(
+    address: &str,
+    [blksize, windowsize, size, times]: [&str; 4],
+) -> io::Result<()> {
+    let wrong = |_| io::Error::from(io::ErrorKind::InvalidInput);
+    let address = address
+        .parse()
+        .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let fetch = Fetch {
+        name: format!("f-{size}"),
+        size: size.parse().map_err(wrong)?,
+        blksize: blksize.parse().map_err(wrong)?,
+        windowsize: windowsize.parse().map_err(wrong)?,
+        coalesce: windowsize != "1",
+    };
+    let pattern = Pattern::new();
+    for _ in 0..times.parse().map_err(wrong)? {
+        let report = load::single(&fetch, &pattern, address, Duration::from_secs(30))?;
+        let mib = (report.done * fetch.size) as f64 / MIB;
+        println!(
+            "{:.0} MiB/s {:?}",
+            mib / report.elapsed.as_secs_f64(),
+            report.failures
+        );
+    }
+    Ok(())
+}
+
 /// The generator against the limits: files that arrive are counted, files that differ are not. Nothing here is timed.
 pub(crate) fn self_check(settings: &Settings) -> io::Result<()> {
     let bench = Bench::new(&settings.target.join("self-check"))?;
     let row = |size: u64, blksize, windowsize, coalesce, work| -> io::Result<Row> {
-        let mut row = rows::all(true).swap_remove(0);
+        let mut row = rows::all(true, true).swap_remove(0);
         row.fetch.name = format!("f-{size}");
-        row.fetch = crate::client::Fetch {
+        row.fetch = Fetch {
             size,
             blksize,
             windowsize,
@@ -320,6 +359,7 @@ pub(crate) fn self_check(settings: &Settings) -> io::Result<()> {
         row(300_000, 1428, 16, true, storm)?,
     ];
     let bad = bench.directory.join("f-70000");
+    bench.pattern.write(&bad, 0)?; // what an earlier check has spoilt
     bench.pattern.write(&bad, 70_000)?;
     let mut octets = fs::read(&bad)?;
     octets[69_999] ^= 1;

@@ -10,7 +10,9 @@ use std::mem::{size_of, size_of_val, zeroed};
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 use tftpool::unversioned::limits::{BURST_OCTETS, BURST_SEGMENTS, DATA_HEADER};
 use tftpool::unversioned::wire;
 
@@ -200,5 +202,16 @@ fn set_option(socket: &UdpSocket, level: i32, name: i32, value: libc::c_int) -> 
         Err(io::Error::last_os_error())
     } else {
         Ok(())
+    }
+}
+
+/// Lets the process that `command` starts end when the thread that starts it does, however that comes about.
+pub(crate) fn end_with_parent(command: &mut Command) {
+    // SAFETY: between fork and exec only this one system call is made; it allocates nothing and takes no lock.
+    unsafe {
+        command.pre_exec(|| {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            Ok(())
+        });
     }
 }
