@@ -8,12 +8,16 @@ PORT ?= 6969
 FILE = $(notdir $(firstword $(wildcard $(DIR)/*.txt $(DIR)/*)))
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help run test check tools clean
+.PHONY: help run test sim bench bench-peers check tools clean
 
 help:
 	@echo 'make run                        serve examples/files on port 6969'
 	@echo 'make run DIR=/srv/tftp PORT=69  serve another directory, on another port'
 	@echo 'make test                       all tests, real clients included (installs them when it may)'
+	@echo 'make sim SEEDS=1000000          the simulator over so many worlds'
+	@echo 'make sim SEED=42 TRACE=1        one world, packet by packet'
+	@echo 'make bench                      this server beside the limits of the machine'
+	@echo 'make bench-peers                the same, and other servers beside it (fetches them)'
 	@echo 'make check                      format, lints, documentation, the closed list of crates'
 	@echo 'make clean                      remove what was built'
 
@@ -34,6 +38,18 @@ tools:
 
 test: tools
 	$(CARGO) test --all-features
+
+# SEEDS, SEED, TRACE and BLESS are read from the environment; see tests/sim/main.rs.
+sim:
+	$(CARGO) test --test sim -- --nocapture $(if $(SEED),one_world,sweep)
+
+# ROWS, RUNS, ONLY and QUICK are read from the environment; see benches/compare/main.rs.
+bench:
+	$(CARGO) bench --bench compare -- --bench
+
+bench-peers:
+	sh benches/peers.sh $(TARGET)/peers
+	PEERS=$(TARGET)/peers $(CARGO) bench --bench compare -- --bench
 
 check:
 	$(CARGO) fmt --check

@@ -277,7 +277,7 @@ impl Receiver {
         self.phase = Phase::Done(outcome);
     }
 
-    /// What is to be done now; see the contract of [`proto`](super).
+    /// What is to be done now; see the contract at the head of the module.
     pub fn poll(&mut self, now: Instant) -> Step {
         self.expire(now);
         match (self.phase, self.due) {
