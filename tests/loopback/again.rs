@@ -1,6 +1,7 @@
 //! Requests that come again, and requests for something else, from one port.
 
 use crate::rig::*;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tftpool::{DropReason, Event, Failure};
 
 fn duplicates(events: &mut tftpool::Events) {
@@ -97,6 +98,53 @@ fn right_behind_the_last_ack_the_same_request_is_a_new_transfer() {
         }
         assert_eq!(server.stats().requests, 400);
     }
+}
+
+/// Ends the noise also when the test fails.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The same where the transfer lies with the loop, and the loop is so busy with other packets that it may read the request
+/// before it hears of the ACK.
+#[test]
+fn a_last_ack_that_nobody_has_read_yet_counts() {
+    let server = calm(shelf([("file", pattern(100))]));
+    let asked = server.local_addr();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (babbler, mut sent) = (Client::new(asked), 0);
+            while !done.load(Ordering::Relaxed) {
+                // Not more than the listening socket holds.
+                if sent < server.stats().dropped + 500 {
+                    babbler.shout(b"nonsense");
+                    sent += 1;
+                }
+            }
+        });
+        let _end = End(&done);
+        let mut client = Client::new(asked);
+        for _ in 0..100 {
+            client.ask("file", &[]);
+            client.data(1);
+            // Longer than a worker waits for a quiet peer.
+            let parked = now() + 4 * tftpool::unversioned::limits::PATIENCE;
+            while now() < parked {
+                std::thread::yield_now();
+            }
+            client.ack(1);
+        }
+    });
+    assert_eq!(
+        server.stats().requests,
+        100,
+        "an old transfer's block is no answer"
+    );
 }
 
 #[test]
