@@ -41,7 +41,7 @@ test: tools
 
 # SEEDS, SEED, TRACE and BLESS are read from the environment; see tests/sim/main.rs.
 sim:
-	$(CARGO) test --test sim -- --nocapture $(if $(SEED),one_world,sweep)
+	$(CARGO) test --test sim every_world -- --nocapture
 
 # ROWS, RUNS, ONLY and QUICK are read from the environment; see benches/compare/main.rs.
 bench:

@@ -64,10 +64,6 @@ pub const BURST_GAP_MAX: Duration = Duration::from_millis(4);
 pub const IN_FLIGHT_OCTETS: u64 = 32 << 20;
 /// Octets in flight when they must be kept in memory (streams, netascii).
 pub const BUFFERED_OCTETS: u64 = 1 << 20;
-/// How long a receiver stays after its last ACK to repeat it (RFC 1350 §6), at least; and at most.
-pub const DALLY_MIN: Duration = Duration::from_millis(250);
-/// See [`DALLY_MIN`].
-pub const DALLY_MAX: Duration = Duration::from_secs(10);
 
 // ---- sending ------------------------------------------------------------------------------
 
@@ -107,8 +103,6 @@ pub const PATIENCE: Duration = Duration::from_millis(4);
 pub const SLICE: Duration = Duration::from_millis(20);
 /// Openings handed out per continued transfer while both wait.
 pub const OPENINGS_PER_TURN: u32 = 4;
-/// Requests that wait for a worker. Clients repeat a request that was dropped.
-pub const OPENING_QUEUE: usize = 16_384;
 /// How long a request waits for a free port of `--port-range`.
 pub const PORT_WAIT: Duration = Duration::from_secs(1);
 /// How long an unanswered transfer is left alone before it may make room for a new one.
