@@ -108,6 +108,8 @@ pub enum Event {
     },
     /// The request was answered with an ERROR.
     Refused {
+        /// The transfer, where the request had been admitted as one.
+        id: Option<TransferId>,
         /// Who asked.
         peer: SocketAddr,
         /// Which way the file was to go.
@@ -242,6 +244,7 @@ impl Event {
                 direction,
                 name,
                 refusal,
+                ..
             } => {
                 let verb = match direction {
                     Direction::Read => "read",
@@ -311,7 +314,12 @@ impl Stats {
                 self.requests += 1;
                 self.active += 1;
             }
-            Event::Refused { .. } => self.refused += 1,
+            Event::Refused { id, .. } => {
+                self.refused += 1;
+                if id.is_some() {
+                    self.active = self.active.saturating_sub(1);
+                }
+            }
             Event::Completed(summary) => {
                 self.completed += 1;
                 self.finish(summary);

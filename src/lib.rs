@@ -1,11 +1,65 @@
-//! tftpool.
+//! A TFTP server to embed, synchronous on purpose: a bounded pool of threads, no async runtime, five crates.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use tftpool::{Dir, Server, Stop};
+//!
+//! # fn main() -> Result<(), tftpool::Error> {
+//! let server = Server::builder(Dir::read_only("/srv/tftp")?)
+//!     .bind("[::1]:6969".parse().expect("an address"))
+//!     .limits(|limits| limits.workers = 4)
+//!     .start()?; // bound and serving, or an error that says why
+//!
+//! println!("serving on {}", server.local_addr()); // the real port where 0 was asked for
+//! let events = server.events(); // bounded; never blocks the server
+//! std::thread::spawn(move || events.for_each(|event| println!("{event:?}")));
+//!
+//! server.stop(Stop::Drain(Duration::from_secs(5)));
+//! let totals = server.join()?;
+//! println!("{} files, {} octets", totals.completed, totals.bytes);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What is served is up to a [`Store`]: a [`Dir`], or a closure that answers a [`Request`] with a [`Source`].
+//!
+//! ```
+//! use tftpool::{Refusal, Request, Server, Source};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let store = |request: &Request<'_>| match request.name {
+//!     b"hello" => Ok(Source::bytes(format!("hello {}\n", request.peer.ip()).into_bytes())),
+//!     _ => Err(Refusal::not_found()),
+//! };
+//! let server = Server::builder(store).bind("127.0.0.1:0".parse()?).start()?;
+//! assert_ne!(server.local_addr().port(), 0);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The protocol is that of RFC 1350 with the options of RFC 2347, 2348, 2349 and 7440; see `docs/protocol.md` for each requirement and
+//! the test that proves it, and `docs/architecture.md` for the way through the sources.
+
 mod error;
 mod event;
 mod limits;
 mod proto;
+mod server;
 mod store;
 mod sys;
+mod transfer;
 mod wire;
+
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
+
+pub use error::{Error, Failure, Fault, Refusal};
+pub use event::{DropReason, Event, Name, Stats, Summary, TransferId};
+pub use proto::Retransmit;
+pub use server::{Builder, Events, Limits, Listening, Server, Stop, Stopper};
+pub use store::{Dir, DirBuilder, Request, Source, Store};
+pub use wire::{Direction, ErrorCode, Malformed, Mode, OptionName, Options};
 
 /// The protocol's machines and packets, for own event loops, fuzzers and test rigs. Outside semantic versioning:
 /// these may change in any release.
@@ -23,3 +77,8 @@ pub mod unversioned {
         pub use crate::wire::*;
     }
 }
+
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

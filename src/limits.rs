@@ -10,9 +10,9 @@ pub const DEFAULT_BLKSIZE: u16 = 512;
 pub const MIN_BLKSIZE: u16 = 8;
 /// Largest block size that may be agreed (RFC 2348).
 pub const MAX_BLKSIZE: u16 = 65464;
-/// Largest window that is ever agreed, in blocks. RFC 7440 allows 65535, but numbers are compared modulo 65536: with more than half of
+/// Largest window that is ever agreed, in blocks. RFC 7440 allows 65535, but numbers are compared modulo 65536: with half of
 /// them in flight a late ACK of the window before looks like one of this window, and data would be skipped.
-pub const MAX_WINDOWSIZE: u16 = 32768;
+pub const MAX_WINDOWSIZE: u16 = 32767;
 /// Octets before the payload of a DATA packet.
 pub const DATA_HEADER: usize = 4;
 /// Longest file name taken from a request, in octets. RFC 2347 ends a whole request at 512; firmware that
@@ -75,16 +75,30 @@ pub const DALLY_MAX: Duration = Duration::from_secs(10);
 pub const BURST_SEGMENTS: usize = 64;
 /// Octets one `sendmsg` may carry: the largest UDP payload over IPv4.
 pub const BURST_OCTETS: usize = 65507;
+/// Datagrams of strangers that one receive passes over. They can only have come between `bind` and `connect`.
+pub const STRANGERS_SKIPPED: usize = 16;
+/// Errors in a row that the listening socket may report (ICMP answers to replies) before they are passed up.
+pub const LISTENER_ERRORS: usize = 16;
 
 // ---- server -------------------------------------------------------------------------------
 
+/// The port of TFTP requests (RFC 1350 §4).
+pub const PORT: u16 = 69;
+/// Intervals that a server can be set to, as tftp-hpa's.
+pub const TIMEOUTS: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_secs(255);
+/// Most resends that can be asked for.
+pub const MAX_RETRIES: u32 = 100;
 /// Threads that run transfers, unless asked otherwise. They block on files and on a lone client's socket; waiting
 /// clients cost none.
 pub const DEFAULT_WORKERS: usize = 16;
 /// Most workers that can be asked for.
 pub const MAX_WORKERS: usize = 1024;
-/// Transfers at once, unless descriptors are fewer. Also the most that is taken by default.
+/// Most transfers at once that can be asked for; there are no more ports on one address.
 pub const MAX_TRANSFERS: usize = 65_536;
+/// Transfers at once for an embedder who says nothing: most systems let a process have 1024 descriptors. The command raises
+/// that limit and sizes itself by it.
+pub const DEFAULT_TRANSFERS: usize = 900;
 /// Descriptors kept back from transfers: listening sockets, the poll, log, root, mapped files.
 pub const SPARE_DESCRIPTORS: usize = 64;
 /// How long a worker waits on a quiet peer's own socket before it hands the transfer back.
@@ -111,7 +125,7 @@ pub const CACHED_MAPPINGS: usize = 64;
 pub const MAPPING_IDLE: Duration = Duration::from_secs(30);
 /// Files up to this size are read, not mapped: a page-table entry costs more than a copy.
 pub const MAP_FROM_OCTETS: u64 = 64 << 10;
-/// Symbolic links followed by hand when one leaves the root towards an allowed tree.
-pub const MAX_LINKS: usize = 16;
+/// Symbolic links followed by hand for one name: as many as Linux follows by itself, so that both ways agree.
+pub const MAX_LINKS: usize = 40;
 /// `openat2` answers `EAGAIN` while somebody renames in the tree; so often it is asked again.
 pub const OPEN_ATTEMPTS: usize = 32;

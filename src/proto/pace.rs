@@ -1,17 +1,16 @@
 //! How a window is spread over time.
 //!
 //! A negotiated window may not be shortened (the receiver would wait for the rest), but it may go out in bursts with gaps
-//! between. A client whose windows come back whole gets each in one burst; torn windows make bursts smaller and then gaps
-//! longer, and both recover when windows come back whole again.
+//! between. A client whose windows come back whole gets each in one burst. One that loses the tail of every burst gets
+//! bursts as long as what it kept, and now and then a longer one to see whether it has changed. Loss that strikes anywhere is
+//! no reason to slow down: smaller bursts would lose as much.
 
 use crate::limits::{BURST_GAP, BURST_GAP_MAX, FIRST_BURST, SMALLEST_BURST};
 use std::time::Duration;
 
-/// Loss is a moving average over windows, in units of 1/256.
-const ALWAYS: u32 = 256;
-/// Above this share of torn windows the bursts get smaller: well over what 1 % of random loss does to 16 blocks.
-const TOO_MUCH: u32 = ALWAYS / 4;
-/// Whole windows before a larger burst is tried again; doubles when the try fails.
+/// Windows in a row that broke off at about the same place before they are spread wider.
+const SUSPICIOUS: u32 = 3;
+/// Windows before a larger burst is tried again; doubles when the try fails at once.
 const HOLD_FIRST: u32 = 8;
 const HOLD_MOST: u32 = 1024;
 
@@ -19,12 +18,16 @@ const HOLD_MOST: u32 = 1024;
 pub(super) struct Pace {
     window: u64,
     burst: u64,
+    /// Bursts do not grow over this: [`FIRST_BURST`] until a window has come back whole.
+    ceiling: u64,
     gap: Duration,
-    torn: u32,
-    whole_in_a_row: u32,
+    /// Windows in a row that broke off alike, and the fewest and most blocks that arrived of them.
+    alike: u32,
+    shortest: u64,
+    longest: u64,
+    /// Windows since the pace was changed.
+    windows: u32,
     hold: u32,
-    /// True from a growth until it has held for as long as was waited for it.
-    trying: bool,
 }
 
 impl Pace {
@@ -33,11 +36,13 @@ impl Pace {
         Self {
             window,
             burst,
+            ceiling: burst,
             gap: BURST_GAP,
-            torn: 0,
-            whole_in_a_row: 0,
+            alike: 0,
+            shortest: 0,
+            longest: 0,
+            windows: 0,
             hold: HOLD_FIRST,
-            trying: false,
         }
     }
 
@@ -56,44 +61,85 @@ impl Pace {
 
     /// A whole window was acknowledged at its end.
     pub(super) fn whole(&mut self) {
-        self.torn -= self.torn / 8;
-        if self.burst == self.window {
-            return;
-        }
-        if self.torn == 0 && self.hold == HOLD_FIRST {
-            // Nothing was ever lost: the first large window has come back, there is no reason to be careful.
+        self.alike = 0;
+        if self.burst == self.ceiling && self.gap == BURST_GAP {
             self.burst = self.window;
-            return;
         }
-        self.whole_in_a_row += 1;
-        if self.whole_in_a_row >= self.hold {
-            self.whole_in_a_row = 0;
-            self.trying = true;
-            if self.gap > BURST_GAP {
-                self.gap /= 2;
-            } else {
-                self.burst = (self.burst * 2).min(self.window);
-            }
+        self.ceiling = self.window;
+        self.window_is_over();
+    }
+
+    /// Of a window only the first `arrived` blocks did.
+    pub(super) fn torn(&mut self, arrived: u64) {
+        self.suspect(arrived);
+        if self.alike < SUSPICIOUS {
+            self.window_is_over();
+        } else if arrived < self.burst {
+            self.slow_down(1 << self.shortest.ilog2());
+        } else {
+            self.lengthen_gap();
         }
     }
 
-    /// A part of a window was lost.
-    pub(super) fn torn(&mut self) {
-        self.torn += (ALWAYS - self.torn) / 8;
-        self.whole_in_a_row = 0;
-        if self.torn <= TOO_MUCH {
+    /// A receiver without room breaks windows off at the same place, give or take a quarter. The first block finds room
+    /// everywhere: if it is missing, something else was the matter.
+    fn suspect(&mut self, arrived: u64) {
+        if arrived == 0 {
             return;
         }
-        if self.trying {
-            self.trying = false;
-            self.hold = (self.hold * 2).min(HOLD_MOST);
-        }
-        self.torn = TOO_MUCH / 2; // judge the new pace by what comes now
-        if self.burst > SMALLEST_BURST.min(self.window) {
-            self.burst = (self.burst / 2).max(SMALLEST_BURST).min(self.window);
+        let shortest = self.shortest.min(arrived);
+        let longest = self.longest.max(arrived);
+        if self.alike > 0 && 4 * (longest - shortest) <= longest {
+            self.alike += 1;
+            (self.shortest, self.longest) = (shortest, longest);
         } else {
-            self.gap = (self.gap * 2).min(BURST_GAP_MAX);
+            self.alike = 1;
+            (self.shortest, self.longest) = (arrived, arrived);
         }
+    }
+
+    /// Whole windows vanish.
+    pub(super) fn vanished(&mut self) {
+        self.slow_down(self.burst / 2);
+    }
+
+    fn slow_down(&mut self, burst: u64) {
+        if self.burst <= SMALLEST_BURST {
+            return self.lengthen_gap();
+        }
+        self.burst = burst.clamp(SMALLEST_BURST, self.burst);
+        self.hold_for_a_while();
+    }
+
+    fn lengthen_gap(&mut self) {
+        self.gap = (self.gap * 2).min(BURST_GAP_MAX);
+        self.hold_for_a_while();
+    }
+
+    fn hold_for_a_while(&mut self) {
+        let failed_at_once = self.windows <= HOLD_FIRST;
+        self.hold = if failed_at_once {
+            (self.hold * 2).min(HOLD_MOST)
+        } else {
+            HOLD_FIRST
+        };
+        self.alike = 0;
+        self.windows = 0;
+    }
+
+    fn window_is_over(&mut self) {
+        self.windows += 1;
+        if self.windows < self.hold || (self.burst >= self.ceiling && self.gap == BURST_GAP) {
+            return;
+        }
+        self.windows = 0;
+        if self.gap > BURST_GAP {
+            self.gap /= 2;
+        } else {
+            self.burst = (self.burst * 2).min(self.ceiling);
+        }
+        // One more window that breaks off where they did before settles it.
+        self.alike = if self.shortest > 0 { SUSPICIOUS - 1 } else { 0 };
     }
 }
 
@@ -111,38 +157,62 @@ mod tests {
     }
 
     #[test]
-    fn a_receiver_that_drops_the_tail_of_bursts_gets_small_ones() {
-        // The receiver keeps 8 blocks of a burst.
-        let mut pace = Pace::new(32);
-        let mut torn = 0;
-        for _ in 0..2000 {
-            if pace.burst() > 8 {
-                torn += 1;
-                pace.torn();
-            } else {
-                pace.whole();
+    fn until_a_window_has_come_back_whole_bursts_stay_small() {
+        let mut pace = Pace::new(64);
+        (0..1000).for_each(|_| pace.torn(48));
+        assert_eq!(pace.burst(), 16);
+    }
+
+    #[test]
+    fn a_receiver_that_drops_the_tail_of_bursts_gets_what_it_can_keep() {
+        for (keeps, burst) in [(2, 2), (3, 2), (8, 8), (9, 8), (15, 8), (31, 16)] {
+            let mut pace = Pace::new(32);
+            let mut torn = 0;
+            for _ in 0..2000 {
+                if pace.burst() > keeps {
+                    torn += 1;
+                    pace.torn(keeps);
+                } else {
+                    pace.whole();
+                }
             }
+            assert!(torn < 40, "keeps {keeps}: torn {torn} windows of 2000");
+            assert!(pace.burst() == burst || pace.burst() == 2 * burst);
         }
-        assert!(torn < 60, "torn {torn} windows of 2000");
+    }
+
+    #[test]
+    fn vanished_windows_make_bursts_smaller_and_then_gaps_longer() {
+        let mut pace = Pace::new(64);
+        (0..100).for_each(|_| pace.vanished());
+        assert_eq!(pace.burst(), SMALLEST_BURST);
+        assert_eq!(pace.gap(Some(Duration::from_secs(1))), BURST_GAP_MAX);
+        assert_eq!(
+            pace.gap(Some(Duration::from_millis(2))),
+            Duration::from_millis(1)
+        );
     }
 
     #[test]
     fn pace_recovers_when_loss_ends() {
         let mut pace = Pace::new(64);
-        (0..100).for_each(|_| pace.torn());
-        assert_eq!(pace.burst(), SMALLEST_BURST);
-        assert!(pace.gap(Some(Duration::from_secs(1))) > BURST_GAP);
-        (0..1000).for_each(|_| pace.whole());
+        (0..100).for_each(|_| pace.vanished());
+        (0..20_000).for_each(|_| pace.whole());
         assert_eq!(pace.burst(), 64);
+        assert_eq!(pace.gap(Some(Duration::from_secs(1))), BURST_GAP);
     }
 
     #[test]
-    fn a_rare_loss_changes_nothing() {
+    fn loss_that_strikes_anywhere_changes_nothing_for_long() {
         let mut pace = Pace::new(16);
-        for _ in 0..100 {
-            pace.torn();
-            (0..9).for_each(|_| pace.whole());
+        let mut slow = 0;
+        for window in 0..1000u64 {
+            match window * 7 % 31 {
+                arrived @ 0..16 => pace.torn(arrived),
+                _ => pace.whole(),
+            }
+            slow += u32::from(pace.burst() < 16);
         }
-        assert_eq!(pace.burst(), 16);
+        assert!(slow < 100, "slow in {slow} windows of 1000");
     }
 }

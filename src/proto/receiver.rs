@@ -5,12 +5,20 @@
 
 use super::timer::{Expiry, Timer};
 use super::{Agreed, Outcome, Policy, Rollover, Step};
+use crate::limits::OACK_INTERVAL;
 use crate::wire::{ErrorCode, Packet};
 use std::time::{Duration, Instant};
 
 /// A receiver repeats its ACK on its own account not earlier than this, and not before twice the measured round trip:
 /// the sender, who knows what it sent, goes first.
 const RECEIVER_PROBE_FLOOR: Duration = Duration::from_millis(200);
+
+/// In a window a block that comes again sooner than this after its first copy was copied by the network; senders take longer
+/// to become impatient.
+const COPY_SPREAD: Duration = Duration::from_millis(5);
+
+/// A hole is not reported again sooner than this, or than half a round trip.
+const HOLE_REPEAT: Duration = Duration::from_micros(100);
 
 /// Takes a file: a client's RRQ, a server's WRQ.
 #[derive(Clone, Debug)]
@@ -28,13 +36,14 @@ pub struct Receiver {
     seen: u64,
     /// The hole before the next block was reported in this run.
     hole_reported: bool,
-    /// A block came again since the last new one, and was answered.
-    repeat_answered: bool,
     due: Option<Due>,
+    /// When the last ACK left, and when it did if it may be used for measuring.
+    answered: Option<Instant>,
     ack_sent: Option<Instant>,
 
     dally: Duration,
     opening_sends: u32,
+    opening_most: u32,
     opening_sent: Option<Instant>,
     heard: bool,
     unreachable_from: Option<Instant>,
@@ -76,7 +85,10 @@ pub enum Verdict {
 impl Receiver {
     /// A server's side of a WRQ: the opening datagram is an OACK, or ACK 0.
     pub fn answering(agreed: &Agreed, dally: Duration, policy: &Policy, now: Instant) -> Self {
-        Self::new(agreed, dally, policy, now)
+        let mut receiver = Self::new(agreed, dally, policy, now);
+        receiver.opening_most = policy.opening_sends;
+        receiver.timer.begin_opening(OACK_INTERVAL);
+        receiver
     }
 
     /// A client's side of an RRQ: the opening datagram is the request. [`agree`](Self::agree) goes on.
@@ -106,6 +118,8 @@ impl Receiver {
             probe_floor: RECEIVER_PROBE_FLOOR,
             ..*policy
         };
+        let mut timer = Timer::new(&policy, agreed.timeout, now);
+        timer.let_the_peer_go_first();
         Self {
             phase: Phase::Opening,
             rollover: agreed.rollover,
@@ -115,15 +129,16 @@ impl Receiver {
             acked: 0,
             seen: 0,
             hole_reported: false,
-            repeat_answered: false,
             due: Some(Due::Open),
+            answered: None,
             ack_sent: None,
             dally,
             opening_sends: 0,
+            opening_most: policy.retries + 1,
             opening_sent: None,
             heard: false,
             unreachable_from: None,
-            timer: Timer::new(&policy, agreed.timeout, now),
+            timer,
             retransmits: 0,
             holes: 0,
         }
@@ -163,46 +178,67 @@ impl Receiver {
         let Some(block) = self.rollover.from_wire(wire, next.saturating_sub(32768)) else {
             return Verdict::Ignore;
         };
-        if block == 0 || block > next + self.window {
+        if block == 0 || block >= next + self.window {
             return Verdict::Ignore;
         }
         self.unreachable_from = None;
-        if length > self.blksize {
+        // The file is whole and acknowledged: nothing can break it any more.
+        let dallying = matches!(self.phase, Phase::Dallying(_));
+        if length > self.blksize && !dallying {
             self.phase = Phase::Failing(ErrorCode::ILLEGAL_OPERATION, "block too long");
             return Verdict::Ignore;
         }
-        if let Phase::Dallying(_) = self.phase {
-            self.due = Some(Due::Ack);
-            return Verdict::Ignore;
+        if self.phase == Phase::Opening {
+            self.opened();
         }
-        let new_run = block <= self.seen;
-        self.seen = block;
-        if block == next {
+        let seen = std::mem::replace(&mut self.seen, block);
+        if block == next && !dallying {
             return self.next_block(length, now);
         }
-        if block > next {
-            // RFC 7440 §4: the receiver tells the last block it has in order; once per hole and run is enough.
-            if !self.hole_reported || new_run {
-                self.hole_reported = true;
-                self.holes += 1;
-                self.due = Some(Due::Ack);
-            }
-        } else if self.window == 1 || block == self.received || !self.repeat_answered {
-            self.repeat_answered = true;
+        let asks = if block > next {
+            // RFC 7440 §4: the receiver tells the last block it has in order; once per hole is enough, and once more when
+            // the sender has gone back and the hole is still there.
+            let goes_back = block <= seen && self.is_calm(HOLE_REPEAT, now);
+            let tells = !self.hole_reported || goes_back;
+            self.hole_reported = true;
+            self.holes += u64::from(tells);
+            tells
+        } else {
+            // RFC 1350: a repeated block is acknowledged again. In a window, copies that the network made of blocks that
+            // flow are no question, and an ACK in mid-window would tear it.
+            self.window == 1 || self.is_calm(COPY_SPREAD, now)
+        };
+        if asks {
             self.due = Some(Due::Ack);
         }
         Verdict::Ignore
+    }
+
+    /// True where the last progress, or the last ACK, is some time ago: a block that comes again now was sent again.
+    fn is_calm(&self, least: Duration, now: Instant) -> bool {
+        let pause = self.timer.shortest_round_trip().unwrap_or_default() / 2;
+        let since = self.answered.map_or(self.timer.silent_from(), |at| {
+            at.max(self.timer.silent_from())
+        });
+        now >= since + pause.max(least)
+    }
+
+    /// The opening was answered.
+    fn opened(&mut self) {
+        self.phase = Phase::Flowing;
+        self.heard = true;
+        self.timer.end_opening();
+        if self.due == Some(Due::Open) {
+            self.due = None;
+        }
     }
 
     fn next_block(&mut self, length: usize, now: Instant) -> Verdict {
         if let Some(sent) = self.ack_sent.take() {
             self.timer.sample(now - sent);
         }
-        self.phase = Phase::Flowing;
-        self.heard = true;
         self.received += 1;
         self.hole_reported = false;
-        self.repeat_answered = false;
         self.timer.progress(now);
         self.timer.arm_probe(now);
         if length < self.blksize {
@@ -224,6 +260,8 @@ impl Receiver {
     /// The same request came again from the same TID: the same answer again.
     pub fn request_repeated(&mut self, now: Instant) {
         if self.phase == Phase::Opening {
+            self.opening_most = self.opening_most.saturating_add(1);
+            self.unreachable_from = None;
             self.due = Some(Due::Open);
             self.timer.restart_interval(now);
         }
@@ -239,7 +277,7 @@ impl Receiver {
         self.phase = Phase::Done(outcome);
     }
 
-    /// What is to be done now; see the contract of [`proto`](super).
+    /// What is to be done now; see the contract at the head of the module.
     pub fn poll(&mut self, now: Instant) -> Step {
         self.expire(now);
         match (self.phase, self.due) {
@@ -277,7 +315,8 @@ impl Receiver {
             }
             return;
         }
-        match self.timer.expire(now, None) {
+        let retries = (self.phase == Phase::Opening).then(|| self.opening_most.saturating_sub(1));
+        match self.timer.expire(now, retries) {
             Expiry::Nothing => {}
             Expiry::Exhausted => {
                 self.phase = Phase::Done(if self.heard {
@@ -286,13 +325,10 @@ impl Receiver {
                     Outcome::Unanswered
                 });
             }
-            Expiry::Probe(_) | Expiry::Resend => {
-                self.due = Some(if self.phase == Phase::Opening {
-                    Due::Open
-                } else {
-                    Due::Ack
-                });
+            Expiry::Probe(_) | Expiry::Resend if self.phase == Phase::Opening => {
+                self.due = (self.opening_sends < self.opening_most).then_some(Due::Open);
             }
+            Expiry::Probe(_) | Expiry::Resend => self.due = Some(Due::Ack),
         }
     }
 
@@ -310,7 +346,12 @@ impl Receiver {
                     self.ack_sent.is_some() || (self.acked == self.received && self.received > 0);
                 self.retransmits += u64::from(again);
                 self.ack_sent = if again { None } else { Some(now) };
+                self.answered = Some(now);
                 self.acked = self.received;
+                if let (Phase::Dallying(_), false) = (self.phase, again) {
+                    // Storing may have taken its time.
+                    self.phase = Phase::Dallying(now + self.dally);
+                }
                 self.timer.arm_probe(now);
             }
             (_, None) => {}

@@ -225,7 +225,8 @@ impl Sender {
                 self.pace.whole();
             }
         } else {
-            self.tear();
+            self.torn += 1;
+            self.pace.torn((block - self.acked).min(self.window - 1));
         }
         self.proven = true;
         self.acked = block;
@@ -247,7 +248,9 @@ impl Sender {
         if self.window == 1 || self.sent_end == self.acked + 1 {
             return;
         }
-        let round_trip = self.timer.round_trip().unwrap_or_default();
+        // A copy made by the network comes right behind the original; a report that the first block of a window is missing
+        // takes as long as the path, but less than a whole window.
+        let round_trip = self.timer.shortest_round_trip().unwrap_or_default() / 2;
         let pause = if self.repeats.count < 2 {
             round_trip
         } else {
@@ -256,14 +259,13 @@ impl Sender {
         if self.repeats.count > self.retries || now < self.repeats.answered + pause {
             return;
         }
-        self.repeats.count += 1;
-        self.tear();
-        self.restart_window(now);
-    }
-
-    fn tear(&mut self) {
         self.torn += 1;
-        self.pace.torn();
+        self.repeats.count += 1;
+        self.repeats.answered = now;
+        if self.repeats.count > 1 {
+            self.pace.vanished();
+        }
+        self.restart_window(now);
     }
 
     /// The next window begins behind the acknowledged block and is a whole one again (RFC 7440 §4).
@@ -271,8 +273,9 @@ impl Sender {
         self.next = self.acked + 1;
         self.probe = None;
         self.timer.disarm_probe();
+        // A receiver that needs the gap needs it here too: its buffers are still full of what came behind the hole.
         self.burst_left = self.pace.burst();
-        self.burst_from = now;
+        self.burst_from = self.burst_from.max(now);
     }
 
     fn measure(&mut self, block: u64, now: Instant) {
@@ -323,6 +326,7 @@ impl Sender {
             return;
         }
         self.opening.most = self.opening.most.saturating_add(1);
+        self.unreachable_from = None;
         self.timer.restart_interval(now);
         match self.phase {
             Phase::Opening => self.opening.due = true,
@@ -345,7 +349,7 @@ impl Sender {
         self.phase = Phase::Done(outcome);
     }
 
-    /// What is to be done now; see the contract of [`proto`](super).
+    /// What is to be done now; see the contract at the head of the module.
     pub fn poll(&mut self, now: Instant) -> Step {
         self.expire(now);
         match self.phase {
@@ -372,7 +376,7 @@ impl Sender {
         }
     }
 
-    /// A DATA 1 that opens a transfer goes out a bounded number of times.
+    /// What opens a transfer goes out a bounded number of times.
     fn may_open(&self) -> bool {
         self.proven || self.opening.sends < self.opening.most
     }
@@ -405,10 +409,11 @@ impl Sender {
                     Outcome::Unanswered
                 });
             }
-            Expiry::Resend if self.phase == Phase::Opening => self.opening.due = true,
+            Expiry::Resend if self.phase == Phase::Opening => self.opening.due = self.may_open(),
             Expiry::Resend => {
                 if self.window_is_sent() {
-                    self.tear();
+                    self.torn += 1;
+                    self.pace.vanished();
                 }
                 self.restart_window(now);
             }
@@ -473,15 +478,18 @@ impl Sender {
             self.sent_end = end;
         }
         self.next = end;
+        // Silence begins with the last block of a window that takes its time.
+        self.timer.restart_interval(now);
         self.burst_left = self.burst_left.saturating_sub(end - first);
-        if self.window_is_sent() {
-            self.repeats.answered = now;
-            self.timer.arm_probe(now);
-        } else if self.burst_left == 0 {
+        if self.burst_left == 0 || self.window_is_sent() {
             self.burst_left = self.pace.burst();
             if self.burst_left < self.window {
                 self.burst_from = now + self.pace.gap(self.timer.round_trip());
             }
+        }
+        if self.window_is_sent() {
+            self.repeats.answered = now;
+            self.timer.arm_probe(now);
         }
     }
 

@@ -14,7 +14,7 @@ const UNSAMPLED_LIMIT: u32 = 3;
 
 /// The retransmission timer of one transfer.
 #[derive(Clone, Debug)]
-pub struct Timer {
+pub(super) struct Timer {
     interval: Duration,
     agreed: bool,
     /// While an OACK waits for its answer the interval is not shorter than this.
@@ -22,6 +22,8 @@ pub struct Timer {
     retries: u32,
     probing: bool,
     floor: Duration,
+    /// Round trips that a first probe waits for at least; see [`Timer::let_the_peer_go_first`].
+    patience: u32,
 
     round_trip: Option<RoundTrip>,
     unsampled: u32,
@@ -38,8 +40,22 @@ pub struct Timer {
 struct RoundTrip {
     smoothed: Duration,
     variation: Duration,
+    /// The shortest ever seen: the path without the time that a window takes to pass.
+    shortest: Duration,
     /// Taken from the opening, where the peer's disk may have been in the way; the first block replaces it.
     guess: bool,
+}
+
+impl RoundTrip {
+    /// RFC 6298 §2.2.
+    fn first(measured: Duration) -> Self {
+        Self {
+            smoothed: measured,
+            variation: measured / 2,
+            shortest: measured,
+            guess: false,
+        }
+    }
 }
 
 /// What the passing of time asks for.
@@ -64,6 +80,7 @@ impl Timer {
             retries: policy.retries,
             probing: policy.retransmit == Retransmit::Adaptive,
             floor: policy.probe_floor,
+            patience: 1,
             round_trip: None,
             unsampled: 0,
             silent_from: now,
@@ -83,14 +100,24 @@ impl Timer {
         self.opening = Duration::ZERO;
     }
 
+    /// For an end whose peer knows better what is missing: its probe has two round trips to arrive before ours.
+    pub(super) fn let_the_peer_go_first(&mut self) {
+        self.patience = 2;
+    }
+
     /// Smoothed round trip, where one was measured.
-    pub fn round_trip(&self) -> Option<Duration> {
+    pub(super) fn round_trip(&self) -> Option<Duration> {
         self.round_trip.map(|round_trip| round_trip.smoothed)
     }
 
     /// The agreed interval, before any growth.
     pub(super) fn interval(&self) -> Duration {
         self.interval.max(self.opening)
+    }
+
+    /// The shortest round trip, where one was measured: nothing is an answer that comes much earlier.
+    pub(super) fn shortest_round_trip(&self) -> Option<Duration> {
+        self.round_trip.map(|round_trip| round_trip.shortest)
     }
 
     /// The first probe of this silence comes this long after a send; `None` while nothing was measured.
@@ -100,7 +127,10 @@ impl Timer {
             variation,
             ..
         } = self.round_trip.filter(|_| self.probing)?;
-        Some((smoothed + 4 * variation).max(self.floor))
+        // RFC 6298 §2.3: the variation counts for no less than the granularity of the clock. Ours is fine, but a steady path
+        // must not bring the probe down to the very instant of the answer.
+        let margin = (4 * variation).max(smoothed / 4);
+        Some((self.patience * smoothed + margin).max(self.floor))
     }
 
     /// Since when nothing has moved.
@@ -116,20 +146,22 @@ impl Timer {
     /// RFC 6298 §2.3, for a block that was sent once.
     pub(super) fn sample(&mut self, measured: Duration) {
         self.unsampled = 0;
+        let shortest = self.shortest_round_trip().unwrap_or(measured).min(measured);
         self.round_trip = Some(match self.round_trip {
             Some(RoundTrip {
                 smoothed,
                 variation,
                 guess: false,
+                ..
             }) => RoundTrip {
                 variation: (3 * variation + smoothed.abs_diff(measured)) / 4,
                 smoothed: (7 * smoothed + measured) / 8,
+                shortest,
                 guess: false,
             },
             _ => RoundTrip {
-                smoothed: measured,
-                variation: measured / 2,
-                guess: false,
+                shortest,
+                ..RoundTrip::first(measured)
             },
         });
     }
@@ -146,9 +178,8 @@ impl Timer {
     /// The time from an opening that was sent once to its answer.
     pub(super) fn guess(&mut self, measured: Duration) {
         self.round_trip = Some(RoundTrip {
-            smoothed: measured,
-            variation: measured / 2,
             guess: true,
+            ..RoundTrip::first(measured)
         });
     }
 
@@ -171,7 +202,7 @@ impl Timer {
         self.probe_from = None;
     }
 
-    /// The interval starts anew without giving budget back: the opening went out once more because it was asked for.
+    /// The interval starts anew without giving budget back: something was sent that is not an answer to silence.
     pub(super) fn restart_interval(&mut self, now: Instant) {
         self.interval_from = now;
     }

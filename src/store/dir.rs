@@ -1,5 +1,739 @@
-//! A rooted directory.
-/// placeholder
-pub struct Dir;
-/// placeholder
-pub struct DirBuilder;
+//! A rooted directory: which names it serves, and what it says of the others.
+//!
+//! Invariant: a file that is served lies beneath the root or an allowed tree, is regular, and may be read by everybody
+//! (unless that was waived). A refusal names nothing of this machine, and is the same whether or not there is something
+//! outside.
+
+use super::tree::{Found, Trees};
+use super::{Kind, Request, Source, Store};
+use crate::error::{Error, Refusal, plain};
+use crate::sys::fs::{self, Status, Trouble};
+use crate::wire::ErrorCode;
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// Serves the files beneath one directory, for reading.
+///
+/// The directory is held open: names are looked up beneath what it was when it was opened, wherever its path leads
+/// later, until [`reopen`](Self::reopen). Clones share it.
+///
+/// - A leading `/` means the directory itself. `.` and doubled slashes are skipped; `..` may go up, but not above it. A
+///   missing name with backslashes is tried once more with slashes.
+/// - Symbolic links are followed while they stay inside. One that leaves is followed only into a tree that was
+///   [allowed](DirBuilder::allow_symlink_target).
+/// - Only regular files are served, and only those that everybody may read, unless
+///   [told otherwise](DirBuilder::serve_unreadable).
+///
+/// ```no_run
+/// let store = tftpool::Dir::builder("/srv/tftp")
+///     .allow_symlink_target("/srv/images")
+///     .open()?;
+/// # Ok::<(), tftpool::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Dir(Arc<Shared>);
+
+struct Shared {
+    settings: DirBuilder,
+    /// Locked only to copy or replace the `Arc`; never while a file is looked up.
+    trees: RwLock<Arc<Trees>>,
+    /// Set when `openat2` proves to be missing.
+    by_hand: AtomicBool,
+}
+
+/// What a [`Dir`] serves; made by [`Dir::builder`].
+#[derive(Clone, Debug)]
+pub struct DirBuilder {
+    root: PathBuf,
+    allowed: Vec<PathBuf>,
+    serve_unreadable: bool,
+}
+
+impl DirBuilder {
+    /// Follows symbolic links that leave the directory, if they lead into this tree. A link is compared by its text,
+    /// whole components at a time, with the tree's path as it is written here and as it is without links.
+    #[must_use]
+    pub fn allow_symlink_target(mut self, tree: impl Into<PathBuf>) -> Self {
+        self.allowed.push(tree.into());
+        self
+    }
+
+    /// Serves files, too, that this process may read but not everybody (mode without `o+r`).
+    #[must_use]
+    pub fn serve_unreadable(mut self, serve: bool) -> Self {
+        self.serve_unreadable = serve;
+        self
+    }
+
+    /// Opens the directory and the allowed trees.
+    ///
+    /// # Errors
+    /// [`Error::Directory`] names the one that cannot be opened or searched.
+    pub fn open(mut self) -> Result<Dir, Error> {
+        // A daemon may change its working directory before it reopens.
+        for path in std::iter::once(&mut self.root).chain(&mut self.allowed) {
+            match std::path::absolute(&*path) {
+                Ok(absolute) => *path = absolute,
+                Err(cause) => {
+                    return Err(Error::Directory {
+                        path: path.clone(),
+                        cause,
+                    });
+                }
+            }
+        }
+        Ok(Dir(Arc::new(Shared {
+            trees: RwLock::new(Arc::new(self.open_trees()?)),
+            by_hand: AtomicBool::new(false),
+            settings: self,
+        })))
+    }
+
+    fn open_trees(&self) -> Result<Trees, Error> {
+        let blame = |path: &PathBuf| {
+            let path = path.clone();
+            |cause| Error::Directory { path, cause }
+        };
+        let mut trees = Trees::open(&self.root).map_err(blame(&self.root))?;
+        for tree in &self.allowed {
+            trees.allow(tree).map_err(blame(tree))?;
+        }
+        Ok(trees)
+    }
+}
+
+impl Dir {
+    /// Opens a directory with the defaults: no link leaves it, and only files that everybody may read are served.
+    ///
+    /// # Errors
+    /// [`Error::Directory`] if it cannot be opened or searched.
+    pub fn read_only(root: impl Into<PathBuf>) -> Result<Self, Error> {
+        Self::builder(root).open()
+    }
+
+    /// Starts with the defaults of [`read_only`](Self::read_only).
+    pub fn builder(root: impl Into<PathBuf>) -> DirBuilder {
+        DirBuilder {
+            root: root.into(),
+            allowed: Vec::new(),
+            serve_unreadable: false,
+        }
+    }
+
+    /// The path of the directory, absolute, otherwise as it was given.
+    pub fn path(&self) -> &Path {
+        &self.0.settings.root
+    }
+
+    /// Opens the directory and the allowed trees anew by their paths: what a link there leads to now is served from now
+    /// on, by all clones. Files that are open stay open.
+    ///
+    /// # Errors
+    /// [`Error::Directory`] names the one that cannot be opened; what was served before is served on.
+    pub fn reopen(&self) -> Result<(), Error> {
+        let trees = Arc::new(self.0.settings.open_trees()?);
+        let current = self.0.trees.write();
+        *current.unwrap_or_else(PoisonError::into_inner) = trees;
+        Ok(())
+    }
+
+    fn find(&self, name: &[u8]) -> Result<Source, Refusal> {
+        let file = self.open(clean(name)?)?;
+        let status = Status::of(&file).map_err(refuse)?;
+        if !status.regular {
+            return Err(Refusal::access_violation().because("not a regular file"));
+        }
+        if status.mode & 0o004 == 0 && !self.0.settings.serve_unreadable {
+            let mode = status.mode;
+            return Err(Refusal::access_violation()
+                .because(format!("not readable by everybody (mode {mode:04o})")));
+        }
+        Ok(Source(Kind::File(file, Some(status.identity))))
+    }
+
+    fn open(&self, name: OsString) -> Result<File, Refusal> {
+        let trees = {
+            let current = self.0.trees.read();
+            Arc::clone(&current.unwrap_or_else(PoisonError::into_inner))
+        };
+        match trees.find(&name, &self.0.by_hand).map_err(refuse)? {
+            Found::File(file) => Ok(file),
+            Found::Outside(host) => {
+                let host = host.as_os_str().as_bytes().escape_ascii();
+                Err(Refusal::access_violation().because(format!("a link leaves towards {host}")))
+            }
+        }
+    }
+}
+
+impl Store for Dir {
+    fn read(&self, request: &Request<'_>) -> Result<Source, Refusal> {
+        let name = request.name;
+        match self.find(name) {
+            Err(refusal) if refusal.code() == ErrorCode::NOT_FOUND && name.contains(&b'\\') => {
+                let slash = |&octet| if octet == b'\\' { b'/' } else { octet };
+                self.find(&name.iter().map(slash).collect::<Vec<_>>())
+            }
+            answer => answer,
+        }
+    }
+
+    fn reload(&self) {
+        if let Err(error) = self.reopen() {
+            log::warn!("{error}; what was served before is served on");
+        }
+    }
+}
+
+impl fmt::Debug for Dir {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Dir").field(&self.0.settings).finish()
+    }
+}
+
+/// The name beneath the root that a peer's name means: not empty, no leading slash, no `.`, no `..`.
+fn clean(name: &[u8]) -> Result<OsString, Refusal> {
+    if name.iter().any(u8::is_ascii_control) {
+        return Err(Refusal::access_violation().because("control octet in the name"));
+    }
+    let mut kept: Vec<&[u8]> = Vec::new();
+    for component in name.split(|&octet| octet == b'/') {
+        match component {
+            b"" | b"." => {}
+            b".." if kept.pop().is_some() => {}
+            b".." => {
+                return Err(Refusal::access_violation().because("the name climbs above the root"));
+            }
+            _ => kept.push(component),
+        }
+    }
+    if kept.is_empty() {
+        return Err(Refusal::access_violation().because("the name is the root itself"));
+    }
+    Ok(OsString::from_vec(kept.join(&b'/')))
+}
+
+fn refuse(error: io::Error) -> Refusal {
+    let refusal = match fs::trouble(&error) {
+        // Nothing to explain, and boot loaders ask for ten names before one that exists.
+        Trouble::Missing => return Refusal::not_found(),
+        Trouble::Busy | Trouble::Exhausted => {
+            Refusal::new(ErrorCode::NOT_DEFINED, "server out of resources")
+        }
+        Trouble::Broken => Refusal::new(ErrorCode::NOT_DEFINED, "read error"),
+        Trouble::Leaves | Trouble::Link | Trouble::NotOffered | Trouble::Denied => {
+            Refusal::access_violation()
+        }
+    };
+    refusal.because(plain(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scratch::Scratch;
+    use super::*;
+    use crate::wire::{Direction, Mode, Options};
+    use proptest::prelude::*;
+    use std::io::Read;
+    use std::net::{Ipv4Addr, SocketAddr};
+    use std::sync::atomic::Ordering;
+
+    /// The directory twice: looked up by `openat2`, and walked by hand.
+    fn both_ways(builder: DirBuilder) -> [Dir; 2] {
+        let kernel = builder.clone().open().expect("a directory");
+        let walk = builder.open().expect("a directory");
+        walk.0.by_hand.store(true, Ordering::Relaxed);
+        [kernel, walk]
+    }
+
+    fn way(dir: &Dir) -> &'static str {
+        match dir.0.by_hand.load(Ordering::Relaxed) {
+            true => "walk",
+            false => "openat2",
+        }
+    }
+
+    fn ask(dir: &Dir, name: impl AsRef<[u8]>) -> Result<Source, Refusal> {
+        let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        dir.read(&Request {
+            peer: nobody,
+            local: nobody,
+            direction: Direction::Read,
+            name: name.as_ref(),
+            mode: Mode::Octet,
+            options: Options::default(),
+        })
+    }
+
+    /// What was served, or the code and the text that the peer is told.
+    fn answer(dir: &Dir, name: impl AsRef<[u8]>) -> Result<Vec<u8>, (u16, String)> {
+        let Kind::File(mut file, identity) = ask(dir, name)
+            .map_err(|refusal| (refusal.code().0, refusal.text().to_owned()))?
+            .0
+        else {
+            panic!("a directory serves files");
+        };
+        let mut content = Vec::new();
+        file.read_to_end(&mut content).expect("a readable file");
+        assert_eq!(identity.map(|it| it.size), Some(content.len() as u64));
+        Ok(content)
+    }
+
+    fn missing() -> Result<Vec<u8>, (u16, String)> {
+        Err((1, "file not found".to_owned()))
+    }
+
+    fn refused() -> Result<Vec<u8>, (u16, String)> {
+        Err((2, "access violation".to_owned()))
+    }
+
+    fn served(content: impl AsRef<[u8]>) -> Result<Vec<u8>, (u16, String)> {
+        Ok(content.as_ref().to_vec())
+    }
+
+    /// Octets from the notation of `traversal.txt`.
+    fn unescape(text: &str) -> Vec<u8> {
+        let mut octets = Vec::new();
+        let mut rest = text.as_bytes();
+        while let [first, tail @ ..] = rest {
+            (rest, _) = match (first, tail) {
+                (b'\\', [b'\\', tail @ ..]) => (tail, octets.push(b'\\')),
+                (b'\\', [b'x', _, _, tail @ ..]) => {
+                    let digits = std::str::from_utf8(&rest[2..4]).expect("two digits");
+                    let octet = u8::from_str_radix(digits, 16).expect("two digits");
+                    (tail, octets.push(octet))
+                }
+                _ => (tail, octets.push(*first)),
+            };
+        }
+        octets
+    }
+
+    #[test]
+    fn names_reach_what_they_should_and_nothing_else() {
+        let scratch = Scratch::new();
+        for name in [
+            "top",
+            "a..b",
+            "..hidden",
+            "...",
+            "boot/x",
+            "boot/dir x/second.ipxe",
+            "pxem/loader",
+            r"boot/\xe4\xf6",
+            r"boot/\xc3\xa4",
+            r"back\\slash",
+            "back/slash",
+        ] {
+            // Each file holds its own name.
+            let name = unescape(name);
+            scratch.file(
+                Path::new("root").join(OsString::from_vec(name.clone())),
+                &name,
+            );
+        }
+        scratch.file("secret", "secret");
+        scratch.file("rootsecret/file", "secret");
+        let mut checked = 0;
+        for dir in both_ways(Dir::builder(scratch.path("root"))) {
+            for line in include_str!("../../tests/data/traversal.txt").lines() {
+                let Some((name, expected)) =
+                    line.strip_prefix('"').and_then(|it| it.rsplit_once("\" "))
+                else {
+                    assert!(line.is_empty() || line.starts_with('#'), "{line}");
+                    continue;
+                };
+                let expected = match expected {
+                    "1" => missing(),
+                    "2" => refused(),
+                    file => served(unescape(file)),
+                };
+                assert_eq!(
+                    answer(&dir, unescape(name)),
+                    expected,
+                    "{line} by {}",
+                    way(&dir)
+                );
+                checked += 1;
+            }
+            assert_eq!(answer(&dir, [b'a'; 300]), missing());
+            assert_eq!(answer(&dir, "a/".repeat(3000)), missing());
+        }
+        assert!(checked > 100);
+    }
+
+    #[test]
+    fn links_lead_to_trees_that_are_ours_and_nowhere_else() {
+        let scratch = Scratch::new();
+        let root = scratch.directory("root");
+        let images = scratch.directory("images");
+        scratch.file("root/boot/x", "x");
+        scratch.file("root/top", "top");
+        scratch.file("images/arm/kernel", "kernel");
+        scratch.file("secret", "secret");
+        scratch.file("images2/kernel", "secret");
+        scratch.file("root2/x", "secret");
+        let outside = scratch.path("");
+
+        for (name, target) in [
+            ("boot/up", "../top".into()),
+            ("same", "boot/./x".into()),
+            ("round", "boot/../boot/../top".into()),
+            ("dir", "boot".into()),
+            ("slash", "boot/".into()),
+            ("filedir", "top/".into()),
+            ("absolute", root.join("boot/x")),
+            ("absolutedir", root.join("boot")),
+            ("self", root.clone()),
+            ("out-and-in", "../root/top".into()),
+            ("chain0", "top".into()),
+            ("loop", "loop2".into()),
+            ("loop2", "loop".into()),
+            ("absoluteloop", root.join("absoluteloop")),
+            ("dangling", "absent".into()),
+            ("danglingabsolute", root.join("absent")),
+            ("climb", "../secret".into()),
+            ("climbdir", "boot/../..".into()),
+            ("climbabsent", "../absent".into()),
+            ("climbhigh", "../../../../../../../../../etc/passwd".into()),
+            ("out", outside.join("secret")),
+            ("outabsent", outside.join("absent")),
+            ("outdir", outside.clone()),
+            ("likeroot", outside.join("root2/x")),
+            ("likeimages", outside.join("images2/kernel")),
+            (
+                "throughimages",
+                outside.join("images").join("../images2/kernel"),
+            ),
+            ("magic", "/proc/self/exe".into()),
+            ("magicroot", "/proc/self/root".into()),
+            ("slashes", "/".into()),
+            ("image", images.join("arm/kernel")),
+            ("imagedir", images.join("arm")),
+            ("images", images.clone()),
+            ("imageclimb", "../images/arm/kernel".into()),
+            ("imageround", images.join("../root/top")),
+            ("imageabsent", images.join("absent")),
+        ] {
+            scratch.link(Path::new("root").join(name), target);
+        }
+        scratch.link("images/back", root.join("top"));
+        scratch.link("images/out", "../secret");
+        scratch.link("images/arm/again", "../../images/arm/kernel");
+        for n in 1..=45 {
+            scratch.link(format!("root/chain{n}"), format!("chain{}", n - 1));
+        }
+
+        let inside = [
+            ("boot/up", served("top")),
+            ("same", served("x")),
+            ("round", served("top")),
+            ("dir/x", served("x")),
+            ("dir/up", served("top")),
+            ("slash/x", served("x")),
+            ("slash", refused()),
+            ("filedir", missing()),
+            ("absolute", served("x")),
+            ("absolutedir/x", served("x")),
+            ("absolutedir/up", served("top")),
+            ("self", refused()),
+            ("self/self/self/top", served("top")),
+            ("chain39", served("top")),
+            ("chain45", refused()),
+            ("loop", refused()),
+            ("absoluteloop", refused()),
+            ("dangling", missing()),
+            ("dangling/x", missing()),
+            ("danglingabsolute", missing()),
+            ("top/../dir/x", served("x")),
+            // `..` takes back the name before it, whether that is a link or not.
+            ("dir/../top", served("top")),
+            ("climbdir/root/top", served("top")),
+            ("out-and-in", served("top")),
+        ];
+        let outside = [
+            "climb",
+            "climbdir",
+            "climbdir/secret",
+            "climbdir/absent",
+            "climbabsent",
+            "climbhigh",
+            "out",
+            "outabsent",
+            "outdir",
+            "outdir/secret",
+            "outdir/absent",
+            "likeroot",
+            "likeimages",
+            "throughimages",
+            "magic",
+            "magicroot",
+            "magicroot/etc/passwd",
+            "slashes",
+            "slashes/etc/passwd",
+            "slashes/absent",
+        ];
+        let allowed = [
+            ("image", served("kernel")),
+            ("imagedir/kernel", served("kernel")),
+            ("imagedir/again", served("kernel")),
+            ("images/arm/kernel", served("kernel")),
+            ("images/back", served("top")),
+            ("images", refused()),
+            ("images/out", refused()),
+            ("imageclimb", served("kernel")),
+            ("imageround", served("top")),
+            ("imageabsent", missing()),
+            ("images/arm/absent", missing()),
+        ];
+
+        for dir in both_ways(Dir::builder(&root)) {
+            for (name, expected) in &inside {
+                assert_eq!(answer(&dir, name), *expected, "{name} by {}", way(&dir));
+            }
+            for (name, _) in &allowed {
+                // The way to the root leads over a tree that is not ours, but only by its spelling.
+                let expected = match *name {
+                    "imageround" => served("top"),
+                    _ => refused(),
+                };
+                assert_eq!(answer(&dir, name), expected, "{name} by {}", way(&dir));
+            }
+            for name in outside {
+                assert_eq!(answer(&dir, name), refused(), "{name} by {}", way(&dir));
+            }
+        }
+        for dir in both_ways(Dir::builder(&root).allow_symlink_target(&images)) {
+            for (name, expected) in inside.iter().chain(&allowed) {
+                assert_eq!(answer(&dir, name), *expected, "{name} by {}", way(&dir));
+            }
+            for name in outside {
+                assert_eq!(answer(&dir, name), refused(), "{name} by {}", way(&dir));
+            }
+        }
+    }
+
+    #[test]
+    fn the_log_learns_where_a_link_leads_and_the_peer_does_not() {
+        let scratch = Scratch::new();
+        scratch.directory("root");
+        scratch.link("root/out", "/etc/a\nb");
+        for dir in both_ways(Dir::builder(scratch.path("root"))) {
+            let refusal = ask(&dir, "out").expect_err("a refusal");
+            assert_eq!(refusal.text(), "access violation");
+            assert_eq!(
+                refusal.detail(),
+                Some(r"a link leaves towards /etc/a\nb"),
+                "{}",
+                way(&dir)
+            );
+        }
+    }
+
+    #[test]
+    fn absolute_links_may_spell_a_tree_as_the_operator_did() {
+        let scratch = Scratch::new();
+        scratch.file("releases/42/x", "x");
+        scratch.file("disk/kernel", "kernel");
+        scratch.link("current", "releases/42");
+        scratch.link("images", "disk");
+        let builder =
+            Dir::builder(scratch.path("current")).allow_symlink_target(scratch.path("images"));
+        scratch.link("releases/42/spelled", scratch.path("current/x"));
+        scratch.link("releases/42/real", scratch.path("releases/42/x"));
+        scratch.link("releases/42/image", scratch.path("images/kernel"));
+        scratch.link("releases/42/disk", scratch.path("disk/kernel"));
+        scratch.link("releases/42/climb", "../../disk/kernel");
+        for dir in both_ways(builder) {
+            for name in ["spelled", "real"] {
+                assert_eq!(answer(&dir, name), served("x"), "{name} by {}", way(&dir));
+            }
+            for name in ["image", "disk", "climb"] {
+                assert_eq!(
+                    answer(&dir, name),
+                    served("kernel"),
+                    "{name} by {}",
+                    way(&dir)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn only_regular_files_are_served_and_no_open_blocks() {
+        let scratch = Scratch::new();
+        scratch.directory("root/directory");
+        fs::make_fifo(&scratch.path("root/fifo")).expect("a FIFO");
+        let socket = std::os::unix::net::UnixListener::bind(scratch.path("root/socket"));
+        scratch.link("root/null", "/dev/null");
+        scratch.link("root/exe", "/proc/self/exe");
+        let builder = Dir::builder(scratch.path("root"))
+            .allow_symlink_target("/dev")
+            .allow_symlink_target("/proc");
+        for dir in both_ways(builder) {
+            for name in ["directory", "fifo", "socket", "null", "exe"] {
+                assert_eq!(answer(&dir, name), refused(), "{name} by {}", way(&dir));
+            }
+        }
+        drop(socket);
+    }
+
+    #[test]
+    fn only_what_everybody_may_read_is_served_unless_told_otherwise() {
+        let scratch = Scratch::new();
+        for mode in [0o600, 0o640, 0o604, 0o444] {
+            scratch.file(format!("root/{mode:o}"), "content");
+            scratch.mode(format!("root/{mode:o}"), mode);
+        }
+        let builder = Dir::builder(scratch.path("root"));
+        for dir in both_ways(builder.clone()) {
+            for (name, expected) in [
+                ("600", refused()),
+                ("640", refused()),
+                ("604", served("content")),
+                ("444", served("content")),
+            ] {
+                assert_eq!(answer(&dir, name), expected, "{name} by {}", way(&dir));
+            }
+        }
+        for dir in both_ways(builder.serve_unreadable(true)) {
+            for name in ["600", "640", "604", "444"] {
+                assert_eq!(
+                    answer(&dir, name),
+                    served("content"),
+                    "{name} by {}",
+                    way(&dir)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_release_that_is_swapped_in_is_served_after_reopen() {
+        let scratch = Scratch::new();
+        scratch.file("1/version", "1");
+        scratch.file("2/version", "2");
+        scratch.link("current", "1");
+        scratch.link("next", "2");
+        let dirs = both_ways(Dir::builder(scratch.path("current")));
+        std::fs::rename(scratch.path("next"), scratch.path("current")).expect("a swap");
+        for dir in dirs {
+            let clone = dir.clone();
+            assert_eq!(answer(&dir, "version"), served("1"));
+            dir.reopen().expect("the new release");
+            assert_eq!(answer(&clone, "version"), served("2"));
+            assert_eq!(clone.path(), scratch.path("current"));
+        }
+    }
+
+    #[test]
+    fn a_root_that_is_gone_is_served_on() {
+        let scratch = Scratch::new();
+        scratch.file("root/x", "x");
+        let dirs = both_ways(Dir::builder(scratch.path("root")));
+        std::fs::rename(scratch.path("root"), scratch.path("moved")).expect("a rename");
+        for dir in dirs {
+            let error = dir.reopen().expect_err("nothing there").to_string();
+            let path = scratch.path("root");
+            assert_eq!(
+                error,
+                format!("cannot open {}: no such file or directory", path.display())
+            );
+            dir.reload();
+            assert_eq!(answer(&dir, "x"), served("x"));
+        }
+    }
+
+    #[test]
+    fn what_is_no_directory_cannot_be_the_root_nor_an_allowed_tree() {
+        let scratch = Scratch::new();
+        let root = scratch.directory("root");
+        let file = scratch.file("file", "");
+        let path = |result: Result<Dir, Error>| match result {
+            Err(Error::Directory { path, .. }) => path,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(path(Dir::read_only(&file)), file);
+        assert_eq!(path(Dir::read_only("")), Path::new(""));
+        let builder = Dir::builder(root).allow_symlink_target(scratch.path("absent"));
+        assert_eq!(path(builder.open()), scratch.path("absent"));
+    }
+
+    /// Somebody who may write in the tree moves things about while they are looked up.
+    #[test]
+    fn races_never_reach_outside() {
+        const REQUESTS: usize = 3000;
+        let scratch = Scratch::new();
+        scratch.file("outside/file", "secret");
+        scratch.file("outside/leak/file", "secret");
+        scratch.directory("outside/a");
+        scratch.file("root/plain", "fine");
+        scratch.file("root/directory/file", "fine");
+        scratch.link("root/link", "../outside");
+        scratch.link("escape", "../outside/file");
+        scratch.file("harmless", "fine");
+        scratch.link("inside", "a/fine");
+        scratch.file("root/a/fine", "fine");
+        scratch.file("root/steady", "fine");
+        scratch.directory("root/a/b");
+        // Harmless here; it leads to `outside/leak` whenever `b` is moved to `outside/a`.
+        scratch.link("root/a/b/up", "../../leak/file");
+        let rename = |from: &str, to: &str| {
+            std::fs::rename(scratch.path(from), scratch.path(to)).expect("a rename");
+        };
+        let replace = |name: &str, by: &str| {
+            std::fs::hard_link(scratch.path(by), scratch.path("spare")).expect("a hard link");
+            rename("spare", name);
+        };
+        for dir in both_ways(Dir::builder(scratch.path("root"))) {
+            let done = AtomicBool::new(false);
+            std::thread::scope(|threads| {
+                threads.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        replace("root/plain", "escape");
+                        replace("root/plain", "harmless");
+                        replace("root/steady", "inside");
+                        replace("root/steady", "harmless");
+                        for _ in 0..2 {
+                            rename("root/directory", "spare");
+                            rename("root/link", "root/directory");
+                            rename("spare", "root/link");
+                        }
+                        rename("root/a/b", "outside/a/b");
+                        rename("outside/a/b", "root/a/b");
+                    }
+                });
+                let wrong = (0..REQUESTS)
+                    .flat_map(|_| {
+                        ["plain", "directory/file", "link/file", "a/b/up", "steady"]
+                            .map(|name| (name, answer(&dir, name)))
+                    })
+                    .find(|(name, answer)| match answer {
+                        Ok(content) => content != b"fine",
+                        // Sometimes a file and sometimes a link, but always there.
+                        Err(_) => *name == "steady",
+                    });
+                done.store(true, Ordering::Relaxed);
+                assert_eq!(wrong, None, "by {}", way(&dir));
+            });
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_clean_name_stays_below(name in "[a./\\\\]{0,12}|\\PC*") {
+            if let Ok(name) = clean(name.as_bytes()) {
+                prop_assert!(!name.is_empty());
+                for component in name.as_bytes().split(|&octet| octet == b'/') {
+                    prop_assert!(!matches!(component, b"" | b"." | b".."));
+                }
+            }
+        }
+    }
+}

@@ -1,10 +1,15 @@
 //! Where the octets come from: the [`Store`] that is asked for a name, and the [`Source`] that it answers with.
 
 mod dir;
+pub(crate) mod mappings;
+#[cfg(test)]
+mod scratch;
+mod tree;
 
 pub use dir::{Dir, DirBuilder};
 
 use crate::error::Refusal;
+use crate::sys::fs::Identity;
 use crate::wire::{Direction, Mode, Options};
 use std::fs::File;
 use std::io::{self, Read};
@@ -60,7 +65,8 @@ pub struct Source(pub(crate) Kind);
 pub(crate) type ReadAt = Box<dyn Fn(&mut [u8], u64) -> io::Result<usize> + Send>;
 
 pub(crate) enum Kind {
-    File(File),
+    /// With its identity, where the store has asked for that already.
+    File(File, Option<Identity>),
     Bytes(Arc<[u8]>),
     ReadAt(ReadAt, u64),
     Reader(Box<dyn Read + Send>, Option<u64>),
@@ -70,7 +76,7 @@ impl Source {
     /// An open regular file, from its first octet to the length it has now. It is mapped, shared with other transfers
     /// of the same file, and checked for changes before its last block goes out.
     pub fn file(file: File) -> Self {
-        Self(Kind::File(file))
+        Self(Kind::File(file, None))
     }
 
     /// Octets in memory.
@@ -97,7 +103,7 @@ impl Source {
 impl std::fmt::Debug for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let kind = match &self.0 {
-            Kind::File(_) => "file",
+            Kind::File(..) => "file",
             Kind::Bytes(_) => "bytes",
             Kind::ReadAt(..) => "read_at",
             Kind::Reader(..) => "reader",

@@ -1,3 +1,38 @@
 //! The operating system with a safe face. The only place where `unsafe` may stand, each block with its reason.
 //! Uses no other floor.
-#![allow(unsafe_code)]
+
+mod burst;
+pub(crate) mod fs;
+pub(crate) mod mapping;
+#[cfg(feature = "cli")]
+pub(crate) mod privileges;
+#[cfg(feature = "cli")]
+pub(crate) mod signal;
+pub(crate) mod udp;
+
+/// Whether the kernel could not read the memory that it was given: a mapping whose file has become too short, or
+/// whose disk has failed.
+pub(crate) fn is_bad_address(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(nix::libc::EFAULT)
+}
+
+/// Whether a datagram was longer than the way to the peer allows in one piece.
+pub(crate) fn is_too_long(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(nix::libc::EMSGSIZE)
+}
+
+/// Raises the soft limit of open descriptors to the hard one, and returns the limit that is then in force.
+#[cfg(feature = "cli")]
+pub(crate) fn raise_descriptor_limit() -> u64 {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+    // With a valid resource and a valid pointer getrlimit cannot fail; if it does, the server is sized for what POSIX
+    // promises every process.
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return 20;
+    };
+    match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+        Ok(()) => hard,
+        Err(_) => soft,
+    }
+}

@@ -1,0 +1,63 @@
+# What people do with this repository. Needs a Rust toolchain; `make` alone lists the targets.
+
+CARGO ?= cargo
+# What `make run` serves, and on which UDP port.
+DIR ?= examples/files
+PORT ?= 6969
+
+FILE = $(notdir $(firstword $(wildcard $(DIR)/*.txt $(DIR)/*)))
+TARGET = $(or $(CARGO_TARGET_DIR),target)
+
+.PHONY: help run test sim bench bench-peers check tools clean
+
+help:
+	@echo 'make run                        serve examples/files on port 6969'
+	@echo 'make run DIR=/srv/tftp PORT=69  serve another directory, on another port'
+	@echo 'make test                       all tests, real clients included (installs them when it may)'
+	@echo 'make sim SEEDS=1000000          the simulator over so many worlds'
+	@echo 'make sim SEED=42 TRACE=1        one world, packet by packet'
+	@echo 'make bench                      this server beside the limits of the machine'
+	@echo 'make bench-peers                the same, and other servers beside it (fetches them)'
+	@echo 'make check                      format, lints, documentation, the closed list of crates'
+	@echo 'make clean                      remove what was built'
+
+run:
+	$(CARGO) build --release
+	@echo
+	@echo 'In another terminal, any of:'
+	@echo '  busybox tftp -g -r $(FILE) -l got 127.0.0.1 $(PORT)'
+	@echo '  tftp -m binary 127.0.0.1 $(PORT) -c get $(FILE) got'
+	@echo '  curl -o got tftp://127.0.0.1:$(PORT)//$(FILE)'
+	@echo
+	@# Root would become nobody, who may not read a checkout below /root: become the files' owner instead.
+	@[ "$$(id -u)" -ne 0 ] || set -- --user "$$(stat -c %U $(DIR))"; \
+	exec $(TARGET)/release/tftpool serve --port $(PORT) "$$@" $(DIR)
+
+tools:
+	@sh tests/tools.sh
+
+test: tools
+	$(CARGO) test --all-features
+
+# SEEDS, SEED, TRACE and BLESS are read from the environment; see tests/sim/main.rs.
+sim:
+	$(CARGO) test --test sim -- --nocapture $(if $(SEED),one_world,sweep)
+
+# ROWS, RUNS, ONLY and QUICK are read from the environment; see benches/compare/main.rs.
+bench:
+	$(CARGO) bench --bench compare -- --bench
+
+bench-peers:
+	sh benches/peers.sh $(TARGET)/peers
+	PEERS=$(TARGET)/peers $(CARGO) bench --bench compare -- --bench
+
+check:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets --no-default-features -- -D warnings
+	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) clippy --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --all-features
+	sh tests/crates.sh
+
+clean:
+	$(CARGO) clean

@@ -1,0 +1,245 @@
+//! What the fuzz targets do with their octets. `tests/fuzz_corpus.rs` runs the same over the committed corpus, and
+//! `tests/properties.rs` over random octets.
+
+use std::time::{Duration, Instant};
+use tftpool::unversioned::proto::{
+    Agreed, Outcome, Policy, Receiver, Retransmit, Rollover, Sender, Step, Terms, Verdict, accept,
+    grant,
+};
+use tftpool::unversioned::wire::{
+    Options, Packet, ack, data_header, emit_error, emit_option_ack, parse,
+};
+
+/// A datagram never panics, and what was understood says the same when it is written and read again.
+pub fn packet(octets: &[u8]) {
+    let Ok(packet) = parse(octets) else {
+        return;
+    };
+    let mut out = Vec::new();
+    match packet {
+        Packet::Request(request) => request.emit(&mut out),
+        Packet::Data { block, payload } => {
+            out.extend_from_slice(&data_header(block));
+            out.extend_from_slice(payload);
+        }
+        Packet::Ack { block } => out.extend_from_slice(&ack(block)),
+        Packet::Error { code, message } => {
+            let Ok(text) = std::str::from_utf8(message) else {
+                return;
+            };
+            emit_error(code, text, &mut out);
+        }
+        Packet::OptionAck(options) => emit_option_ack(&options, &mut out),
+    }
+    let again = parse(&out).expect("what we write can be read");
+    match (packet, again) {
+        // Options without a number, and unknown ones, are not written.
+        (Packet::Request(one), Packet::Request(two)) => {
+            assert_eq!(
+                (one.direction, one.name, one.mode),
+                (two.direction, two.name, two.mode)
+            );
+            assert!(one.options.iter().eq(two.options.iter()));
+        }
+        (Packet::OptionAck(one), Packet::OptionAck(two)) => assert!(one.iter().eq(two.iter())),
+        (one, two) => assert_eq!(one, two),
+    }
+}
+
+/// Whatever is asked: nothing is granted that was not asked for or is more than was asked for, and a client of ours
+/// accepts every answer of ours and understands the same by it.
+pub fn options(octets: &[u8]) {
+    let (head, pairs) = octets.split_at(octets.len().min(8));
+    let byte = |index: usize| head.get(index).copied().unwrap_or_default();
+    let terms = Terms {
+        max_blksize: u16::from_be_bytes([byte(0), byte(1)]),
+        max_windowsize: u16::from_be_bytes([byte(2), byte(3)]),
+        in_flight: u64::from(byte(4)) << (byte(5) % 30),
+    };
+    let size = (byte(6) > 0).then(|| u64::from(byte(7)) << (byte(6) % 50));
+    check_grant(&Options::parse(pairs), size, &terms);
+}
+
+pub fn check_grant(asked: &Options, size: Option<u64>, terms: &Terms) {
+    use tftpool::unversioned::wire::OptionName::{Tsize, Utimeout};
+    let (agreed, oack) = grant(asked, size, terms);
+    assert!((8..=65464).contains(&agreed.blksize));
+    assert!((1..=32767).contains(&agreed.windowsize));
+    for (name, value) in oack.iter() {
+        let wanted = asked
+            .get(name)
+            .expect("only what was asked for, and only numbers");
+        assert!(
+            value <= wanted || name == Tsize,
+            "{name:?} was raised to {value}"
+        );
+        assert!(!matches!(name, Utimeout) || (10_000..=255_000_000).contains(&value));
+    }
+    let accepted = accept(asked, &oack).expect("our client accepts what our server says");
+    assert_eq!(accepted, agreed);
+    let mut out = Vec::new();
+    emit_option_ack(&oack, &mut out);
+    assert_eq!(parse(&out), Ok(Packet::OptionAck(oack)));
+}
+
+/// Packets, silences and requests in any order: a machine never panics, always comes to a `Wait` in the future or an end,
+/// and stays ended.
+#[allow(clippy::disallowed_methods)] // any instant will do
+pub fn session(octets: &[u8]) {
+    let mut octets = octets.iter().copied();
+    let mut next = move || octets.next();
+    let (Some(kind), Some(window), Some(length)) = (next(), next(), next()) else {
+        return;
+    };
+    let agreed = Agreed {
+        windowsize: [1, 1, 2, 4, 16, 64, 1000, 32767][usize::from(window % 8)],
+        timeout: (window & 8 != 0).then_some(Duration::from_secs(5)),
+        rollover: if window & 16 != 0 {
+            Rollover::One
+        } else {
+            Rollover::Zero
+        },
+        ..Agreed::default()
+    };
+    let policy = Policy {
+        retransmit: if window & 32 != 0 {
+            Retransmit::Rfc
+        } else {
+            Retransmit::Adaptive
+        },
+        ..Policy::default()
+    };
+    let mut now = Instant::now();
+    let last = 1 + u64::from(length) * if window & 64 != 0 { 1000 } else { 1 };
+    let mut machine = match kind % 4 {
+        0 => Machine::Sends(Sender::answering(&agreed, true, Some(last), &policy, now)),
+        1 => Machine::Sends(Sender::answering(
+            &Agreed::default(),
+            false,
+            Some(last),
+            &policy,
+            now,
+        )),
+        2 => Machine::Stores(Receiver::answering(
+            &agreed,
+            Duration::from_secs(1),
+            &policy,
+            now,
+        )),
+        _ => {
+            let mut client = Receiver::requesting(Duration::from_secs(1), &policy, now);
+            client.agree(&agreed, true, &policy, now);
+            Machine::Stores(client)
+        }
+    };
+    let mut ended = machine.drain(now, usize::MAX);
+    while let (Some(action), Some(value)) = (next(), next()) {
+        match action % 8 {
+            0 => now += Duration::from_micros(u64::from(value) * 10),
+            1 => now += Duration::from_millis(u64::from(value) * u64::from(value)),
+            2 => machine.unreachable(now),
+            3 => machine.request_repeated(now),
+            action => machine.packet(action, value, now),
+        }
+        let room = if action & 64 != 0 { 1 } else { usize::MAX };
+        let end = machine.drain(now, room);
+        assert!(
+            ended.is_none() || ended == end,
+            "the end is the end: {ended:?}, {end:?}"
+        );
+        ended = end;
+    }
+}
+
+enum Machine {
+    Sends(Sender),
+    Stores(Receiver),
+}
+
+impl Machine {
+    fn packet(&mut self, action: u8, value: u8, now: Instant) {
+        let near = match self {
+            Self::Sends(sender) => sender.rollover().to_wire(sender.acked()),
+            Self::Stores(receiver) => receiver.rollover().to_wire(receiver.received()),
+        };
+        let payload = [0; 600];
+        let block = near.wrapping_add(u16::from(value)).wrapping_sub(8);
+        let far = u16::from(value).wrapping_mul(257);
+        let packet = match action {
+            4 => Packet::Ack { block },
+            5 => Packet::Data {
+                block,
+                payload: &payload[..512],
+            },
+            6 if value & 1 == 0 => Packet::Ack { block: far },
+            6 => Packet::Data {
+                block: far,
+                payload: &payload[..512],
+            },
+            _ => match value {
+                0..32 => Packet::OptionAck(Options::default()),
+                32..64 => Packet::Data {
+                    block,
+                    payload: &payload[..usize::from(value)],
+                },
+                64 => Packet::Data {
+                    block,
+                    payload: &payload,
+                },
+                65 => parse(b"\0\x05\0\0\0").expect("an ERROR"),
+                _ => parse(b"\0\x01f\0octet\0").expect("an RRQ"),
+            },
+        };
+        match self {
+            Self::Sends(sender) => sender.handle(&packet, now),
+            Self::Stores(receiver) => {
+                let before = receiver.received();
+                let verdict = receiver.handle(&packet, now);
+                let taken = u64::from(verdict != Verdict::Ignore);
+                assert_eq!(receiver.received(), before + taken);
+            }
+        }
+    }
+
+    fn unreachable(&mut self, now: Instant) {
+        match self {
+            Self::Sends(sender) => sender.unreachable(now),
+            Self::Stores(receiver) => receiver.unreachable(now),
+        }
+    }
+
+    fn request_repeated(&mut self, now: Instant) {
+        match self {
+            Self::Sends(sender) => sender.request_repeated(now),
+            Self::Stores(receiver) => receiver.request_repeated(now),
+        }
+    }
+
+    /// Polls until there is nothing to do, or the send buffer is full.
+    fn drain(&mut self, now: Instant, room: usize) -> Option<Outcome> {
+        for _ in 0..room.min(100) {
+            let step = match self {
+                Self::Sends(sender) => sender.poll(now),
+                Self::Stores(receiver) => receiver.poll(now),
+            };
+            match (step, &mut *self) {
+                (Step::Wait(until), _) => {
+                    assert!(until > now, "a wake-up in the past");
+                    return None;
+                }
+                (Step::Done(outcome), _) => return Some(outcome),
+                (Step::Open, Self::Sends(sender)) => sender.opened(now),
+                (Step::Data { first, end }, Self::Sends(sender)) => {
+                    assert!(first < end && end - first <= 32767 && first > sender.acked());
+                    sender.sent(end.min(first.saturating_add(room as u64)), now);
+                }
+                (Step::Open | Step::Ack(_) | Step::Error(..), Self::Stores(receiver)) => {
+                    receiver.sent(now);
+                }
+                (step, _) => panic!("not for this end: {step:?}"),
+            }
+        }
+        assert!(room < 100, "a machine that never rests");
+        None
+    }
+}

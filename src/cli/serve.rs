@@ -1,0 +1,399 @@
+//! `tftpool serve`: a server in the foreground until a signal ends it.
+//!
+//! The order matters. Signals are blocked before there is a second thread; the directory and the port are opened with the rights the
+//! process was started with; those rights are gone, and the directory is opened once more without them, before the first packet
+//! is read.
+
+use super::log::{Log, Verbosity};
+use super::value;
+use crate::error::{Error, plain};
+use crate::event::Stats;
+use crate::limits;
+use crate::proto::Retransmit;
+use crate::server::{Builder, Listening, Server, Stop, Stopper};
+use crate::store::Dir;
+use crate::sys::signal::{Signal, Signals};
+use crate::sys::{self, privileges};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Served when no directory is named, the first that exists. Never the current directory: it would surprise.
+const DEFAULT_DIRECTORIES: [&str; 2] = ["/srv/tftp", "/var/lib/tftpboot"];
+/// Who serves when root started the server.
+const DEFAULT_USER: &str = "nobody";
+/// How long running transfers may go on after the first SIGTERM or SIGINT.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Serve a directory, read-only, until SIGTERM or SIGINT
+///
+/// Running transfers get 5 seconds to finish; a second signal ends them. SIGHUP opens DIR anew, for a release that was
+/// swapped in by a symbolic link.
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// Directory to serve [default: /srv/tftp or /var/lib/tftpboot, the first that exists]
+    #[arg(value_name = "DIR")]
+    directory: Option<PathBuf>,
+
+    /// Same as DIR
+    #[arg(
+        long,
+        value_name = "DIR",
+        conflicts_with = "directory",
+        help_heading = "Files"
+    )]
+    file_directory: Option<PathBuf>,
+
+    /// Serve files that are not world-readable too, as far as the server's user may read them [default: refused]
+    #[arg(long, help_heading = "Files")]
+    serve_unreadable: bool,
+
+    /// Follow symbolic links that lead into this tree; repeatable [default: only within DIR]
+    #[arg(long, value_name = "DIR", help_heading = "Files")]
+    allow_symlink_target: Vec<PathBuf>,
+
+    /// Address or name to listen on; repeatable [default: all IPv4 and IPv6 addresses]
+    #[arg(long, value_name = "ADDR", value_parser = value::host, help_heading = "Network")]
+    host: Vec<String>,
+
+    /// UDP port; 0 takes a free one
+    #[arg(long, default_value_t = limits::PORT, value_parser = value::number(0..=u16::MAX), help_heading = "Network")]
+    port: u16,
+
+    /// Ports to answer from, for firewalls, such as 2000:3000 [default: any free port]
+    #[arg(long, value_name = "LO:HI", value_parser = value::port_range, help_heading = "Network")]
+    port_range: Option<RangeInclusive<u16>>,
+
+    /// Forbid routers to fragment what is sent [default: allowed]
+    #[arg(long, help_heading = "Network")]
+    dont_fragment: bool,
+
+    /// Largest block size to agree to, in octets, 8 to 65464
+    #[arg(
+        long,
+        value_name = "OCTETS",
+        default_value_t = limits::MAX_BLKSIZE,
+        value_parser = value::number(limits::MIN_BLKSIZE..=limits::MAX_BLKSIZE),
+        help_heading = "Protocol"
+    )]
+    max_block_size: u16,
+
+    /// Largest window to agree to, in blocks, 1 to 32768
+    #[arg(
+        long,
+        value_name = "BLOCKS",
+        default_value_t = limits::MAX_WINDOWSIZE,
+        value_parser = value::number(1..=limits::MAX_WINDOWSIZE),
+        help_heading = "Protocol"
+    )]
+    max_window_size: u16,
+
+    /// Wait this long for an answer before sending again, unless the client asks otherwise; 10ms to 255s
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = value::time, help_heading = "Protocol")]
+    timeout: Duration,
+
+    /// Resends into silence before a transfer is given up, 0 to 100
+    #[arg(
+        long,
+        value_name = "COUNT",
+        default_value_t = limits::DEFAULT_RETRIES,
+        value_parser = value::number(0..=limits::MAX_RETRIES),
+        help_heading = "Protocol"
+    )]
+    retries: u32,
+
+    /// When to send again: `adaptive` probes after the measured round trip, `rfc` only after the timeout
+    #[arg(
+        long,
+        value_name = "WHEN",
+        value_enum,
+        default_value = "adaptive",
+        hide_possible_values = true,
+        help_heading = "Protocol"
+    )]
+    retransmit: When,
+
+    /// Threads that run transfers, 1 to 1024; waiting clients cost none
+    #[arg(
+        long,
+        value_name = "COUNT",
+        default_value_t = limits::DEFAULT_WORKERS,
+        value_parser = value::number(1..=limits::MAX_WORKERS),
+        help_heading = "Capacity"
+    )]
+    workers: usize,
+
+    /// Transfers at once [default: what the descriptor limit allows, at most 65536]
+    #[arg(
+        long,
+        value_name = "COUNT",
+        value_parser = value::number(1..=limits::MAX_TRANSFERS),
+        help_heading = "Capacity"
+    )]
+    max_transfers: Option<usize>,
+
+    /// Transfers at once for one client address [default: no limit]
+    #[arg(
+        long,
+        value_name = "COUNT",
+        value_parser = value::number(1..=limits::MAX_TRANSFERS),
+        help_heading = "Capacity"
+    )]
+    max_transfers_per_client: Option<usize>,
+
+    /// Serve as this user; `root` keeps root's rights [default: nobody, when started as root]
+    #[arg(long, value_name = "NAME", help_heading = "Rights")]
+    user: Option<String>,
+
+    #[command(flatten)]
+    verbosity: Verbosity,
+}
+
+/// When to send again, as typed.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum When {
+    Adaptive,
+    Rfc,
+}
+
+/// Runs the subcommand.
+pub(super) fn main(arguments: Arguments) -> ExitCode {
+    let ready =
+        Signals::block().and_then(|signals| Ok((signals, Log::start(&arguments.verbosity)?)));
+    let (signals, log) = match ready {
+        Ok(ready) => ready,
+        Err(cause) => {
+            eprintln!("tftpool: cannot start: {}", plain(&cause));
+            return ExitCode::FAILURE;
+        }
+    };
+    match serve(arguments, signals, &log) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Trouble { words, code }) => {
+            log.say(words);
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// Why there is no server, in the operator's words.
+struct Trouble {
+    words: String,
+    code: u8,
+}
+
+impl From<String> for Trouble {
+    fn from(words: String) -> Self {
+        Self { words, code: 1 }
+    }
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        error.to_string().into()
+    }
+}
+
+fn serve(arguments: Arguments, signals: Signals, log: &Log) -> Result<(), Trouble> {
+    let user = next_user(arguments.user.as_deref())?;
+    let directory = arguments.directory()?;
+    let dir = arguments.open(&directory)?;
+    let listening = arguments.listen(dir.clone())?;
+    if let Some(user) = user {
+        step_down(user, &dir)?;
+    }
+    let addresses = join(listening.local_addrs());
+    let server = listening.start()?;
+    log.say(format_args!(
+        "serving {} on {addresses}",
+        directory.display()
+    ));
+
+    obey(signals, server.stopper())?;
+    log_totals(&server.join()?);
+    Ok(())
+}
+
+impl Arguments {
+    /// The directory that was named, or the usual one.
+    fn directory(&self) -> Result<PathBuf, Trouble> {
+        let named = self.file_directory.as_ref().or(self.directory.as_ref());
+        let usual = || {
+            DEFAULT_DIRECTORIES
+                .iter()
+                .map(Path::new)
+                .find(|path| path.is_dir())
+        };
+        named
+            .cloned()
+            .or_else(|| usual().map(Path::to_owned))
+            .ok_or_else(|| Trouble {
+                words: format!(
+                    "no directory to serve: neither {} exists (name one: tftpool serve DIR)",
+                    DEFAULT_DIRECTORIES.join(" nor ")
+                ),
+                code: 2,
+            })
+    }
+
+    fn open(&self, directory: &Path) -> Result<Dir, Error> {
+        let dir = Dir::builder(directory).serve_unreadable(self.serve_unreadable);
+        self.allow_symlink_target
+            .iter()
+            .fold(dir, |dir, tree| dir.allow_symlink_target(tree))
+            .open()
+    }
+
+    fn listen(&self, dir: Dir) -> Result<Listening, Trouble> {
+        let max_transfers = self.max_transfers();
+        let builder = Server::builder(dir).limits(|limits| {
+            limits.workers = self.workers;
+            limits.max_transfers = max_transfers;
+            limits.max_transfers_per_client = self.max_transfers_per_client;
+            limits.max_block_size = self.max_block_size;
+            limits.max_window_size = self.max_window_size;
+            limits.timeout = self.timeout;
+            limits.retries = self.retries;
+            limits.ports.clone_from(&self.port_range);
+            limits.retransmit = match self.retransmit {
+                When::Adaptive => Retransmit::Adaptive,
+                When::Rfc => Retransmit::Rfc,
+            };
+            limits.dont_fragment = self.dont_fragment;
+        });
+        if self.host.is_empty() {
+            return Ok(builder.bind_any(self.port).listen()?);
+        }
+        let addresses = self.addresses()?;
+        Ok(addresses
+            .into_iter()
+            .fold(builder, Builder::bind)
+            .listen()?)
+    }
+
+    /// What the hosts that were named stand for, each address once.
+    fn addresses(&self) -> Result<Vec<SocketAddr>, String> {
+        let mut addresses = Vec::new();
+        for host in &self.host {
+            let found = (host.as_str(), self.port)
+                .to_socket_addrs()
+                .map_err(|cause| format!("cannot find host {host}: {}", plain(&cause)))?;
+            for address in found {
+                if !addresses.contains(&address) {
+                    addresses.push(address);
+                }
+            }
+        }
+        Ok(addresses)
+    }
+
+    /// How many transfers are taken at once: what was asked for, or what the descriptors allow.
+    fn max_transfers(&self) -> usize {
+        let descriptors = sys::raise_descriptor_limit();
+        let room = usize::try_from(descriptors)
+            .unwrap_or(usize::MAX)
+            .saturating_sub(limits::SPARE_DESCRIPTORS)
+            .max(1);
+        let count = self
+            .max_transfers
+            .unwrap_or(room.min(limits::MAX_TRANSFERS));
+        if count > room {
+            log::warn!(
+                "limits max_transfers={count} descriptors={descriptors} room={room} (raise LimitNOFILE or ulimit -n)"
+            );
+        } else {
+            log::info!(
+                "limits max_transfers={count} descriptors={descriptors} workers={}",
+                self.workers
+            );
+        }
+        count
+    }
+}
+
+/// Whose rights to take: `None` keeps those of whoever started the server.
+fn next_user(asked: Option<&str>) -> Result<Option<&str>, String> {
+    let root = privileges::is_root();
+    match asked {
+        Some(user) if !root => Err(format!(
+            "cannot run as {user}: not started as root (leave --user out)"
+        )),
+        None if root => Ok(Some(DEFAULT_USER)),
+        asked => Ok(asked),
+    }
+}
+
+/// Gives up root's rights and makes sure that the directory can be read without them.
+fn step_down(user: &str, dir: &Dir) -> Result<(), String> {
+    privileges::drop_to(user)
+        .map_err(|cause| format!("cannot run as {user}: {}", plain(&cause)))?;
+    dir.reopen().map_err(|error| {
+        format!("{error} (as user {user}; let that user read it, or choose another with --user)")
+    })
+}
+
+/// Listens to signals for as long as the process lives.
+fn obey(signals: Signals, stopper: Stopper) -> Result<(), String> {
+    let mut next_stop = Stop::Drain(DRAIN);
+    let listen = move || loop {
+        match signals.wait() {
+            Signal::Reload => {
+                log::info!("reloading");
+                stopper.reload();
+            }
+            Signal::Terminate => {
+                log::info!("stopping");
+                stopper.stop(std::mem::replace(&mut next_stop, Stop::Now));
+            }
+        }
+    };
+    match std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(listen)
+    {
+        Ok(_) => Ok(()),
+        Err(cause) => Err(format!("cannot listen to signals: {}", plain(&cause))),
+    }
+}
+
+/// `a`, `a and b`, `a, b and c`.
+fn join(addresses: &[SocketAddr]) -> String {
+    let mut words: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+    let last = words.pop().unwrap_or_default();
+    if words.is_empty() {
+        last
+    } else {
+        format!("{} and {last}", words.join(", "))
+    }
+}
+
+fn log_totals(stats: &Stats) {
+    log::info!(
+        "stopped completed={} failed={} refused={} probes={} dropped={} bytes={} retransmits={}",
+        stats.completed,
+        stats.failed,
+        stats.refused,
+        stats.probes,
+        stats.dropped,
+        stats.bytes,
+        stats.retransmits
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_read_as_a_sentence() {
+        let addresses: Vec<SocketAddr> = ["0.0.0.0:69", "[::]:69", "127.0.0.1:69"]
+            .iter()
+            .map(|text| text.parse().expect("an address"))
+            .collect();
+        assert_eq!(join(&addresses[..1]), "0.0.0.0:69");
+        assert_eq!(join(&addresses[..2]), "0.0.0.0:69 and [::]:69");
+        assert_eq!(join(&addresses), "0.0.0.0:69, [::]:69 and 127.0.0.1:69");
+    }
+}

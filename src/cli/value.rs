@@ -1,0 +1,120 @@
+//! Values of options. A wrong one is answered with what would be accepted.
+
+use crate::limits;
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Whole numbers within `range`.
+pub(super) fn number<T>(
+    range: RangeInclusive<T>,
+) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync
+where
+    T: FromStr + PartialOrd + Display + Clone + Send + Sync,
+{
+    move |text| {
+        text.parse()
+            .ok()
+            .filter(|value| range.contains(value))
+            .ok_or_else(|| {
+                format!(
+                    "expected a number from {} to {}",
+                    range.start(),
+                    range.end()
+                )
+            })
+    }
+}
+
+/// Times between 10 ms and 255 s: `1`, `1.5`, `500ms`, `2s`.
+pub(super) fn time(text: &str) -> Result<Duration, String> {
+    let (digits, unit_seconds) = if let Some(digits) = text.strip_suffix("ms") {
+        (digits, 1e-3)
+    } else {
+        (text.strip_suffix('s').unwrap_or(text), 1.0)
+    };
+    digits
+        .parse::<f64>()
+        .ok()
+        .map(|count| count * unit_seconds)
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .filter(|time| limits::TIMEOUTS.contains(time))
+        .ok_or_else(|| "expected a time from 10ms to 255s, such as 1, 1.5, 500ms or 2s".into())
+}
+
+/// `LO:HI`, both included.
+pub(super) fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
+    text.split_once(':')
+        .and_then(|(low, high)| Some(low.parse().ok()?..=high.parse().ok()?))
+        .filter(|range| *range.start() > 0 && !range.is_empty())
+        .ok_or_else(|| "expected LO:HI with ports from 1 to 65535, LO not above HI".into())
+}
+
+/// An address or a name, without its brackets. Names are looked up later.
+pub(super) fn host(text: &str) -> Result<String, String> {
+    if text.parse::<std::net::SocketAddr>().is_ok() {
+        return Err("expected an address or a name alone; the port goes into --port".into());
+    }
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(text);
+    if bare.is_empty() {
+        return Err("expected an address or a name".into());
+    }
+    Ok(bare.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_units() {
+        for (text, millis) in [
+            ("1", 1000),
+            ("1.5", 1500),
+            ("500ms", 500),
+            ("2s", 2000),
+            ("10ms", 10),
+            ("255", 255_000),
+        ] {
+            assert_eq!(time(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for wrong in ["", "s", "9ms", "256", "-1", "NaN", "inf", "1m", "1 h"] {
+            assert!(time(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn port_ranges_go_upwards() {
+        assert_eq!(port_range("2000:3000"), Ok(2000..=3000));
+        assert_eq!(port_range("2000:2000"), Ok(2000..=2000));
+        for wrong in ["", "1", "1:", "0:1", "2:1", "1:65536", "1-2"] {
+            assert!(port_range(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn hosts_lose_their_brackets() {
+        assert_eq!(host("[::1]").as_deref(), Ok("::1"));
+        assert_eq!(host("fe80::1%eth0").as_deref(), Ok("fe80::1%eth0"));
+        assert_eq!(host("tftp.lan").as_deref(), Ok("tftp.lan"));
+        for wrong in ["127.0.0.1:69", "[::1]:69", "", "[]"] {
+            assert!(host(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_number_is_told_the_range() {
+        let port = number(0..=u16::MAX);
+        assert_eq!(port("69"), Ok(69));
+        for wrong in ["", "x", "65536", "-1"] {
+            assert_eq!(
+                port(wrong),
+                Err("expected a number from 0 to 65535".to_owned())
+            );
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! The admission desk: which requests become transfers. A pure table; it owns no socket and reads no clock.
+//!
+//! A TID is a client's address and port together with the address it asked. One TID has one current transfer, and for a
+//! while those that it replaces. A transfer is *unproven* until its peer has acknowledged something: the source of a
+//! request may be forged.
+
+use crate::event::{DropReason, TransferId};
+use crate::limits::{TRANSFERS_PER_TID, UNPROVEN_CHANCE};
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+/// Who asked whom. An IPv6 link-local address carries its scope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Tid {
+    pub(super) peer: SocketAddr,
+    pub(super) local: SocketAddr,
+}
+
+/// How many transfers there may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Quota {
+    pub(super) transfers: usize,
+    pub(super) per_client: Option<usize>,
+    pub(super) unproven: usize,
+}
+
+/// What to do with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// A new transfer of this id was entered.
+    Admit(TransferId),
+    /// The same request while its transfer lives. Whoever knows how the transfer does decides: the opening packet once more,
+    /// a late copy to be dropped, or [`Desk::admit`].
+    Again(TransferId),
+    /// This unproven transfer has to go first: [`Desk::remove`] it or [`Desk::spare`] it, then ask again.
+    MakeRoom(TransferId),
+    /// Throw it away.
+    Drop(DropReason),
+}
+
+/// The table.
+pub(super) struct Desk {
+    quota: Quota,
+    next: u64,
+    entries: HashMap<TransferId, Entry>,
+    /// Newest last.
+    by_tid: HashMap<Tid, Vec<TransferId>>,
+    by_client: HashMap<IpAddr, usize>,
+    /// In order of admission; those that are proven or gone are skipped when they come to the front.
+    waiting: VecDeque<(TransferId, Instant)>,
+    unproven: usize,
+}
+
+struct Entry {
+    tid: Tid,
+    /// Of the request's octets.
+    digest: u64,
+    proven: bool,
+}
+
+impl Desk {
+    pub(super) fn new(quota: Quota) -> Self {
+        Self {
+            quota,
+            next: 1,
+            entries: HashMap::new(),
+            by_tid: HashMap::new(),
+            by_client: HashMap::new(),
+            waiting: VecDeque::new(),
+            unproven: 0,
+        }
+    }
+
+    /// True where so many peers have not answered yet that OACKs are repeated less.
+    pub(super) fn is_tense(&self) -> bool {
+        self.unproven * 2 >= self.quota.unproven
+    }
+
+    /// Looks at a request whose octets have this digest.
+    pub(super) fn arrive(&mut self, tid: Tid, digest: u64, now: Instant) -> Verdict {
+        let same = self.by_tid.get(&tid).into_iter().flatten().rev();
+        let same = same.copied().find(|id| self.entries[id].digest == digest);
+        match same {
+            Some(id) => Verdict::Again(id),
+            None => self.admit(tid, digest, now),
+        }
+    }
+
+    /// Enters a new transfer, whatever else its TID has, if there is room.
+    pub(super) fn admit(&mut self, tid: Tid, digest: u64, now: Instant) -> Verdict {
+        if self.entries.len() >= self.quota.transfers {
+            return Verdict::Drop(DropReason::Full);
+        }
+        let of_client = self.by_client.get(&tid.peer.ip()).copied().unwrap_or(0);
+        if self.quota.per_client.is_some_and(|most| of_client >= most) {
+            return Verdict::Drop(DropReason::ClientFull);
+        }
+        if self
+            .by_tid
+            .get(&tid)
+            .is_some_and(|ids| ids.len() >= TRANSFERS_PER_TID)
+        {
+            return Verdict::Drop(DropReason::Duplicate);
+        }
+        if self.unproven >= self.quota.unproven {
+            return match self.oldest_unproven(now) {
+                Some(id) => Verdict::MakeRoom(id),
+                None => Verdict::Drop(DropReason::UnprovenFull),
+            };
+        }
+        let id = TransferId(self.next);
+        self.next += 1;
+        self.entries.insert(
+            id,
+            Entry {
+                tid,
+                digest,
+                proven: false,
+            },
+        );
+        self.by_tid.entry(tid).or_default().push(id);
+        *self.by_client.entry(tid.peer.ip()).or_default() += 1;
+        self.waiting.push_back((id, now));
+        self.unproven += 1;
+        Verdict::Admit(id)
+    }
+
+    /// The oldest unproven transfer, if it has had its chance.
+    fn oldest_unproven(&mut self, now: Instant) -> Option<TransferId> {
+        while let Some(&(id, since)) = self.waiting.front() {
+            if self.entries.get(&id).is_some_and(|entry| !entry.proven) {
+                return (now >= since + UNPROVEN_CHANCE).then_some(id);
+            }
+            self.waiting.pop_front();
+        }
+        None
+    }
+
+    /// This one cannot make room now: it goes to the end of the line.
+    pub(super) fn spare(&mut self, id: TransferId, now: Instant) {
+        if self.waiting.front().is_some_and(|(first, _)| *first == id) {
+            self.waiting.pop_front();
+            self.waiting.push_back((id, now));
+        }
+    }
+
+    /// The peer has acknowledged something. Returns the older transfers of its TID: they have been replaced.
+    pub(super) fn proven(&mut self, id: TransferId) -> Vec<TransferId> {
+        let Some(entry) = self.entries.get_mut(&id).filter(|entry| !entry.proven) else {
+            return Vec::new();
+        };
+        entry.proven = true;
+        self.unproven -= 1;
+        let ids = &self.by_tid[&entry.tid];
+        ids.iter()
+            .copied()
+            .take_while(|older| *older != id)
+            .collect()
+    }
+
+    /// The transfer is over.
+    pub(super) fn remove(&mut self, id: TransferId) {
+        let Some(entry) = self.entries.remove(&id) else {
+            return;
+        };
+        if !entry.proven {
+            self.unproven -= 1;
+        }
+        // The line must not outgrow the table; cleaning it up seldom costs nothing on average.
+        if self.waiting.len() > 2 * self.entries.len() {
+            self.waiting
+                .retain(|(id, _)| self.entries.get(id).is_some_and(|entry| !entry.proven));
+        }
+        if let Some(ids) = self.by_tid.get_mut(&entry.tid) {
+            ids.retain(|other| *other != id);
+            if ids.is_empty() {
+                self.by_tid.remove(&entry.tid);
+            }
+        }
+        let client = entry.tid.peer.ip();
+        if let Some(count) = self.by_client.get_mut(&client) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_client.remove(&client);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    const QUOTA: Quota = Quota {
+        transfers: 100,
+        per_client: None,
+        unproven: 100,
+    };
+
+    fn tid(host: u8, port: u16) -> Tid {
+        Tid {
+            peer: ([127, 0, 0, host], port).into(),
+            local: ([127, 0, 0, 1], 69).into(),
+        }
+    }
+
+    #[allow(clippy::disallowed_methods)] // any instant will do
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    fn admitted(verdict: Verdict) -> TransferId {
+        match verdict {
+            Verdict::Admit(id) => id,
+            other => panic!("not admitted: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_same_request_belongs_to_its_transfer_until_that_is_over() {
+        let (mut desk, now) = (Desk::new(QUOTA), start());
+        let id = admitted(desk.arrive(tid(1, 1000), 7, now));
+        assert_eq!(desk.arrive(tid(1, 1000), 7, now), Verdict::Again(id));
+        assert!(desk.proven(id).is_empty());
+        assert_eq!(desk.arrive(tid(1, 1000), 7, now), Verdict::Again(id));
+        desk.remove(id);
+        assert_ne!(admitted(desk.arrive(tid(1, 1000), 7, now)), id);
+    }
+
+    #[test]
+    fn other_octets_from_one_tid_are_a_new_transfer_that_replaces_the_old_when_proven() {
+        let (mut desk, now) = (Desk::new(QUOTA), start());
+        let old = admitted(desk.arrive(tid(1, 49153), 1, now));
+        desk.proven(old);
+        let new = admitted(desk.arrive(tid(1, 49153), 2, now));
+        assert_eq!(desk.proven(new), [old]);
+        assert_eq!(desk.proven(new), [], "said once");
+    }
+
+    #[test]
+    fn a_tid_is_port_and_asked_address_too() {
+        let (mut desk, now) = (Desk::new(QUOTA), start());
+        let first = admitted(desk.arrive(tid(1, 1000), 7, now));
+        let other_port = admitted(desk.arrive(tid(1, 1001), 7, now));
+        let local = ([127, 0, 0, 9], 69).into();
+        let other_local = admitted(desk.arrive(
+            Tid {
+                local,
+                ..tid(1, 1000)
+            },
+            7,
+            now,
+        ));
+        assert!(first != other_port && first != other_local && other_port != other_local);
+    }
+
+    #[test]
+    fn quotas_are_kept_and_given_back() {
+        let now = start();
+        let mut desk = Desk::new(Quota {
+            transfers: 3,
+            per_client: Some(2),
+            unproven: 100,
+        });
+        let first = admitted(desk.arrive(tid(1, 1), 0, now));
+        admitted(desk.arrive(tid(1, 2), 0, now));
+        assert_eq!(
+            desk.arrive(tid(1, 3), 0, now),
+            Verdict::Drop(DropReason::ClientFull)
+        );
+        admitted(desk.arrive(tid(2, 1), 0, now));
+        assert_eq!(
+            desk.arrive(tid(3, 1), 0, now),
+            Verdict::Drop(DropReason::Full)
+        );
+        desk.remove(first);
+        admitted(desk.arrive(tid(1, 3), 0, now));
+        assert_eq!(desk.entries.len(), 3);
+    }
+
+    #[test]
+    fn the_oldest_unproven_makes_room_after_its_chance() {
+        let now = start();
+        let mut desk = Desk::new(Quota {
+            unproven: 2,
+            ..QUOTA
+        });
+        let proven = admitted(desk.arrive(tid(1, 1), 0, now));
+        desk.proven(proven);
+        let oldest = admitted(desk.arrive(tid(2, 1), 0, now));
+        let younger = admitted(desk.arrive(tid(3, 1), 0, now + Duration::from_millis(1)));
+        assert!(desk.is_tense());
+        assert_eq!(
+            desk.arrive(tid(4, 1), 0, now),
+            Verdict::Drop(DropReason::UnprovenFull)
+        );
+        let later = now + UNPROVEN_CHANCE;
+        assert_eq!(desk.arrive(tid(4, 1), 0, later), Verdict::MakeRoom(oldest));
+        desk.spare(oldest, later);
+        let later = later + Duration::from_millis(1);
+        assert_eq!(desk.arrive(tid(4, 1), 0, later), Verdict::MakeRoom(younger));
+        desk.remove(younger);
+        admitted(desk.arrive(tid(4, 1), 0, later));
+    }
+
+    #[test]
+    fn a_flood_leaves_nothing_behind() {
+        let now = start();
+        let mut desk = Desk::new(QUOTA);
+        for round in 0..10_000u32 {
+            let id = admitted(desk.arrive(tid((round % 250) as u8, round as u16), 0, now));
+            if round % 3 == 0 {
+                desk.proven(id);
+            }
+            desk.remove(id);
+        }
+        assert!(desk.entries.is_empty() && desk.by_tid.is_empty() && desk.by_client.is_empty());
+        assert_eq!((desk.unproven, desk.waiting.len()), (0, 0));
+    }
+}

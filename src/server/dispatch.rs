@@ -1,0 +1,874 @@
+//! The loop: takes requests, hands work to the pool, watches the transfers whose peers are quiet.
+//!
+//! It owns the admission desk, the table and every parked transfer; a worker owns the one it runs; everything between
+//! them is a message. The loop never waits for a file, a worker, a reader of events or a send.
+
+use super::Stop;
+use super::desk::{Desk, Quota, Tid, Verdict};
+use super::mailbox::{Mail, Mailbox};
+use super::worker::{self, Chore, Opening, Queues, Report, Shared, Worker};
+use crate::error::{Error, Failure, Refusal, plain};
+use crate::event::{DropReason, Event, Name, TransferId};
+use crate::limits::{MAPPING_IDLE, MAX_REQUEST, PORT_WAIT};
+use crate::sys::udp::{Listener, Received};
+use crate::transfer::{Ending, STOPPING, Transfer, now};
+use crate::wire::{self, Direction, ErrorCode, Malformed, Packet};
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// What others tell the loop.
+pub(super) enum Message {
+    /// From a worker.
+    Reports(Vec<Report>),
+    /// From a handle.
+    Stop(Stop),
+    /// From a handle.
+    Reload,
+}
+
+/// The waker's token; listeners have the numbers from 0, transfers those from [`FIRST_TRANSFER`].
+pub(super) const WAKER: Token = Token(usize::MAX);
+const FIRST_TRANSFER: u64 = 1 << 10;
+
+/// Readiness events taken from the system at once.
+const EVENTS: usize = 1024;
+/// Requests taken from one listener before transfers get their turn again.
+const REQUESTS_PER_TURN: usize = 256;
+/// Unproven transfers looked at before a request gives up on finding room.
+const ROOM_TRIES: usize = 8;
+/// How soon requests without a free socket try again, unless one gets free before, and how many of them at once: each try may
+/// walk through the whole port range.
+const SOCKET_RETRY: Duration = Duration::from_millis(20);
+const RETRIES_AT_ONCE: usize = 16;
+/// How long a queue may stand, with every worker at work, before the pool grows past the number of processors.
+const GROWTH_PAUSE: Duration = Duration::from_millis(5);
+/// How long the end waits for workers that are inside a store or a read.
+const LAST_WAIT: Duration = Duration::from_secs(2);
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+/// The same complaint is logged this often, with a count.
+const COMPLAINT_PAUSE: Duration = Duration::from_secs(60);
+
+pub(super) struct Loop {
+    poll: Poll,
+    mail: Mail<Message>,
+    mailbox: Mailbox<Message>,
+    shared: Arc<Shared>,
+    listeners: Vec<Door>,
+    desk: Desk,
+    slots: HashMap<TransferId, Slot>,
+    /// At most a few per transfer; those that are not due any more are skipped.
+    timers: BinaryHeap<Reverse<(Instant, TransferId)>>,
+    /// Requests that found no socket, and when the next of them try again.
+    starved: VecDeque<Box<Opening>>,
+    next_retry: Instant,
+    pool: Pool,
+    digest: RandomState,
+    next_sweep: Instant,
+    stopping: Option<Stopping>,
+    complaints: HashMap<&'static str, Complaint>,
+}
+
+struct Door {
+    listener: Listener,
+    /// The system has said that there is something, and not yet that there is nothing.
+    open: bool,
+}
+
+/// One transfer, as the loop sees it.
+struct Slot {
+    /// The transfer, while it is parked; `None` while a worker or a queue has it.
+    parked: Option<Box<Transfer>>,
+    /// Its socket's descriptor, from the first parking on, and whether the system watches it for us.
+    descriptor: Option<RawFd>,
+    watched: bool,
+    deadline: Instant,
+    /// The earliest entry in the heap.
+    timer: Option<Instant>,
+    /// To be looked at when it comes back: the same request once more, and the proof of a newer transfer. A parked
+    /// transfer has neither.
+    again: Option<Arrival>,
+    superseded: bool,
+}
+
+/// A request that was read and looked well-formed.
+struct Arrival {
+    tid: Tid,
+    digest: u64,
+    datagram: Box<[u8]>,
+    /// When it had been received; never earlier.
+    at: Instant,
+}
+
+struct Stopping {
+    deadline: Instant,
+    forced: bool,
+}
+
+#[derive(Default)]
+struct Complaint {
+    said: Option<Instant>,
+    unsaid: u64,
+}
+
+/// The threads, and the queues that feed them. The queues have no bound of their own: what is in them is in the desk's
+/// table, which has one.
+struct Pool {
+    most: usize,
+    base: usize,
+    threads: Vec<JoinHandle<()>>,
+    left: usize,
+    grown: Instant,
+    openings: (Sender<Box<Opening>>, Receiver<Box<Opening>>),
+    ready: (Sender<Box<Transfer>>, Receiver<Box<Transfer>>),
+    chores: (Sender<Chore>, Receiver<Chore>),
+}
+
+impl Pool {
+    fn new(most: usize) -> Self {
+        let base = std::thread::available_parallelism()
+            .map_or(1, usize::from)
+            .min(most);
+        Self {
+            most,
+            base,
+            threads: Vec::new(),
+            left: 0,
+            grown: now(),
+            openings: unbounded(),
+            ready: unbounded(),
+            chores: unbounded(),
+        }
+    }
+
+    fn has_work(&self) -> bool {
+        !self.openings.1.is_empty() || !self.ready.1.is_empty() || !self.chores.1.is_empty()
+    }
+
+    fn grow(&mut self, shared: &Arc<Shared>, mailbox: &Mailbox<Message>) -> io::Result<()> {
+        let queues = Queues {
+            openings: self.openings.1.clone(),
+            ready: self.ready.1.clone(),
+            chores: self.chores.1.clone(),
+            reports: mailbox.clone(),
+        };
+        let worker = Worker::new(Arc::clone(shared), queues);
+        let name = format!("tftp-worker-{}", self.threads.len());
+        self.threads.push(
+            std::thread::Builder::new()
+                .name(name)
+                .spawn(move || worker.run())?,
+        );
+        self.grown = now();
+        Ok(())
+    }
+}
+
+impl Loop {
+    pub(super) fn new(
+        poll: Poll,
+        (mailbox, mail): (Mailbox<Message>, Mail<Message>),
+        shared: Arc<Shared>,
+        listeners: Vec<Listener>,
+        quota: Quota,
+        workers: usize,
+    ) -> Result<Self, Error> {
+        let system = |doing| move |cause| Error::System { doing, cause };
+        let mut doors = Vec::with_capacity(listeners.len());
+        for (index, listener) in listeners.into_iter().enumerate() {
+            let descriptor = listener.as_raw_fd();
+            poll.registry()
+                .register(&mut SourceFd(&descriptor), Token(index), Interest::READABLE)
+                .map_err(system("watch a listening socket"))?;
+            doors.push(Door {
+                listener,
+                open: true,
+            });
+        }
+        let mut pool = Pool::new(workers);
+        pool.grow(&shared, &mailbox)
+            .map_err(system("start a thread"))?;
+        Ok(Self {
+            poll,
+            mail,
+            mailbox,
+            shared,
+            listeners: doors,
+            desk: Desk::new(quota),
+            slots: HashMap::new(),
+            timers: BinaryHeap::new(),
+            starved: VecDeque::new(),
+            next_retry: now(),
+            pool,
+            digest: RandomState::new(),
+            next_sweep: now() + MAPPING_IDLE / 2,
+            stopping: None,
+            complaints: HashMap::new(),
+        })
+    }
+
+    /// Runs until the server is stopped and its transfers have ended.
+    pub(super) fn run(mut self) -> Result<(), Error> {
+        let mut events = Events::with_capacity(EVENTS);
+        let result = loop {
+            let timeout = self.mail.before_sleep(self.timeout());
+            let polled = self.poll.poll(&mut events, timeout);
+            self.mail.after_sleep();
+            match polled {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(cause) => {
+                    break Err(Error::System {
+                        doing: "wait for packets",
+                        cause,
+                    });
+                }
+            }
+            for event in &events {
+                self.event(event.token());
+            }
+            // What workers say comes before new requests: a client's last ACK may stand between two of its RRQs.
+            while let Some(message) = self.mail.take() {
+                self.message(message);
+            }
+            let time = now();
+            self.requests(time);
+            self.deadlines(time);
+            self.grow(time);
+            if self.is_finished(time) {
+                break Ok(());
+            }
+        };
+        self.leave();
+        result
+    }
+
+    // ---- time -------------------------------------------------------------------------------
+
+    fn timeout(&self) -> Option<Duration> {
+        let time = now();
+        if self.listeners.iter().any(|door| door.open) {
+            return Some(Duration::ZERO);
+        }
+        let growth = (self.pool.has_work() && self.pool.threads.len() < self.pool.most)
+            .then(|| time + GROWTH_PAUSE);
+        let deadlines = [
+            self.timers.peek().map(|Reverse((deadline, _))| *deadline),
+            (!self.starved.is_empty()).then_some(self.next_retry),
+            self.shared
+                .mappings
+                .has_entries()
+                .then_some(self.next_sweep),
+            self.stopping.as_ref().map(|stopping| stopping.deadline),
+            growth,
+        ];
+        let next = deadlines.into_iter().flatten().min()?;
+        Some(next.saturating_duration_since(time))
+    }
+
+    fn deadlines(&mut self, time: Instant) {
+        while let Some(&Reverse((due, id))) = self.timers.peek() {
+            if due > time {
+                break;
+            }
+            self.timers.pop();
+            let Some(slot) = self.slots.get_mut(&id) else {
+                continue;
+            };
+            if slot.timer == Some(due) {
+                slot.timer = None;
+            }
+            if slot.parked.is_none() {
+                continue;
+            }
+            if slot.deadline <= time {
+                self.resume(id);
+            } else if slot.timer.is_none() {
+                slot.timer = Some(slot.deadline);
+                self.timers.push(Reverse((slot.deadline, id)));
+            }
+        }
+        if time >= self.next_retry && !self.starved.is_empty() {
+            self.next_retry = time + SOCKET_RETRY;
+            for _ in 0..RETRIES_AT_ONCE {
+                self.retry_starved();
+            }
+        }
+        if time >= self.next_sweep {
+            self.next_sweep = time + MAPPING_IDLE / 2;
+            if self.shared.mappings.has_entries() {
+                self.chore(Chore::Sweep);
+            }
+        }
+    }
+
+    fn grow(&mut self, time: Instant) {
+        let Pool {
+            most,
+            base,
+            ref threads,
+            grown,
+            ..
+        } = self.pool;
+        let is_short = self.pool.has_work()
+            && self.shared.idle.load(Ordering::SeqCst) == 0
+            && threads.len() < most;
+        if is_short
+            && (threads.len() < base || time >= grown + GROWTH_PAUSE)
+            && let Err(error) = self.pool.grow(&self.shared, &self.mailbox)
+        {
+            self.pool.grown = time;
+            self.complain(time, "cannot start another worker", &plain(&error));
+        }
+    }
+
+    // ---- requests ---------------------------------------------------------------------------
+
+    fn requests(&mut self, time: Instant) {
+        let mut buffer = [0; MAX_REQUEST];
+        for index in 0..self.listeners.len() {
+            if !self.listeners[index].open {
+                continue;
+            }
+            for _ in 0..REQUESTS_PER_TURN {
+                match self.listeners[index].listener.recv(&mut buffer) {
+                    Ok(Some(received)) => {
+                        let datagram = &buffer[..received.length];
+                        if let Err(reason) = self.datagram(index, &received, datagram) {
+                            self.dropped(received.peer, reason, time);
+                        }
+                    }
+                    Ok(None) => {
+                        self.listeners[index].open = false;
+                        break;
+                    }
+                    Err(error) => {
+                        self.listeners[index].open = false;
+                        self.complain(time, "cannot receive requests", &plain(&error));
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    fn dropped(&mut self, peer: SocketAddr, reason: DropReason, time: Instant) {
+        self.shared.reporter.report(Event::Dropped { peer, reason });
+        match reason {
+            DropReason::Full => self.complain(
+                time,
+                "requests dropped",
+                "too many transfers (see --max-transfers)",
+            ),
+            DropReason::UnprovenFull => {
+                self.complain(time, "requests dropped", "too many peers that never answer")
+            }
+            DropReason::ClientFull => {
+                self.complain(
+                    time,
+                    "requests dropped",
+                    "a client has too many (see --max-transfers-per-client)",
+                );
+            }
+            _ => {}
+        }
+    }
+
+    /// One datagram at a listening socket.
+    fn datagram(
+        &mut self,
+        door: usize,
+        received: &Received,
+        datagram: &[u8],
+    ) -> Result<(), DropReason> {
+        let Received { peer, local, .. } = *received;
+        if received.broadcast {
+            return Err(DropReason::Broadcast);
+        }
+        if peer.port() == 0 || peer == local {
+            return Err(DropReason::NoReturn);
+        }
+        let request = match wire::parse(datagram) {
+            Ok(Packet::Request(_)) if received.truncated => Err(Malformed::LongRequest),
+            Ok(Packet::Request(request)) => Ok(request),
+            // ERROR above all is never answered: two servers would never stop (RFC 1350 §2).
+            Ok(_) => return Err(DropReason::NotARequest),
+            Err(malformed) => Err(malformed),
+        };
+        match request {
+            Ok(request) if request.direction == Direction::Write => {
+                let refusal = Refusal::new(ErrorCode::ACCESS_VIOLATION, "server is read-only");
+                self.answer(door, local, peer, &refusal);
+                let (direction, name) = (request.direction, Name::new(request.name));
+                self.shared.reporter.report(Event::Refused {
+                    id: None,
+                    peer,
+                    direction,
+                    name,
+                    refusal,
+                });
+                Ok(())
+            }
+            Ok(_) => {
+                let tid = Tid { peer, local };
+                let digest = self.digest.hash_one(datagram);
+                let at = now();
+                let verdict = self.desk.arrive(tid, digest, at);
+                let datagram = datagram.into();
+                let arrival = Arrival {
+                    tid,
+                    digest,
+                    datagram,
+                    at,
+                };
+                self.arrival(arrival, verdict)
+            }
+            Err(malformed) => {
+                if malformed.is_request() {
+                    let refusal = Refusal::new(ErrorCode::ILLEGAL_OPERATION, malformed.to_string());
+                    self.answer(door, local, peer, &refusal);
+                }
+                Err(DropReason::Malformed(malformed))
+            }
+        }
+    }
+
+    /// Sends an ERROR from a listening port. Once: if it does not arrive, the client asks again.
+    fn answer(&self, door: usize, local: SocketAddr, peer: SocketAddr, refusal: &Refusal) {
+        let mut datagram = Vec::with_capacity(64);
+        wire::emit_error(refusal.code(), refusal.text(), &mut datagram);
+        let _ = self.listeners[door].listener.reply(&datagram, local, peer);
+    }
+
+    fn arrival(&mut self, arrival: Arrival, mut verdict: Verdict) -> Result<(), DropReason> {
+        for _ in 0..ROOM_TRIES {
+            match verdict {
+                Verdict::Admit(id) => {
+                    self.admit(id, arrival);
+                    return Ok(());
+                }
+                Verdict::Again(id) => return self.again(id, arrival),
+                Verdict::Drop(reason) => return Err(reason),
+                Verdict::MakeRoom(id) => self.make_room(id, arrival.at),
+            }
+            verdict = self.desk.admit(arrival.tid, arrival.digest, arrival.at);
+        }
+        Err(DropReason::UnprovenFull)
+    }
+
+    fn admit(&mut self, id: TransferId, arrival: Arrival) {
+        let Arrival {
+            tid, datagram, at, ..
+        } = arrival;
+        if let Ok(Packet::Request(request)) = wire::parse(&datagram) {
+            self.shared.reporter.report(Event::Request {
+                id,
+                peer: tid.peer,
+                local: tid.local,
+                direction: request.direction,
+                name: Name::new(request.name),
+                mode: request.mode,
+                options: request.options,
+            });
+        }
+        self.slots.insert(id, Slot::new(at));
+        self.hand_over(Box::new(Opening {
+            id,
+            tid,
+            datagram,
+            arrived: at,
+            tense: self.desk.is_tense(),
+        }));
+    }
+
+    fn hand_over(&self, opening: Box<Opening>) {
+        self.pool
+            .openings
+            .0
+            .send(opening)
+            .expect("the pool holds a receiver");
+    }
+
+    /// The same request while its transfer lives. What it means depends on what the peer has said by now, and that may lie
+    /// unread in the transfer's socket or be in a worker's hands: then the question waits until the transfer is back.
+    fn again(&mut self, id: TransferId, arrival: Arrival) -> Result<(), DropReason> {
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return Err(DropReason::Duplicate);
+        };
+        let Some(transfer) = slot.parked.as_mut().filter(|parked| !parked.has_mail()) else {
+            let earlier = slot.again.replace(arrival);
+            self.resume(id);
+            return earlier.map_or(Ok(()), |_| Err(DropReason::Duplicate));
+        };
+        if arrival.at < transfer.answered() {
+            return Err(DropReason::Duplicate); // what went out since then is the answer
+        }
+        if !transfer.is_proven() {
+            transfer.request_repeated();
+            self.resume(id);
+            return Ok(());
+        }
+        // Most likely a late copy; but a peer that says nothing else may have started anew.
+        if !transfer.is_silent() {
+            return Err(DropReason::Duplicate);
+        }
+        let verdict = self.desk.admit(arrival.tid, arrival.digest, arrival.at);
+        self.arrival(arrival, verdict)
+    }
+
+    /// An old unproven transfer goes, unless its answer is just being read.
+    fn make_room(&mut self, id: TransferId, time: Instant) {
+        let parked = self.slots.get(&id).and_then(|slot| slot.parked.as_ref());
+        match parked {
+            Some(transfer) if !transfer.has_mail() => self.end_parked(id, Failure::Evicted),
+            _ => self.desk.spare(id, time),
+        }
+    }
+
+    // ---- transfers --------------------------------------------------------------------------
+
+    fn event(&mut self, token: Token) {
+        if token == WAKER {
+            return;
+        }
+        if let Some(door) = self.listeners.get_mut(token.0) {
+            door.open = true;
+            return;
+        }
+        // A listening socket that was closed may still report, where the one who handed it in kept a copy.
+        let Some(id) = (token.0 as u64).checked_sub(FIRST_TRANSFER).map(TransferId) else {
+            return;
+        };
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return;
+        };
+        if slot.parked.is_some() {
+            self.resume(id);
+        } else if let Some(descriptor) = slot.descriptor.filter(|_| slot.watched) {
+            // A worker has it and reads for itself. Every packet would wake this loop: stop watching until it is
+            // parked again. If its socket is closed already, its number belongs to nobody we watch.
+            slot.watched = false;
+            let _ = self.poll.registry().deregister(&mut SourceFd(&descriptor));
+        }
+    }
+
+    /// A parked transfer goes to the pool.
+    fn resume(&mut self, id: TransferId) {
+        if let Some(transfer) = self.slots.get_mut(&id).and_then(|slot| slot.parked.take()) {
+            self.pool
+                .ready
+                .0
+                .send(transfer)
+                .expect("the pool holds a receiver");
+        }
+    }
+
+    fn message(&mut self, message: Message) {
+        match message {
+            Message::Reports(reports) => reports.into_iter().for_each(|report| self.report(report)),
+            Message::Reload => self.chore(Chore::Reload),
+            Message::Stop(stop) => self.stop(stop),
+        }
+    }
+
+    fn report(&mut self, report: Report) {
+        match report {
+            Report::Parked(transfer, until) => self.park(transfer, until),
+            Report::NoSocket(opening, error) => self.starve(opening, &error),
+            Report::Ended {
+                id,
+                is_proven,
+                answered,
+            } => {
+                if is_proven {
+                    self.prove(id);
+                }
+                self.over(id, answered);
+                self.retry_starved(); // it has given its socket back
+            }
+            Report::Left => self.pool.left += 1,
+        }
+    }
+
+    fn park(&mut self, transfer: Box<Transfer>, until: Instant) {
+        let id = transfer.id();
+        if transfer.is_proven() {
+            self.prove(id);
+        }
+        let is_forced = self.stopping.as_ref().is_some_and(|it| it.forced);
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return;
+        };
+        let descriptor = transfer.as_raw_fd();
+        slot.descriptor = Some(descriptor);
+        slot.deadline = until;
+        slot.parked = Some(transfer);
+        if is_forced {
+            return self.end_parked(id, Failure::Stopped);
+        }
+        if slot.superseded {
+            return self.end_parked(id, Failure::Superseded);
+        }
+        if until <= now() {
+            return self.resume(id);
+        }
+        if !slot.watched {
+            let token = Token((id.0 + FIRST_TRANSFER) as usize);
+            let source = &mut SourceFd(&descriptor);
+            let watched = self
+                .poll
+                .registry()
+                .register(source, token, Interest::READABLE);
+            // Without the system's help the deadlines still find what came.
+            slot.watched = watched.is_ok();
+        }
+        if slot.timer.is_none_or(|timer| timer > until) {
+            slot.timer = Some(until);
+            self.timers.push(Reverse((until, id)));
+        }
+        if let Some(arrival) = slot.again.take() {
+            let peer = arrival.tid.peer;
+            if let Err(reason) = self.again(id, arrival) {
+                self.dropped(peer, reason, now());
+            }
+        }
+    }
+
+    /// A transfer has ended. What its peer asked for again after the last thing it was sent is a new request.
+    fn over(&mut self, id: TransferId, answered: Instant) {
+        self.desk.remove(id);
+        let Some(arrival) = self.slots.remove(&id).and_then(|slot| slot.again) else {
+            return;
+        };
+        let peer = arrival.tid.peer;
+        let result = if arrival.at < answered {
+            Err(DropReason::Duplicate)
+        } else if self.stopping.is_some() {
+            Err(DropReason::Stopping)
+        } else {
+            let verdict = self.desk.arrive(arrival.tid, arrival.digest, arrival.at);
+            self.arrival(arrival, verdict)
+        };
+        if let Err(reason) = result {
+            self.dropped(peer, reason, now());
+        }
+    }
+
+    /// The peer has answered this transfer: older ones of its TID are over, without a packet.
+    fn prove(&mut self, id: TransferId) {
+        for older in self.desk.proven(id) {
+            match self.slots.get_mut(&older) {
+                Some(Slot {
+                    parked: Some(_), ..
+                }) => self.end_parked(older, Failure::Superseded),
+                Some(slot) => slot.superseded = true,
+                None => {}
+            }
+        }
+    }
+
+    /// Ends a parked transfer without a worker; files are closed by one, since that may block.
+    fn end_parked(&mut self, id: TransferId, failure: Failure) {
+        let Some(mut transfer) = self.slots.get_mut(&id).and_then(|slot| slot.parked.take()) else {
+            return;
+        };
+        if failure == Failure::Stopped {
+            transfer.tell(ErrorCode::NOT_DEFINED, STOPPING);
+        }
+        self.shared
+            .reporter
+            .report(worker::ended(&transfer, Ending::Failed(failure)));
+        self.over(id, transfer.answered());
+        self.chore(Chore::Bury(transfer));
+    }
+
+    /// No descriptor or port was free: the request waits a little, then is refused.
+    fn starve(&mut self, opening: Box<Opening>, error: &io::Error) {
+        let time = now();
+        if time < opening.arrived + PORT_WAIT && self.stopping.is_none() {
+            if self.starved.is_empty() {
+                self.next_retry = time + SOCKET_RETRY;
+            }
+            self.starved.push_back(opening);
+            return;
+        }
+        let cause = plain(error);
+        let why = format!("no socket for them: {cause}");
+        self.complain(time, "requests refused", &why);
+        self.refuse(&opening, "server is busy", cause);
+    }
+
+    fn retry_starved(&mut self) {
+        if let Some(opening) = self.starved.pop_front() {
+            self.hand_over(opening);
+        }
+    }
+
+    /// Refuses a request that never got as far as a worker. It is told from the listening port, if that is still open.
+    fn refuse(&mut self, opening: &Opening, text: &'static str, detail: String) {
+        let Tid { peer, local } = opening.tid;
+        let refusal = Refusal::new(ErrorCode::NOT_DEFINED, text).because(detail);
+        let answered = now();
+        let mut doors = self.listeners.iter();
+        if let Some(door) = doors.position(|door| door.listener.serves(local)) {
+            self.answer(door, local, peer, &refusal);
+        }
+        if let Ok(Packet::Request(request)) = wire::parse(&opening.datagram) {
+            let (direction, name) = (request.direction, Name::new(request.name));
+            self.shared.reporter.report(Event::Refused {
+                id: Some(opening.id),
+                peer,
+                direction,
+                name,
+                refusal,
+            });
+        }
+        self.over(opening.id, answered);
+    }
+
+    fn chore(&self, chore: Chore) {
+        self.pool
+            .chores
+            .0
+            .send(chore)
+            .expect("the pool holds a receiver");
+    }
+
+    /// What repeats is said once a minute, with a count.
+    fn complain(&mut self, time: Instant, what: &'static str, why: &str) {
+        let complaint = self.complaints.entry(what).or_default();
+        complaint.unsaid += 1;
+        if complaint
+            .said
+            .is_none_or(|said| time >= said + COMPLAINT_PAUSE)
+        {
+            log::warn!("{what} count={} reason=\"{why}\"", complaint.unsaid);
+            *complaint = Complaint {
+                said: Some(time),
+                unsaid: 0,
+            };
+        }
+    }
+
+    // ---- the end ----------------------------------------------------------------------------
+
+    fn stop(&mut self, stop: Stop) {
+        let time = now();
+        let deadline = match stop {
+            Stop::Now => time,
+            // What is beyond the clock's end is as good as for ever.
+            Stop::Drain(patience) => time.checked_add(patience).unwrap_or(time + FOR_EVER),
+        };
+        match &mut self.stopping {
+            Some(stopping) if stopping.forced => {}
+            // A second word can only hasten the end.
+            Some(stopping) => stopping.deadline = stopping.deadline.min(deadline),
+            None => {
+                self.stopping = Some(Stopping {
+                    deadline,
+                    forced: false,
+                });
+            }
+        }
+        // Nobody listens any more; what was asked for before is still answered.
+        for Door { listener, .. } in self.listeners.drain(..) {
+            let descriptor = listener.as_raw_fd();
+            let _ = self.poll.registry().deregister(&mut SourceFd(&descriptor));
+        }
+    }
+
+    fn is_finished(&mut self, time: Instant) -> bool {
+        let Some(stopping) = &mut self.stopping else {
+            return false;
+        };
+        if self.slots.is_empty() {
+            return true;
+        }
+        if time < stopping.deadline {
+            return false;
+        }
+        if stopping.forced {
+            return true; // what is left is inside a store that does not return
+        }
+        *stopping = Stopping {
+            deadline: time + LAST_WAIT,
+            forced: true,
+        };
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        // What workers hold comes back by itself: each transfer sees that flag.
+        let queued: Vec<_> = self.pool.openings.1.try_iter().collect();
+        for opening in self.starved.drain(..).chain(queued).collect::<Vec<_>>() {
+            self.refuse(&opening, STOPPING, "the server was stopped".into());
+        }
+        let ids: Vec<_> = self.slots.keys().copied().collect();
+        ids.into_iter()
+            .for_each(|id| self.end_parked(id, Failure::Stopped));
+        self.slots.is_empty()
+    }
+
+    /// Closes the queues and waits for the workers, but not for one that is stuck.
+    fn leave(self) {
+        let Self {
+            pool,
+            mail,
+            mailbox,
+            shared,
+            ..
+        } = self;
+        let Pool {
+            threads,
+            mut left,
+            openings,
+            ready,
+            chores,
+            ..
+        } = pool;
+        drop((openings, ready, chores, mailbox));
+        let patience = now() + LAST_WAIT;
+        while left < threads.len() {
+            match mail.wait(patience.saturating_duration_since(now())) {
+                Some(Message::Reports(reports)) => {
+                    left += reports
+                        .iter()
+                        .filter(|report| matches!(report, Report::Left))
+                        .count();
+                }
+                Some(_) => {}
+                None => break,
+            }
+        }
+        if left == threads.len() {
+            threads.into_iter().for_each(|thread| drop(thread.join()));
+        } else {
+            log::warn!(
+                "{} workers are left behind inside the store",
+                threads.len() - left
+            );
+        }
+        shared.reporter.close();
+    }
+}
+
+impl Slot {
+    fn new(time: Instant) -> Self {
+        Self {
+            parked: None,
+            descriptor: None,
+            watched: false,
+            deadline: time,
+            timer: None,
+            again: None,
+            superseded: false,
+        }
+    }
+}

@@ -1,0 +1,456 @@
+//! The server: [`Builder`] → [`Listening`] → [`Server`].
+//!
+//! One loop on the listening sockets, a bounded pool of workers, and one transfer at a time in each worker's hands.
+
+mod desk;
+mod dispatch;
+mod mailbox;
+mod reporter;
+mod worker;
+
+pub use reporter::Events;
+
+use crate::error::Error;
+use crate::event::Stats;
+use crate::limits;
+use crate::proto::{Policy, Retransmit, Terms};
+use crate::store::Store;
+use crate::store::mappings::Mappings;
+use crate::sys::udp::{Listener, SocketOptions};
+use desk::Quota;
+use dispatch::{Loop, Message};
+use mailbox::{Mailbox, mailbox};
+use reporter::Reporter;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Messages that may wait for the loop; a worker with one more waits.
+const MAIL: usize = 1024;
+
+/// What a server grants and how much it takes on. [`Default`] is right for a room full of boards.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Threads that run transfers, 1 to 1024. They are started when they are needed.
+    pub workers: usize,
+    /// Transfers at once, 1 to 65,536. Each has a socket; see the limit of open descriptors.
+    pub max_transfers: usize,
+    /// Transfers at once of one client address; `None` for no limit. Whole labs sit behind one address.
+    pub max_transfers_per_client: Option<usize>,
+    /// Transfers at once whose peers have not answered yet: their addresses may be forged. `None` for half of
+    /// `max_transfers`.
+    pub max_unproven: Option<usize>,
+    /// Largest block size that is agreed, in octets: 8 to 65464 (RFC 2348).
+    pub max_block_size: u16,
+    /// Largest window that is agreed, in blocks: 1 to 32768 (RFC 7440). The octets in a window are limited too.
+    pub max_window_size: u16,
+    /// Retransmission interval where the client asks for none: 10 ms to 255 s. It doubles up to four times itself.
+    pub timeout: Duration,
+    /// Resends in one silence, after which a transfer fails: up to 100.
+    pub retries: u32,
+    /// When to send again.
+    pub retransmit: Retransmit,
+    /// Ports for transfers (the server's TIDs); `None` leaves the choice to the system.
+    pub ports: Option<RangeInclusive<u16>>,
+    /// Forbid routers to fragment blocks.
+    pub dont_fragment: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            workers: limits::DEFAULT_WORKERS,
+            max_transfers: limits::DEFAULT_TRANSFERS,
+            max_transfers_per_client: None,
+            max_unproven: None,
+            max_block_size: limits::MAX_BLKSIZE,
+            max_window_size: limits::MAX_WINDOWSIZE,
+            timeout: limits::DEFAULT_TIMEOUT,
+            retries: limits::DEFAULT_RETRIES,
+            retransmit: Retransmit::Adaptive,
+            ports: None,
+            dont_fragment: false,
+        }
+    }
+}
+
+impl Limits {
+    fn check(&self) -> Result<(), Error> {
+        let checks = [
+            (
+                (1..=limits::MAX_WORKERS).contains(&self.workers),
+                "workers",
+                "from 1 to 1024",
+            ),
+            (
+                (1..=limits::MAX_TRANSFERS).contains(&self.max_transfers),
+                "max_transfers",
+                "from 1 to 65536",
+            ),
+            (
+                self.max_transfers_per_client != Some(0),
+                "max_transfers_per_client",
+                "1 or more",
+            ),
+            (self.max_unproven != Some(0), "max_unproven", "1 or more"),
+            (
+                (limits::MIN_BLKSIZE..=limits::MAX_BLKSIZE).contains(&self.max_block_size),
+                "max_block_size",
+                "from 8 to 65464 octets",
+            ),
+            (
+                (1..=limits::MAX_WINDOWSIZE).contains(&self.max_window_size),
+                "max_window_size",
+                "from 1 to 32768 blocks",
+            ),
+            (
+                limits::TIMEOUTS.contains(&self.timeout),
+                "timeout",
+                "from 10 ms to 255 s",
+            ),
+            (
+                self.retries <= limits::MAX_RETRIES,
+                "retries",
+                "at most 100",
+            ),
+            (
+                self.ports
+                    .as_ref()
+                    .is_none_or(|ports| *ports.start() > 0 && !ports.is_empty()),
+                "ports",
+                "a range within 1 to 65535",
+            ),
+        ];
+        match checks.into_iter().find(|(is_good, ..)| !is_good) {
+            Some((_, name, accepted)) => Err(Error::Setting { name, accepted }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Sets up a server. Made by [`Server::builder`].
+pub struct Builder {
+    store: Box<dyn Store>,
+    limits: Limits,
+    doors: Vec<DoorPlan>,
+}
+
+enum DoorPlan {
+    Address(SocketAddr),
+    AnyAddress(u16),
+    Socket(UdpSocket),
+}
+
+impl Builder {
+    /// Listens at this address. Port 0 lets the system choose. May be called several times; without any of
+    /// these calls the server listens at port 69 of all addresses.
+    #[must_use]
+    pub fn bind(mut self, address: SocketAddr) -> Self {
+        self.doors.push(DoorPlan::Address(address));
+        self
+    }
+
+    /// Listens at all IPv4 and all IPv6 addresses, at one port. A machine without IPv6 gets a warning in the log.
+    #[must_use]
+    pub fn bind_any(mut self, port: u16) -> Self {
+        self.doors.push(DoorPlan::AnyAddress(port));
+        self
+    }
+
+    /// Listens at a socket that is bound already.
+    #[must_use]
+    pub fn socket(mut self, socket: UdpSocket) -> Self {
+        self.doors.push(DoorPlan::Socket(socket));
+        self
+    }
+
+    /// Changes limits.
+    #[must_use]
+    pub fn limits(mut self, change: impl FnOnce(&mut Limits)) -> Self {
+        change(&mut self.limits);
+        self
+    }
+
+    /// Binds the sockets. Nothing is answered before [`Listening::start`]: privileges can be dropped in between.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for a limit out of its range, [`Error::Bind`] for an address that can't be had.
+    pub fn listen(mut self) -> Result<Listening, Error> {
+        self.limits.check()?;
+        if self.doors.is_empty() {
+            self.doors.push(DoorPlan::AnyAddress(limits::PORT));
+        }
+        let mut listeners = Vec::new();
+        for door in self.doors {
+            match door {
+                DoorPlan::Address(address) => listeners.push(bind(address)?),
+                DoorPlan::AnyAddress(port) => bind_any(port, &mut listeners)?,
+                DoorPlan::Socket(socket) => {
+                    listeners.push(Listener::from_socket(socket).map_err(|cause| {
+                        Error::System {
+                            doing: "use the given socket",
+                            cause,
+                        }
+                    })?)
+                }
+            }
+        }
+        let addresses = listeners.iter().map(Listener::local_addr).collect();
+        Ok(Listening {
+            store: self.store,
+            limits: self.limits,
+            listeners,
+            addresses,
+        })
+    }
+
+    /// Binds the sockets and serves.
+    ///
+    /// # Errors
+    /// Those of [`listen`](Self::listen) and [`Listening::start`].
+    pub fn start(self) -> Result<Server, Error> {
+        self.listen()?.start()
+    }
+}
+
+fn bind(address: SocketAddr) -> Result<Listener, Error> {
+    Listener::bind(address).map_err(|cause| Error::Bind { address, cause })
+}
+
+/// Two sockets, not one for both families: what a mixed one does depends on the system.
+fn bind_any(port: u16, listeners: &mut Vec<Listener>) -> Result<(), Error> {
+    const TRIES: usize = 16;
+    let v6 = |port| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+    for attempt in 1.. {
+        let v4 = bind((Ipv4Addr::UNSPECIFIED, port).into())?;
+        match Listener::bind(v6(v4.local_addr().port())) {
+            Ok(v6) => listeners.extend([v4, v6]),
+            // The system chose a port that is free in one family only.
+            Err(cause)
+                if cause.kind() == io::ErrorKind::AddrInUse && port == 0 && attempt < TRIES =>
+            {
+                continue;
+            }
+            Err(cause) if cause.kind() == io::ErrorKind::AddrInUse => {
+                return Err(Error::Bind {
+                    address: v6(port),
+                    cause,
+                });
+            }
+            Err(cause) => {
+                log::warn!(
+                    "listening on IPv4 only: {}",
+                    Error::Bind {
+                        address: v6(port),
+                        cause
+                    }
+                );
+                listeners.push(v4);
+            }
+        }
+        break;
+    }
+    Ok(())
+}
+
+/// A server whose sockets are bound, and which does not serve yet.
+pub struct Listening {
+    store: Box<dyn Store>,
+    limits: Limits,
+    listeners: Vec<Listener>,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Listening {
+    /// Where it listens, with the real ports.
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Starts the loop and the first worker.
+    ///
+    /// # Errors
+    /// [`Error::System`] when the system refuses a thread or a descriptor.
+    pub fn start(self) -> Result<Server, Error> {
+        let Self {
+            store,
+            limits,
+            listeners,
+            addresses,
+        } = self;
+        let system = |doing| move |cause| Error::System { doing, cause };
+        let poll = mio::Poll::new().map_err(system("watch sockets"))?;
+        let waker =
+            mio::Waker::new(poll.registry(), dispatch::WAKER).map_err(system("watch sockets"))?;
+        let (mailbox, mail) = mailbox(MAIL, waker);
+        let shared = Arc::new(worker::Shared {
+            store,
+            mappings: Mappings::new(limits::CACHED_MAPPINGS, limits::MAPPING_IDLE),
+            reporter: Reporter::default(),
+            terms: Terms {
+                max_blksize: limits.max_block_size,
+                max_windowsize: limits.max_window_size,
+                in_flight: limits::IN_FLIGHT_OCTETS,
+            },
+            policy: Policy {
+                timeout: limits.timeout,
+                retries: limits.retries,
+                retransmit: limits.retransmit,
+                ..Policy::default()
+            },
+            sockets: SocketOptions {
+                ports: limits.ports.clone(),
+                dont_fragment: limits.dont_fragment,
+            },
+            store_slots: limits.workers.div_ceil(2),
+            in_store: AtomicUsize::new(0),
+            idle: AtomicUsize::new(0),
+            stopping: AtomicBool::new(false),
+        });
+        let quota = Quota {
+            transfers: limits.max_transfers,
+            per_client: limits.max_transfers_per_client,
+            unproven: limits
+                .max_unproven
+                .unwrap_or(limits.max_transfers.div_ceil(2)),
+        };
+        let ends = (mailbox.clone(), mail);
+        let event_loop = Loop::new(
+            poll,
+            ends,
+            Arc::clone(&shared),
+            listeners,
+            quota,
+            limits.workers,
+        )?;
+        let thread = std::thread::Builder::new()
+            .name("tftp-loop".into())
+            .spawn(move || event_loop.run())
+            .map_err(system("start a thread"))?;
+        Ok(Server {
+            addresses,
+            shared,
+            mailbox,
+            thread: Some(thread),
+        })
+    }
+}
+
+/// A running server. Dropping it stops it as [`Stop::Now`] does.
+pub struct Server {
+    addresses: Vec<SocketAddr>,
+    shared: Arc<worker::Shared>,
+    mailbox: Mailbox<Message>,
+    thread: Option<JoinHandle<Result<(), Error>>>,
+}
+
+/// How to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Running transfers end with an ERROR.
+    Now,
+    /// No request is taken any more; running transfers have this long to end by themselves.
+    Drain(Duration),
+}
+
+impl Server {
+    /// Begins to set up a server for this store: a [`Dir`](crate::Dir), a closure, or any [`Store`].
+    pub fn builder(store: impl Store) -> Builder {
+        Builder {
+            store: Box::new(store),
+            limits: Limits::default(),
+            doors: Vec::new(),
+        }
+    }
+
+    /// Where it listens first, with the real port.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.addresses[0]
+    }
+
+    /// Where it listens, with the real ports.
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// What happens from now on. Bounded: a reader that is too slow misses events and is told so; the server never waits
+    /// for it.
+    pub fn events(&self) -> Events {
+        self.shared.reporter.listen()
+    }
+
+    /// What has happened so far, counted.
+    pub fn stats(&self) -> Stats {
+        self.shared.reporter.stats()
+    }
+
+    /// A handle for another thread, such as one that waits for signals.
+    pub fn stopper(&self) -> Stopper {
+        Stopper {
+            mailbox: self.mailbox.clone(),
+        }
+    }
+
+    /// Asks it to stop; [`join`](Self::join) waits for it.
+    pub fn stop(&self, stop: Stop) {
+        self.mailbox.post(Message::Stop(stop));
+    }
+
+    /// Waits until it has stopped; returns what happened until then, counted.
+    ///
+    /// # Errors
+    /// [`Error::System`] when the loop could not go on, [`Error::Crashed`] when it panicked.
+    pub fn join(mut self) -> Result<Stats, Error> {
+        self.finish()?;
+        Ok(self.stats())
+    }
+
+    fn finish(&mut self) -> Result<(), Error> {
+        match self.thread.take() {
+            Some(thread) => thread.join().unwrap_or(Err(Error::Crashed)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if self.thread.is_some() {
+            self.stop(Stop::Now);
+            if let Err(error) = self.finish() {
+                log::error!("{error}");
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server")
+            .field("addresses", &self.addresses)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Stops or reloads a [`Server`] from any thread.
+#[derive(Clone)]
+pub struct Stopper {
+    mailbox: Mailbox<Message>,
+}
+
+impl Stopper {
+    /// Asks the server to stop. A second call can only hasten the end.
+    pub fn stop(&self, stop: Stop) {
+        self.mailbox.post(Message::Stop(stop));
+    }
+
+    /// Lets the store look at the world anew ([`Store::reload`]) and forgets mapped files that are not in use.
+    pub fn reload(&self) {
+        self.mailbox.post(Message::Reload);
+    }
+}

@@ -1,0 +1,425 @@
+//! The pool: threads that open and run transfers. A worker owns the transfer it runs and nothing else; what comes of it
+//! goes to the loop as a message.
+
+use super::desk::Tid;
+use super::dispatch::Message;
+use super::mailbox::Mailbox;
+use super::reporter::Reporter;
+use crate::error::{Failure, Refusal, plain};
+use crate::event::{Event, Name, TransferId};
+use crate::limits::{OPENINGS_PER_TURN, PATIENCE, UNPROVEN_DATA_SENDS};
+use crate::proto::{Policy, Sender, Terms, grant};
+use crate::store::mappings::Mappings;
+use crate::store::{Request, Store};
+use crate::sys::udp::{SocketOptions, TransferSocket};
+use crate::transfer::{
+    Body, Ending, Format, Origin, Scratch, Surroundings, Transfer, Trouble, Turn, now, tell,
+};
+use crate::wire::{self, ErrorCode, Packet};
+use crossbeam_channel::{Receiver, Select};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
+
+/// A request that was admitted.
+pub(super) struct Opening {
+    pub(super) id: TransferId,
+    pub(super) tid: Tid,
+    pub(super) datagram: Box<[u8]>,
+    pub(super) arrived: Instant,
+    /// Many peers have not answered: send the opening less often.
+    pub(super) tense: bool,
+}
+
+/// What a worker tells the loop.
+pub(super) enum Report {
+    /// The peer is quiet: watch its socket, and the clock.
+    Parked(Box<Transfer>, Instant),
+    /// No socket or port was free; the request can be tried again.
+    NoSocket(Box<Opening>, io::Error),
+    /// The transfer is over, or never began.
+    Ended {
+        id: TransferId,
+        /// Whether its peer had acknowledged anything.
+        is_proven: bool,
+        /// When the peer was last sent something new.
+        answered: Instant,
+    },
+    /// The worker is gone.
+    Left,
+}
+
+/// What all workers share.
+pub(super) struct Shared {
+    pub(super) store: Box<dyn Store>,
+    pub(super) mappings: Mappings,
+    pub(super) reporter: Reporter,
+    pub(super) terms: Terms,
+    pub(super) policy: Policy,
+    pub(super) sockets: SocketOptions,
+    /// Workers there may be inside the store at once, so that a slow one leaves the others to running transfers.
+    pub(super) store_slots: usize,
+    pub(super) in_store: AtomicUsize,
+    /// Workers that have nothing to do.
+    pub(super) idle: AtomicUsize,
+    /// Running transfers are to end at once.
+    pub(super) stopping: AtomicBool,
+}
+
+/// The ends of the queues that a worker holds.
+pub(super) struct Queues {
+    pub(super) openings: Receiver<Box<Opening>>,
+    pub(super) ready: Receiver<Box<Transfer>>,
+    pub(super) chores: Receiver<Chore>,
+    pub(super) reports: Mailbox<Message>,
+}
+
+/// Work on files that belongs to no transfer, and must not be done by the loop.
+pub(super) enum Chore {
+    /// Let go of mappings that nobody uses.
+    Sweep,
+    /// Close a transfer's file and socket.
+    Bury(Box<Transfer>),
+    /// Look at the world anew.
+    Reload,
+}
+
+/// Reports are handed over in batches of up to so many, one bell for all of them.
+const BATCH: usize = 16;
+
+/// A worker, for as long as its queues are open.
+pub(super) struct Worker {
+    place: Place,
+    scratch: Scratch,
+    reports: Vec<Report>,
+    /// Openings taken since the last continued transfer.
+    openings_in_a_row: u32,
+}
+
+/// What surrounds a transfer that a worker runs.
+struct Place {
+    shared: Arc<Shared>,
+    queues: Queues,
+}
+
+impl Surroundings for Place {
+    fn others_wait(&self) -> bool {
+        !self.queues.ready.is_empty() || !self.queues.openings.is_empty()
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.shared.stopping.load(Ordering::Relaxed)
+    }
+}
+
+enum Work {
+    Open(Box<Opening>, StoreSlot),
+    Continue(Box<Transfer>),
+    Chore(Chore),
+}
+
+/// The loop has closed the queues.
+struct Closed;
+
+/// The right to be inside the store.
+struct StoreSlot(Arc<Shared>);
+
+impl StoreSlot {
+    fn take(shared: &Arc<Shared>) -> Option<Self> {
+        let most = shared.store_slots;
+        let more = |taken| (taken < most).then_some(taken + 1);
+        // In one step: a count that is too high for a moment would send others to sleep beside a waiting request.
+        let taken = shared
+            .in_store
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, more);
+        taken.is_ok().then(|| Self(Arc::clone(shared)))
+    }
+}
+
+impl Drop for StoreSlot {
+    fn drop(&mut self) {
+        self.0.in_store.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Worker {
+    pub(super) fn new(shared: Arc<Shared>, queues: Queues) -> Self {
+        let place = Place { shared, queues };
+        Self {
+            place,
+            scratch: Scratch::new(),
+            reports: Vec::with_capacity(BATCH),
+            openings_in_a_row: 0,
+        }
+    }
+
+    /// Works until the loop closes the queues.
+    pub(super) fn run(mut self) {
+        loop {
+            let work = match self.at_hand() {
+                Some(work) => work,
+                None => {
+                    self.flush();
+                    match self.wait() {
+                        Ok(Some(work)) => work,
+                        Ok(None) => continue,
+                        Err(Closed) => break,
+                    }
+                }
+            };
+            // What is parked is not watched until the loop knows: nobody waits for a store, or for more than a few quick turns.
+            if !matches!(work, Work::Continue(_)) {
+                self.flush();
+            }
+            let begun = now();
+            self.work(work);
+            if self.reports.len() >= BATCH || now() - begun > PATIENCE {
+                self.flush();
+            }
+        }
+        self.reports.push(Report::Left);
+        self.flush();
+    }
+
+    /// Takes work without waiting: openings first, but only a few per continued transfer.
+    fn at_hand(&mut self) -> Option<Work> {
+        if let Ok(chore) = self.place.queues.chores.try_recv() {
+            return Some(Work::Chore(chore));
+        }
+        if self.openings_in_a_row < OPENINGS_PER_TURN
+            && let Some(work) = self.opening()
+        {
+            self.openings_in_a_row += 1;
+            return Some(work);
+        }
+        self.openings_in_a_row = 0;
+        match self.place.queues.ready.try_recv() {
+            Ok(transfer) => Some(Work::Continue(transfer)),
+            Err(_) => self.opening(),
+        }
+    }
+
+    fn opening(&self) -> Option<Work> {
+        let Place { shared, queues } = &self.place;
+        if queues.openings.is_empty() {
+            return None;
+        }
+        let slot = StoreSlot::take(shared)?;
+        let opening = queues.openings.try_recv().ok()?;
+        Some(Work::Open(opening, slot))
+    }
+
+    /// Sleeps until there is something; the work found may have gone to another worker by then.
+    fn wait(&self) -> Result<Option<Work>, Closed> {
+        let Place { shared, queues } = &self.place;
+        let mut select = Select::new();
+        select.recv(&queues.ready);
+        select.recv(&queues.chores);
+        // While the store is full of workers, this one is for running transfers only. Whoever leaves the store looks for
+        // the next opening itself.
+        if shared.in_store.load(Ordering::SeqCst) < shared.store_slots {
+            select.recv(&queues.openings);
+        }
+        shared.idle.fetch_add(1, Ordering::SeqCst);
+        let index = select.ready();
+        shared.idle.fetch_sub(1, Ordering::SeqCst);
+        let closed = match index {
+            0 => match queues.ready.try_recv() {
+                Ok(transfer) => return Ok(Some(Work::Continue(transfer))),
+                Err(error) => error.is_disconnected(),
+            },
+            1 => match queues.chores.try_recv() {
+                Ok(chore) => return Ok(Some(Work::Chore(chore))),
+                Err(error) => error.is_disconnected(),
+            },
+            _ => return Ok(self.opening()),
+        };
+        if closed { Err(Closed) } else { Ok(None) }
+    }
+
+    fn flush(&mut self) {
+        if !self.reports.is_empty() {
+            let reports = std::mem::replace(&mut self.reports, Vec::with_capacity(BATCH));
+            self.place.queues.reports.post(Message::Reports(reports));
+        }
+    }
+
+    fn work(&mut self, work: Work) {
+        let shared = &self.place.shared;
+        match work {
+            Work::Continue(transfer) => self.go_on(transfer),
+            Work::Open(opening, slot) => {
+                if let Some(transfer) = self.open(opening, slot) {
+                    self.go_on(transfer);
+                }
+            }
+            Work::Chore(Chore::Bury(transfer)) => bury(transfer),
+            Work::Chore(Chore::Sweep) => shared.mappings.sweep(now()),
+            Work::Chore(Chore::Reload) => {
+                shared.mappings.clear();
+                if catch_unwind(AssertUnwindSafe(|| shared.store.reload())).is_err() {
+                    log::error!("the store panicked while it was reloaded");
+                }
+            }
+        }
+    }
+
+    fn go_on(&mut self, mut transfer: Box<Transfer>) {
+        let turn = catch_unwind(AssertUnwindSafe(|| {
+            transfer.run(&mut self.scratch, &self.place)
+        }));
+        let ending = match turn {
+            Ok(Turn::Quiet(until)) => return self.reports.push(Report::Parked(transfer, until)),
+            Ok(Turn::SliceUsed) => return self.reports.push(Report::Parked(transfer, now())),
+            Ok(Turn::Done(ending)) => ending,
+            Err(_) => {
+                transfer.tell(ErrorCode::NOT_DEFINED, "internal error");
+                Ending::Failed(Failure::Panicked)
+            }
+        };
+        self.place.shared.reporter.report(ended(&transfer, ending));
+        self.reports.push(Report::Ended {
+            id: transfer.id(),
+            is_proven: transfer.is_proven(),
+            answered: transfer.answered(),
+        });
+        bury(transfer);
+    }
+
+    /// Asks the store and makes the transfer; `None` when it has ended already, and that is reported.
+    fn open(&mut self, opening: Box<Opening>, slot: StoreSlot) -> Option<Box<Transfer>> {
+        let Tid { peer, local } = opening.tid;
+        let socket = match TransferSocket::open(local, peer, &self.place.shared.sockets) {
+            Ok(socket) => socket,
+            Err(error) => {
+                self.reports.push(Report::NoSocket(opening, error));
+                return None;
+            }
+        };
+        let Ok(Packet::Request(request)) = wire::parse(&opening.datagram) else {
+            unreachable!("only requests are admitted");
+        };
+        let granted = self.place.ask(&request, &opening);
+        drop(slot);
+        match granted {
+            Ok(granted) => Some(self.place.begin(granted, &request, &opening, socket)),
+            Err(refusal) => {
+                let answered = now();
+                tell(&socket, refusal.code(), refusal.text());
+                let (direction, name) = (request.direction, Name::new(request.name));
+                let id = opening.id;
+                self.place.shared.reporter.report(Event::Refused {
+                    id: Some(id),
+                    peer,
+                    direction,
+                    name,
+                    refusal,
+                });
+                self.reports.push(Report::Ended {
+                    id,
+                    is_proven: false,
+                    answered,
+                });
+                None
+            }
+        }
+    }
+}
+
+impl Place {
+    /// Asks the store, whose code may panic.
+    fn ask(&self, request: &wire::Request<'_>, opening: &Opening) -> Result<Body, Refusal> {
+        let wire::Request {
+            direction,
+            name,
+            mode,
+            options,
+        } = *request;
+        let Tid { peer, local } = opening.tid;
+        let question = Request {
+            peer,
+            local,
+            direction,
+            name,
+            mode,
+            options,
+        };
+        let failed =
+            |detail: String| Refusal::new(ErrorCode::NOT_DEFINED, "read error").because(detail);
+        let source = catch_unwind(AssertUnwindSafe(|| self.shared.store.read(&question)))
+            .unwrap_or_else(|_| Err(failed("the store panicked".into())))?;
+        Body::new(source, mode, &self.shared.mappings, now()).map_err(|trouble| {
+            failed(match trouble {
+                Trouble::Changed => "the file changed".into(),
+                Trouble::Read(cause) => cause,
+                Trouble::Network(error) => plain(&error),
+            })
+        })
+    }
+
+    /// Agrees on the options and makes the transfer.
+    fn begin(
+        &self,
+        body: Body,
+        request: &wire::Request<'_>,
+        opening: &Opening,
+        socket: TransferSocket,
+    ) -> Box<Transfer> {
+        let shared = &self.shared;
+        let size = body.length();
+        let terms = Terms {
+            in_flight: shared.terms.in_flight.min(body.in_flight()),
+            ..shared.terms
+        };
+        let (agreed, answer) = grant(&request.options, size.filter(|size| *size > 0), &terms);
+        let mut datagram = Vec::new();
+        if !answer.is_empty() {
+            wire::emit_option_ack(&answer, &mut datagram);
+        }
+        let mut policy = shared.policy;
+        if opening.tense {
+            policy.opening_sends = UNPROVEN_DATA_SENDS;
+        }
+        let last = body.last(Format {
+            blksize: agreed.blksize,
+            rollover: agreed.rollover,
+        });
+        let machine = Sender::answering(&agreed, !answer.is_empty(), last, &policy, now());
+        let (blksize, windowsize) = (agreed.blksize, agreed.windowsize);
+        shared.reporter.report(Event::Started {
+            id: opening.id,
+            blksize,
+            windowsize,
+            size,
+        });
+        let local = socket.local_addr().unwrap_or(opening.tid.local);
+        let origin = Origin {
+            id: opening.id,
+            name: Name::new(request.name),
+            direction: request.direction,
+            arrived: opening.arrived,
+        };
+        Box::new(Transfer::new(
+            origin, machine, body, socket, local, agreed, datagram,
+        ))
+    }
+}
+
+/// Closes a transfer's file and socket. An embedder's source may panic even here.
+fn bury(transfer: Box<Transfer>) {
+    if catch_unwind(AssertUnwindSafe(|| drop(transfer))).is_err() {
+        log::error!("a source panicked while it was closed");
+    }
+}
+
+/// The event of a transfer's end.
+pub(super) fn ended(transfer: &Transfer, ending: Ending) -> Event {
+    let summary = transfer.summary();
+    match ending {
+        Ending::Completed => Event::Completed(summary),
+        Ending::Probed => Event::Probe(summary),
+        Ending::Failed(failure) => Event::Failed(summary, failure),
+    }
+}

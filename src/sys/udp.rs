@@ -1,0 +1,620 @@
+//! UDP sockets: a [`Listener`] that takes requests and answers from the very address that was asked, and one
+//! [`TransferSocket`] per transfer, connected to its peer.
+//!
+//! Invariants: nothing here waits unless the caller says for how long; what a [`TransferSocket`] receives is from its
+//! peer; a datagram is counted as sent only if it left this socket, and no datagram is sent twice.
+#![allow(unsafe_code)]
+
+pub(crate) use super::burst::{Block, Offload, Payload};
+
+use super::burst;
+use crate::limits;
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::socket::{
+    self, AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, RecvMsg, SockFlag,
+    SockType, SockaddrStorage, sockopt,
+};
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
+use std::ops::RangeInclusive;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+// ---- the main socket ------------------------------------------------------------------------
+
+/// A non-blocking socket for requests.
+pub(crate) struct Listener {
+    socket: UdpSocket,
+    /// Where it is bound; the address may be a wildcard.
+    local: SocketAddr,
+}
+
+/// What is known about a datagram besides its octets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Received {
+    /// Octets that were written to the buffer.
+    pub(crate) length: usize,
+    /// Whether the datagram was longer than the buffer.
+    pub(crate) truncated: bool,
+    /// Who sent it. A link-local address carries its interface as the scope.
+    pub(crate) peer: SocketAddr,
+    /// The address that was asked, with our port; a link-local one with the arriving interface as its scope. Not ours
+    /// when `broadcast` is set.
+    pub(crate) local: SocketAddr,
+    /// Index of the interface it came in by; 0 when unknown.
+    pub(crate) interface: u32,
+    /// Whether it was sent to a broadcast or multicast address.
+    pub(crate) broadcast: bool,
+}
+
+impl Listener {
+    /// Opens a socket at `address`; port 0 lets the system choose. One at an IPv6 address takes no IPv4 packets.
+    pub(crate) fn bind(address: SocketAddr) -> io::Result<Listener> {
+        let socket = open(address, SockFlag::SOCK_NONBLOCK)?;
+        if address.is_ipv6() {
+            socket::setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
+        }
+        // Before the first packet can arrive: each is queued with what was asked for by then.
+        prepare(&socket, address)?;
+        socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
+        let socket = UdpSocket::from(socket);
+        let local = socket.local_addr()?;
+        Ok(Listener { socket, local })
+    }
+
+    /// Takes a bound socket that somebody else opened. One that takes both families shows IPv4 peers as such.
+    pub(crate) fn from_socket(socket: UdpSocket) -> io::Result<Listener> {
+        let local = socket.local_addr()?;
+        socket.set_nonblocking(true)?;
+        prepare(&socket, local)?;
+        Ok(Listener { socket, local })
+    }
+
+    /// Where it is bound, with the real port.
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Takes the next datagram; `None` when there is none.
+    pub(crate) fn recv(&self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
+        let mut errors = 0;
+        loop {
+            let mut control = Control([0; _]);
+            let mut parts = [IoSliceMut::new(buffer)];
+            let received = socket::recvmsg::<SockaddrStorage>(
+                self.as_raw_fd(),
+                &mut parts,
+                Some(&mut control.0),
+                MsgFlags::MSG_DONTWAIT,
+            );
+            match received {
+                Ok(message) => return self.describe(&message).map(Some),
+                Err(Errno::EAGAIN) => return Ok(None),
+                // Mostly news about something we sent, which each call takes away. Giving up with `None` would strand
+                // the datagrams behind it: an edge-triggered poll does not report them again.
+                Err(_) if errors < limits::LISTENER_ERRORS => errors += 1,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn describe(&self, message: &RecvMsg<'_, '_, SockaddrStorage>) -> io::Result<Received> {
+        let peer = message.address.as_ref().and_then(address_of);
+        let peer = peer.ok_or(io::ErrorKind::InvalidData)?;
+        let mut asked = Asked {
+            address: self.local.ip().to_canonical(),
+            interface: 0,
+            broadcast: false,
+        };
+        for control in message.cmsgs().into_iter().flatten() {
+            match control {
+                ControlMessageOwned::Ipv4PacketInfo(info) => asked = Asked::v4(&info),
+                // A socket for both families tells it twice for an IPv4 packet, and here without the local address.
+                ControlMessageOwned::Ipv6PacketInfo(info) if peer.is_ipv6() => {
+                    asked = Asked::v6(&info);
+                }
+                _ => {}
+            }
+        }
+        Ok(Received {
+            length: message.bytes,
+            truncated: message.flags.contains(MsgFlags::MSG_TRUNC),
+            peer,
+            local: asked.local(self.local.port()),
+            interface: asked.interface,
+            broadcast: asked.broadcast,
+        })
+    }
+
+    /// Whether a request to this address of ours came in here.
+    pub(crate) fn serves(&self, local: SocketAddr) -> bool {
+        let bound = self.local;
+        let is_wildcard = bound.ip().is_unspecified() && bound.is_ipv4() == local.is_ipv4();
+        bound.port() == local.port() && (is_wildcard || bound.ip() == local.ip())
+    }
+
+    /// Sends a datagram to `peer` from the address `local`, the one that was asked.
+    pub(crate) fn reply(
+        &self,
+        datagram: &[u8],
+        local: SocketAddr,
+        peer: SocketAddr,
+    ) -> io::Result<()> {
+        let send = |peer: SocketAddr, control: &[ControlMessage<'_>]| {
+            socket::sendmsg(
+                self.as_raw_fd(),
+                &[IoSlice::new(datagram)],
+                control,
+                MsgFlags::MSG_DONTWAIT,
+                Some(&SockaddrStorage::from(peer)),
+            )
+        };
+        // The interface is left to the route, except where the address says nothing without it.
+        match (local, self.local) {
+            (SocketAddr::V4(local), SocketAddr::V4(_)) => {
+                let source = libc::in_pktinfo {
+                    ipi_ifindex: 0,
+                    ipi_spec_dst: in_addr(*local.ip()),
+                    ipi_addr: in_addr(Ipv4Addr::UNSPECIFIED),
+                };
+                send(peer, &[ControlMessage::Ipv4PacketInfo(&source)])?;
+            }
+            (local, _) => {
+                let local = to_v6(local);
+                let source = libc::in6_pktinfo {
+                    ipi6_addr: libc::in6_addr {
+                        s6_addr: local.ip().octets(),
+                    },
+                    ipi6_ifindex: local.scope_id(),
+                };
+                let peer = to_v6(peer).into();
+                send(peer, &[ControlMessage::Ipv6PacketInfo(&source)])?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl AsRawFd for Listener {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+/// Room for what the kernel tells with a datagram, aligned as its headers must be. A socket for both families hears
+/// of an IPv4 packet twice.
+#[repr(align(8))]
+struct Control(
+    [u8; socket::cmsg_space::<libc::in_pktinfo>() + socket::cmsg_space::<libc::in6_pktinfo>()],
+);
+
+/// Where a datagram was sent to.
+struct Asked {
+    address: IpAddr,
+    interface: u32,
+    broadcast: bool,
+}
+
+impl Asked {
+    fn v4(info: &libc::in_pktinfo) -> Asked {
+        let sent_to = ipv4(info.ipi_addr);
+        let ours = ipv4(info.ipi_spec_dst);
+        // Ours is missing in what was queued before the option was set, as by the packet that made systemd start us.
+        let known = !ours.is_unspecified();
+        Asked {
+            address: if known { ours } else { sent_to }.into(),
+            interface: info.ipi_ifindex as u32,
+            broadcast: sent_to.is_multicast()
+                || sent_to.is_broadcast()
+                || (known && sent_to != ours),
+        }
+    }
+
+    fn v6(info: &libc::in6_pktinfo) -> Asked {
+        let sent_to = Ipv6Addr::from(info.ipi6_addr.s6_addr);
+        Asked {
+            address: sent_to.into(),
+            interface: info.ipi6_ifindex,
+            broadcast: sent_to.is_multicast(),
+        }
+    }
+
+    fn local(&self, port: u16) -> SocketAddr {
+        match self.address {
+            IpAddr::V6(ip) if ip.is_unicast_link_local() => {
+                SocketAddrV6::new(ip, port, 0, self.interface).into()
+            }
+            ip => SocketAddr::new(ip, port),
+        }
+    }
+}
+
+// ---- one transfer's socket --------------------------------------------------------------------
+
+/// A socket that is connected to one peer.
+pub(crate) struct TransferSocket {
+    socket: UdpSocket,
+    peer: SocketAddr,
+    offload: Offload,
+}
+
+/// How transfer sockets are made.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SocketOptions {
+    /// Local ports to choose from; `None` leaves the choice to the system.
+    pub(crate) ports: Option<RangeInclusive<u16>>,
+    /// Whether routers are told not to fragment.
+    pub(crate) dont_fragment: bool,
+}
+
+/// How long to wait for a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// Not at all.
+    No,
+    /// About [`limits::PATIENCE`], rounded up to the kernel's ticks; one system call whether something comes or not.
+    Patience,
+    /// This long, as precisely as the kernel can; one system call if something is there already, else two or three.
+    Until(Duration),
+}
+
+/// What can be done without waiting. Both may be false, also before the time has passed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Readiness {
+    /// A datagram or an error waits.
+    pub(crate) readable: bool,
+    /// The send buffer has room.
+    pub(crate) writable: bool,
+}
+
+impl TransferSocket {
+    /// Opens a socket at `local`, whose port is ignored, and connects it to `peer`. Five system calls without a range
+    /// of ports, and they are counted: this happens once for every board.
+    ///
+    /// # Errors
+    ///
+    /// `AddrInUse` when every port of the range is taken.
+    pub(crate) fn open(
+        local: SocketAddr,
+        peer: SocketAddr,
+        options: &SocketOptions,
+    ) -> io::Result<TransferSocket> {
+        Self::connect(Self::bound(local, options)?, peer)
+    }
+
+    fn bound(local: SocketAddr, options: &SocketOptions) -> io::Result<UdpSocket> {
+        let socket = open(local, SockFlag::empty())?;
+        set_fragments(&socket, family(local), !options.dont_fragment)?;
+        bind_in(&socket, local, options.ports.as_ref())?;
+        Ok(UdpSocket::from(socket))
+    }
+
+    fn connect(socket: UdpSocket, peer: SocketAddr) -> io::Result<TransferSocket> {
+        socket.set_read_timeout(Some(limits::PATIENCE))?;
+        socket.connect(peer)?;
+        Ok(TransferSocket {
+            socket,
+            peer,
+            offload: Offload::Segments,
+        })
+    }
+
+    /// Its own address; the port is this end's TID.
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Whom it is connected to.
+    pub(crate) fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// Chooses how blocks are sent. The socket starts with segments and steps down by itself.
+    #[cfg(test)]
+    pub(crate) fn set_offload(&mut self, offload: Offload) {
+        self.offload = offload;
+    }
+
+    /// Takes a datagram of the peer; `None` when none came in time, or a signal handler ran.
+    ///
+    /// Returns the length of the datagram, which is larger than the buffer if only its beginning fitted.
+    ///
+    /// # Errors
+    ///
+    /// `ConnectionRefused` says that an ICMP message came. It is a hint, which anybody can forge, and not an end.
+    pub(crate) fn recv(&self, buffer: &mut [u8], wait: Wait) -> io::Result<Option<usize>> {
+        let timeout = match wait {
+            Wait::Patience => return self.take(buffer, MsgFlags::empty()),
+            Wait::No => return self.take(buffer, MsgFlags::MSG_DONTWAIT),
+            Wait::Until(timeout) => timeout,
+        };
+        let early = self.take(buffer, MsgFlags::MSG_DONTWAIT)?;
+        if early.is_some() || !self.wait(true, false, timeout)?.readable {
+            return Ok(early);
+        }
+        self.take(buffer, MsgFlags::MSG_DONTWAIT)
+    }
+
+    /// Takes the first datagram that is the peer's. `connect` keeps strangers out only from then on; what came between
+    /// it and `bind` is still in the queue.
+    fn take(&self, buffer: &mut [u8], flags: MsgFlags) -> io::Result<Option<usize>> {
+        for _ in 0..=limits::STRANGERS_SKIPPED {
+            let mut parts = [IoSliceMut::new(buffer)];
+            // With MSG_TRUNC as an argument the kernel returns the length of the datagram, not of what fitted.
+            let received = socket::recvmsg::<SockaddrStorage>(
+                self.as_raw_fd(),
+                &mut parts,
+                None,
+                flags | MsgFlags::MSG_TRUNC,
+            );
+            match received {
+                Ok(message) => {
+                    let source = message.address.as_ref().and_then(address_of);
+                    if source.is_some_and(|source| same(source, self.peer)) {
+                        return Ok(Some(message.bytes));
+                    }
+                }
+                // Waking up early is harmless: whoever waits compares the clock with a deadline of its own.
+                Err(Errno::EAGAIN | Errno::EINTR) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Waits until the socket can be read or written, whichever is asked for.
+    pub(crate) fn wait(
+        &self,
+        readable: bool,
+        writable: bool,
+        timeout: Duration,
+    ) -> io::Result<Readiness> {
+        let mut events = 0;
+        if readable {
+            events |= libc::POLLIN;
+        }
+        if writable {
+            events |= libc::POLLOUT;
+        }
+        let found = poll(self.as_raw_fd(), events, timeout)?;
+        // An error counts as both: the call that is then made reports it.
+        let ready = |event| events & event != 0 && found & (event | libc::POLLERR) != 0;
+        Ok(Readiness {
+            readable: ready(libc::POLLIN),
+            writable: ready(libc::POLLOUT),
+        })
+    }
+
+    /// Sends one packet; `false` when the send buffer is full.
+    ///
+    /// # Errors
+    ///
+    /// `ConnectionRefused` when ICMP messages kept it from leaving twice in a row.
+    pub(crate) fn send(&self, datagram: &[u8]) -> io::Result<bool> {
+        let mut refused = false;
+        loop {
+            match socket::send(self.as_raw_fd(), datagram, MsgFlags::MSG_DONTWAIT) {
+                Ok(_) => return Ok(true),
+                Err(Errno::EAGAIN | Errno::ENOBUFS) => return Ok(false),
+                Err(Errno::EINTR) => {}
+                // An earlier packet was refused; this one never left.
+                Err(Errno::ECONNREFUSED) if !refused => refused = true,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Sends each block as one datagram, in as few system calls as the system allows, and returns how many left: fewer
+    /// than were given when the send buffer is full or the next one met an error, which the next call reports.
+    ///
+    /// All payloads are of one length, except the last, which may be shorter.
+    ///
+    /// # Errors
+    ///
+    /// Only when no block left. `ConnectionRefused` as in [`send`](Self::send); `EFAULT` (as `raw_os_error`) when a
+    /// mapped file has become too short.
+    pub(crate) fn send_blocks<'a>(
+        &mut self,
+        blocks: impl ExactSizeIterator<Item = Block<'a>> + Clone,
+    ) -> io::Result<usize> {
+        debug_assert!(are_even(blocks.clone()));
+        let mut rest = blocks;
+        let mut sent = 0;
+        let mut refused = false;
+        while let Some(first) = rest.clone().next() {
+            let (how, count) = self.offload.plan(rest.len(), first.payload.len());
+            match burst::send(self.socket.as_fd(), how, rest.clone().take(count)) {
+                Ok(left) => {
+                    sent += left;
+                    refused = false;
+                    rest.by_ref().take(left).for_each(drop);
+                }
+                Err(Errno::EAGAIN | Errno::ENOBUFS) => break,
+                Err(Errno::EINTR) => {}
+                Err(Errno::ECONNREFUSED) if !refused => refused = true,
+                Err(error) => match how.instead(error) {
+                    Some(lower) => self.offload = lower,
+                    None if sent > 0 => break,
+                    None => return Err(error.into()),
+                },
+            }
+        }
+        Ok(sent)
+    }
+}
+
+impl AsRawFd for TransferSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+/// Whether all payloads are as long as the first, and the last is not longer.
+fn are_even<'a>(mut blocks: impl ExactSizeIterator<Item = Block<'a>>) -> bool {
+    let Some(length) = blocks.next().map(|first| first.payload.len()) else {
+        return true;
+    };
+    let whole = blocks.len().saturating_sub(1);
+    blocks
+        .by_ref()
+        .take(whole)
+        .all(|b| b.payload.len() == length)
+        && blocks.all(|last| last.payload.len() <= length)
+}
+
+// ---- options and addresses ----------------------------------------------------------------------
+
+fn family(address: SocketAddr) -> AddressFamily {
+    match address {
+        SocketAddr::V4(_) => AddressFamily::Inet,
+        SocketAddr::V6(_) => AddressFamily::Inet6,
+    }
+}
+
+fn open(local: SocketAddr, flags: SockFlag) -> io::Result<OwnedFd> {
+    let flags = flags | SockFlag::SOCK_CLOEXEC;
+    Ok(socket::socket(
+        family(local),
+        SockType::Datagram,
+        flags,
+        None,
+    )?)
+}
+
+/// Sets what every main socket needs.
+fn prepare(socket: &impl AsFd, local: SocketAddr) -> io::Result<()> {
+    // Only root may go beyond the system's limit; less room than wished is no reason not to serve.
+    let octets = limits::REQUEST_BUFFER_OCTETS;
+    let _ = socket::setsockopt(socket, sockopt::RcvBufForce, &octets)
+        .or_else(|_| socket::setsockopt(socket, sockopt::RcvBuf, &octets));
+    if local.is_ipv6() {
+        socket::setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)?;
+        set_fragments(socket, AddressFamily::Inet6, true)?;
+    }
+    // Also for IPv6: the socket may take both families.
+    socket::setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?;
+    set_fragments(socket, AddressFamily::Inet, true)
+}
+
+// The values are the same numbers for both families, so only the option has to be chosen.
+const _: () = assert!(libc::IP_PMTUDISC_DONT == libc::IPV6_PMTUDISC_DONT);
+const _: () = assert!(libc::IP_PMTUDISC_DO == libc::IPV6_PMTUDISC_DO);
+
+/// Says whether the way to the peer may cut a datagram into pieces. Linux forbids it unless it is told otherwise, and
+/// then a block larger than some link on the way never arrives.
+fn set_fragments(socket: &impl AsFd, family: AddressFamily, allowed: bool) -> io::Result<()> {
+    let (level, option) = match family {
+        AddressFamily::Inet6 => (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER),
+        _ => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER),
+    };
+    let value = match allowed {
+        true => libc::IP_PMTUDISC_DONT,
+        false => libc::IP_PMTUDISC_DO,
+    };
+    set_option(socket, level, option, value)
+}
+
+fn set_option(
+    socket: &impl AsFd,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    // SAFETY: the kernel reads as many octets as the value has.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            level,
+            option,
+            (&raw const value).cast(),
+            size_of_val(&value) as libc::socklen_t,
+        )
+    };
+    Ok(Errno::result(result).map(drop)?)
+}
+
+/// Binds to the address of `local` and to a port of the range, starting anywhere in it; without a range the kernel
+/// chooses, randomly as well. RFC 1350 §4: "The TID's chosen for a connection should be randomly chosen".
+fn bind_in(
+    socket: &OwnedFd,
+    local: SocketAddr,
+    ports: Option<&RangeInclusive<u16>>,
+) -> io::Result<()> {
+    let bind = |port| {
+        let mut local = local;
+        local.set_port(port);
+        socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(local))
+    };
+    let Some(ports) = ports else {
+        return Ok(bind(0)?);
+    };
+    // Each RandomState has keys of its own, from the system's source of randomness.
+    let random = RandomState::new().hash_one(()) as usize;
+    let start = random % ports.len().max(1);
+    for port in ports.clone().skip(start).chain(ports.clone().take(start)) {
+        match bind(port) {
+            Err(Errno::EADDRINUSE) => {}
+            result => return Ok(result?),
+        }
+    }
+    Err(io::ErrorKind::AddrInUse.into())
+}
+
+/// Waits for `events`, and returns those that are there and errors; none when the time has passed or a signal handler
+/// ran. (nix has `ppoll` only together with its signal sets, which the library does not need.)
+fn poll(descriptor: RawFd, events: libc::c_short, timeout: Duration) -> io::Result<libc::c_short> {
+    let mut entry = libc::pollfd {
+        fd: descriptor,
+        events,
+        revents: 0,
+    };
+    let timeout = nix::sys::time::TimeSpec::from_duration(timeout);
+    // SAFETY: one entry and a time, both alive during the call; no signal mask.
+    let result = unsafe { libc::ppoll(&mut entry, 1, timeout.as_ref(), std::ptr::null()) };
+    match Errno::result(result) {
+        Ok(_) => Ok(entry.revents),
+        Err(Errno::EINTR) => Ok(0),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The address in our terms: IPv4 as such also when it came over an IPv6 socket.
+fn address_of(storage: &SockaddrStorage) -> Option<SocketAddr> {
+    if let Some(v4) = storage.as_sockaddr_in() {
+        return Some((*v4).into());
+    }
+    let v6 = SocketAddrV6::from(*storage.as_sockaddr_in6()?);
+    Some(match v6.ip().to_ipv4_mapped() {
+        Some(ip) => SocketAddr::new(ip.into(), v6.port()),
+        None => v6.into(),
+    })
+}
+
+/// The address as an IPv6 socket knows it.
+fn to_v6(address: SocketAddr) -> SocketAddrV6 {
+    match address {
+        SocketAddr::V4(v4) => SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0),
+        SocketAddr::V6(v6) => v6,
+    }
+}
+
+/// Whether both are one peer. The scope is not compared: a socket connected to a link-local address hears one
+/// interface only.
+fn same(a: SocketAddr, b: SocketAddr) -> bool {
+    a.port() == b.port() && a.ip().to_canonical() == b.ip().to_canonical()
+}
+
+fn ipv4(address: libc::in_addr) -> Ipv4Addr {
+    Ipv4Addr::from(address.s_addr.to_ne_bytes())
+}
+
+fn in_addr(address: Ipv4Addr) -> libc::in_addr {
+    libc::in_addr {
+        s_addr: u32::from_ne_bytes(address.octets()),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;

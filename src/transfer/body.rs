@@ -1,0 +1,507 @@
+//! The octets of a transfer: from where they are to the socket, without a copy where the kernel can fetch them itself.
+//!
+//! Invariant: the same block always goes out with the same octets, and the last block of a file only after the
+//! file was found to be what was opened.
+
+use super::netascii::Netascii;
+use crate::error::plain;
+use crate::limits::{BUFFERED_OCTETS, BURST_OCTETS, BURST_SEGMENTS, DATA_HEADER, IN_FLIGHT_OCTETS};
+use crate::proto::Rollover;
+use crate::store::mappings::{Mappings, OpenFile};
+use crate::store::{Kind, ReadAt, Source};
+use crate::sys;
+use crate::sys::udp::{Block, Payload, TransferSocket};
+use crate::wire::{self, Mode};
+use std::io::{self, Read};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Where the octets of one transfer come from.
+pub(crate) enum Body {
+    /// A file, mapped or read.
+    File(Arc<OpenFile>),
+    /// Memory.
+    Bytes(Arc<[u8]>),
+    /// A function that reads anywhere.
+    ReadAt(ReadAt, u64),
+    /// A stream, of which a window is kept.
+    Stream(Stream),
+}
+
+/// Memory that a worker lends to the transfer it runs: blocks that must be read before they are sent.
+pub(crate) struct Scratch(Box<[u8]>);
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        Self(vec![0; BURST_OCTETS].into())
+    }
+}
+
+/// Why blocks could not be sent.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    /// The file is not what was opened.
+    Changed,
+    /// The source failed.
+    Read(String),
+    /// The socket failed.
+    Network(io::Error),
+}
+
+/// What became of a send.
+pub(crate) struct Sent {
+    /// One past the last block that left; the first one asked for when the socket's buffer is full.
+    pub(crate) end: u64,
+    /// The last block of the file, if this send found it.
+    pub(crate) last: Option<u64>,
+}
+
+/// How blocks are cut and numbered.
+#[derive(Clone, Copy)]
+pub(crate) struct Format {
+    pub(crate) blksize: u16,
+    pub(crate) rollover: Rollover,
+}
+
+impl Format {
+    fn header(self, block: u64) -> [u8; DATA_HEADER] {
+        wire::data_header(self.rollover.to_wire(block))
+    }
+
+    fn offset(self, block: u64) -> u64 {
+        (block - 1) * u64::from(self.blksize)
+    }
+
+    /// Blocks that leave in one system call at best.
+    pub(crate) fn burst(self) -> u64 {
+        (BURST_OCTETS / (DATA_HEADER + usize::from(self.blksize))).clamp(1, BURST_SEGMENTS) as u64
+    }
+
+    /// The last block of a file of this length; a multiple of the block size ends with an empty one (RFC 1350 §6).
+    pub(crate) fn last(self, length: u64) -> u64 {
+        length / u64::from(self.blksize) + 1
+    }
+
+    fn blocks(
+        self,
+        octets: &[u8],
+        numbers: Range<u64>,
+    ) -> impl ExactSizeIterator<Item = Block<'_>> + Clone {
+        let size = usize::from(self.blksize);
+        Count(numbers).map(move |(block, index)| {
+            let start = (index * size).min(octets.len());
+            let end = (start + size).min(octets.len());
+            Block {
+                header: self.header(block),
+                payload: Payload::Bytes(&octets[start..end]),
+            }
+        })
+    }
+}
+
+/// Block numbers with their place in the burst. `Range<u64>` is not an `ExactSizeIterator`.
+#[derive(Clone)]
+struct Count(Range<u64>);
+
+impl Count {
+    fn map<'a, F>(self, mut make: F) -> impl ExactSizeIterator<Item = Block<'a>> + Clone
+    where
+        F: FnMut((u64, usize)) -> Block<'a> + Clone,
+    {
+        let first = self.0.start;
+        (0..(self.0.end - first) as usize).map(move |index| make((first + index as u64, index)))
+    }
+}
+
+impl Body {
+    /// Makes a body of what the store gave.
+    pub(crate) fn new(
+        source: Source,
+        mode: Mode,
+        mappings: &Mappings,
+        now: Instant,
+    ) -> Result<Self, Trouble> {
+        let body = match source.0 {
+            Kind::File(file, identity) => {
+                Self::File(mappings.open(file, identity, now).map_err(read_trouble)?)
+            }
+            Kind::Bytes(bytes) => Self::Bytes(bytes),
+            Kind::ReadAt(read, length) => Self::ReadAt(read, length),
+            Kind::Reader(reader, length) => Self::Stream(Stream::new(reader, length)),
+        };
+        Ok(match mode {
+            Mode::Octet => body,
+            Mode::Netascii => Self::Stream(body.translated()),
+        })
+    }
+
+    fn translated(self) -> Stream {
+        let reader: Box<dyn Read + Send> = match self {
+            Self::File(file) => Box::new(Netascii::new(Forward {
+                source: file,
+                offset: 0,
+            })),
+            Self::Bytes(bytes) => Box::new(Netascii::new(io::Cursor::new(bytes))),
+            Self::ReadAt(read, length) => Box::new(Netascii::new(Forward {
+                source: (read, length),
+                offset: 0,
+            })),
+            Self::Stream(Stream {
+                reader,
+                announced: None,
+                ..
+            }) => Box::new(Netascii::new(reader)),
+            // The announced length is that of the stream before its translation: check it there.
+            Self::Stream(stream) => Box::new(Netascii::new(stream.checked())),
+        };
+        Stream::new(reader, None)
+    }
+
+    /// Octets on the wire, where they are known before they are sent.
+    pub(crate) fn length(&self) -> Option<u64> {
+        match self {
+            Self::File(file) => Some(file.identity.size),
+            Self::Bytes(bytes) => Some(bytes.len() as u64),
+            Self::ReadAt(_, length) => Some(*length),
+            Self::Stream(stream) => stream.announced,
+        }
+    }
+
+    /// The last block, if it is known before it is reached.
+    pub(crate) fn last(&self, format: Format) -> Option<u64> {
+        match self {
+            Self::Stream(_) => None,
+            _ => self.length().map(|length| format.last(length)),
+        }
+    }
+
+    /// Octets that may be in flight: what must be kept for resending is kept small.
+    pub(crate) fn in_flight(&self) -> u64 {
+        match self {
+            Self::Stream(_) => BUFFERED_OCTETS,
+            _ => IN_FLIGHT_OCTETS,
+        }
+    }
+
+    /// Sets the window that a stream keeps. Called once, before the first send.
+    pub(crate) fn set_format(&mut self, format: Format, windowsize: u16) {
+        if let Self::Stream(stream) = self {
+            stream.blksize = format.blksize.into();
+            stream.window = windowsize.into();
+        }
+    }
+
+    /// Octets of the file in the blocks up to `block`.
+    pub(crate) fn octets_to(&self, block: u64, format: Format) -> u64 {
+        let octets = block * u64::from(format.blksize);
+        match self {
+            Self::Stream(stream) => octets.min(stream.total),
+            _ => octets.min(self.length().unwrap_or(octets)),
+        }
+    }
+
+    /// Sends blocks, at most [`Format::burst`] of them; fewer leave when the socket's buffer is full.
+    pub(crate) fn send(
+        &mut self,
+        socket: &mut TransferSocket,
+        blocks: Range<u64>,
+        format: Format,
+        scratch: &mut Scratch,
+    ) -> Result<Sent, Trouble> {
+        let Range {
+            start: first,
+            mut end,
+        } = blocks;
+        debug_assert!(first < end && end - first <= format.burst());
+        let mut found = None;
+        let left = match self {
+            Self::File(file) => {
+                let holds_last = end > format.last(file.identity.size);
+                let octets = if holds_last {
+                    read_last(file, first, format, scratch)?
+                } else {
+                    &[]
+                };
+                match &file.mapping {
+                    Some(mapping) => {
+                        let length = file.identity.size as usize;
+                        let blocks = Count(first..end).map(|(block, _)| {
+                            let start = format.offset(block) as usize;
+                            let stop = start + usize::from(format.blksize);
+                            let payload = if stop <= length {
+                                Payload::Mapped(mapping.slice(start..stop))
+                            } else {
+                                Payload::Bytes(octets)
+                            };
+                            Block {
+                                header: format.header(block),
+                                payload,
+                            }
+                        });
+                        socket
+                            .send_blocks(blocks)
+                            .map_err(|error| send_trouble(error, file))
+                    }
+                    None => {
+                        let size = file.identity.size - format.offset(first);
+                        let octets = fill(scratch, size, first..end, format, |buffer, offset| {
+                            file.read_at(buffer, offset)
+                        })?;
+                        if holds_last && !file.unchanged().map_err(read_trouble)? {
+                            return Err(Trouble::Changed);
+                        }
+                        socket
+                            .send_blocks(format.blocks(octets, first..end))
+                            .map_err(Trouble::Network)
+                    }
+                }
+            }
+            Self::Bytes(bytes) => {
+                let octets = &bytes[format.offset(first) as usize..];
+                socket
+                    .send_blocks(format.blocks(octets, first..end))
+                    .map_err(Trouble::Network)
+            }
+            Self::ReadAt(read, length) => {
+                let size = *length - format.offset(first);
+                let octets = fill(scratch, size, first..end, format, |buffer, offset| {
+                    read(buffer, offset)
+                })?;
+                socket
+                    .send_blocks(format.blocks(octets, first..end))
+                    .map_err(Trouble::Network)
+            }
+            Self::Stream(stream) => {
+                found = stream.read_to(end - 1)?;
+                end = found.map_or(end, |last| end.min(last + 1));
+                let stream = &*stream;
+                let blocks = Count(first..end).map(|(block, _)| Block {
+                    header: format.header(block),
+                    payload: Payload::Bytes(stream.block(block)),
+                });
+                socket.send_blocks(blocks).map_err(Trouble::Network)
+            }
+        }?;
+        Ok(Sent {
+            end: first + left as u64,
+            last: found,
+        })
+    }
+}
+
+/// Reads the last block of a mapped file. Check-then-send would race with a writer; read, then check, then send what was
+/// read does not.
+fn read_last<'a>(
+    file: &OpenFile,
+    first: u64,
+    format: Format,
+    scratch: &'a mut Scratch,
+) -> Result<&'a [u8], Trouble> {
+    if file.mapping.is_none() {
+        return Ok(&[]); // the caller reads the whole burst
+    }
+    let last = format.last(file.identity.size);
+    debug_assert!(first <= last);
+    let offset = format.offset(last);
+    let octets = &mut scratch.0[..(file.identity.size - offset) as usize];
+    file.read_exact_at(octets, offset).map_err(read_trouble)?;
+    if !file.unchanged().map_err(read_trouble)? {
+        return Err(Trouble::Changed);
+    }
+    Ok(octets)
+}
+
+/// Reads a burst into the scratch memory; `size` octets are left from its first block on.
+fn fill(
+    scratch: &mut Scratch,
+    size: u64,
+    blocks: Range<u64>,
+    format: Format,
+    read: impl Fn(&mut [u8], u64) -> io::Result<usize>,
+) -> Result<&[u8], Trouble> {
+    let wanted = ((blocks.end - blocks.start) * u64::from(format.blksize)).min(size) as usize;
+    let octets = &mut scratch.0[..wanted];
+    let offset = format.offset(blocks.start);
+    let mut filled = 0;
+    while filled < wanted {
+        match read(&mut octets[filled..], offset + filled as u64) {
+            Ok(0) => return Err(Trouble::Changed),
+            Ok(more) => filled += more.min(wanted - filled),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(read_trouble(error)),
+        }
+    }
+    Ok(octets)
+}
+
+/// The error of a source, in words; a file that ended early has changed.
+fn read_trouble(error: io::Error) -> Trouble {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => Trouble::Changed,
+        _ => Trouble::Read(plain(&error)),
+    }
+}
+
+fn send_trouble(error: io::Error, file: &OpenFile) -> Trouble {
+    if !sys::is_bad_address(&error) {
+        return Trouble::Network(error);
+    }
+    match file.unchanged() {
+        Ok(true) => Trouble::Read("input/output error".into()),
+        Ok(false) => Trouble::Changed,
+        Err(error) => read_trouble(error),
+    }
+}
+
+/// A source that is read once, in order. The blocks of one window are kept, each in its slot.
+pub(crate) struct Stream {
+    reader: Box<dyn Read + Send>,
+    /// Octets that the store promised.
+    announced: Option<u64>,
+    blksize: usize,
+    window: usize,
+    /// Block `n` lies in slot `(n - 1) % window`. Grows to a window, no further.
+    slots: Vec<u8>,
+    /// Blocks read so far.
+    read: u64,
+    /// Octets read so far.
+    total: u64,
+    last: Option<u64>,
+}
+
+impl Stream {
+    fn new(reader: Box<dyn Read + Send>, announced: Option<u64>) -> Self {
+        Self {
+            reader,
+            announced,
+            blksize: 512,
+            window: 1,
+            slots: Vec::new(),
+            read: 0,
+            total: 0,
+            last: None,
+        }
+    }
+
+    fn checked(self) -> impl Read + Send {
+        Checked {
+            reader: self.reader,
+            left: self.announced.unwrap_or(0),
+        }
+    }
+
+    fn slot(&self, block: u64) -> usize {
+        ((block - 1) % self.window as u64) as usize * self.blksize
+    }
+
+    /// Reads on until `block` is there, or the end; returns the last block when the end was found.
+    fn read_to(&mut self, block: u64) -> Result<Option<u64>, Trouble> {
+        while self.read < block && self.last.is_none() {
+            let start = self.slot(self.read + 1);
+            let end = start + self.blksize;
+            if self.slots.len() < end {
+                self.slots.resize(end, 0);
+            }
+            let mut filled = start;
+            while filled < end {
+                match self.reader.read(&mut self.slots[filled..end]) {
+                    Ok(0) => break,
+                    Ok(more) => filled += more.min(end - filled),
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(read_trouble(error)),
+                }
+            }
+            self.read += 1;
+            self.total += (filled - start) as u64;
+            if filled < end {
+                self.last = Some(self.read);
+            }
+        }
+        match self.announced {
+            Some(announced)
+                if self.total > announced || (self.last.is_some() && self.total != announced) =>
+            {
+                Err(Trouble::Changed)
+            }
+            _ => Ok(self.last),
+        }
+    }
+
+    fn block(&self, block: u64) -> &[u8] {
+        debug_assert!(
+            block <= self.read && self.read - block < self.window as u64,
+            "block {block} of {}",
+            self.read
+        );
+        let start = self.slot(block);
+        let length = if self.last == Some(block) {
+            self.total % self.blksize as u64
+        } else {
+            self.blksize as u64
+        };
+        &self.slots[start..start + length as usize]
+    }
+}
+
+/// Reads a source that can be read anywhere from its beginning to its end, once.
+struct Forward<S> {
+    source: S,
+    offset: u64,
+}
+
+impl Read for Forward<Arc<OpenFile>> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let left = self.source.identity.size - self.offset;
+        if left == 0 {
+            // The end is told only when what was read is what was opened.
+            return if self.source.unchanged()? {
+                Ok(0)
+            } else {
+                Err(io::ErrorKind::UnexpectedEof.into())
+            };
+        }
+        let most = left.min(out.len() as u64) as usize;
+        match self.source.read_at(&mut out[..most], self.offset)? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            length => {
+                self.offset += length as u64;
+                Ok(length)
+            }
+        }
+    }
+}
+
+impl Read for Forward<(ReadAt, u64)> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let (read, length) = &self.source;
+        let most = (length - self.offset).min(out.len() as u64) as usize;
+        if most == 0 {
+            return Ok(0);
+        }
+        match read(&mut out[..most], self.offset)? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            more => {
+                self.offset += more.min(most) as u64;
+                Ok(more.min(most))
+            }
+        }
+    }
+}
+
+/// A reader that must have exactly so many octets.
+struct Checked {
+    reader: Box<dyn Read + Send>,
+    left: u64,
+}
+
+impl Read for Checked {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let length = self.reader.read(out)? as u64;
+        if length > self.left || (length == 0 && self.left > 0 && !out.is_empty()) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.left -= length;
+        Ok(length as usize)
+    }
+}

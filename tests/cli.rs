@@ -1,0 +1,319 @@
+//! The command line as people meet it: help, wrong values, error texts, signals, a log that nobody reads.
+
+mod harness;
+
+use harness::{LONG, Scratch, Server, ask, first_block, run, text, tftpool};
+use nix::sys::signal::Signal;
+use std::net::UdpSocket;
+use std::os::unix::fs::symlink;
+use std::time::Duration;
+
+/// Runs `tftpool` with these arguments to its end: the exit code and what it said.
+fn said(arguments: &[&str]) -> (Option<i32>, String) {
+    let output = run(tftpool().args(arguments));
+    (output.status.code(), text(&output))
+}
+
+#[test]
+fn help_names_every_option_with_its_default() {
+    let (code, help) = said(&["serve", "--help"]);
+    assert_eq!(code, Some(0));
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    for (option, default) in [
+        ("--file-directory <DIR>", ""),
+        ("--serve-unreadable", "[default: refused]"),
+        ("--allow-symlink-target <DIR>", "[default: only within DIR]"),
+        ("--host <ADDR>", "[default: all IPv4 and IPv6 addresses]"),
+        ("--port <PORT>", "[default: 69]"),
+        ("--port-range <LO:HI>", "[default: any free port]"),
+        ("--dont-fragment", "[default: allowed]"),
+        ("--max-block-size <OCTETS>", "[default: 65464]"),
+        ("--max-window-size <BLOCKS>", "[default: 32768]"),
+        ("--timeout <TIME>", "[default: 1s]"),
+        ("--retries <COUNT>", "[default: 5]"),
+        ("--retransmit <WHEN>", "[default: adaptive]"),
+        ("--workers <COUNT>", "[default: 16]"),
+        (
+            "--max-transfers <COUNT>",
+            "[default: what the descriptor limit allows, at most 65536]",
+        ),
+        ("--max-transfers-per-client <COUNT>", "[default: no limit]"),
+        ("--user <NAME>", "[default: nobody, when started as root]"),
+        ("--verbose", "[default: one line per transfer]"),
+        ("--quiet", ""),
+    ] {
+        let (_, after) = help
+            .split_once(option)
+            .unwrap_or_else(|| panic!("no {option} in {help}"));
+        let own = after.split(" --").next().unwrap_or_default();
+        assert!(own.contains(default), "{option} without {default}: {own}");
+    }
+}
+
+#[test]
+fn wrong_values_are_told_what_is_accepted() {
+    for (option, value, accepted) in [
+        ("--port", "65536", "from 0 to 65535"),
+        ("--port", "tftp", "from 0 to 65535"),
+        ("--max-block-size", "7", "from 8 to 65464"),
+        ("--max-block-size", "65465", "from 8 to 65464"),
+        ("--max-window-size", "0", "from 1 to 32768"),
+        ("--timeout", "9ms", "from 10ms to 255s"),
+        ("--timeout", "256", "from 10ms to 255s"),
+        ("--retries", "101", "from 0 to 100"),
+        ("--workers", "0", "from 1 to 1024"),
+        ("--max-transfers", "0", "from 1 to 65536"),
+        ("--max-transfers-per-client", "0", "from 1 to 65536"),
+        ("--port-range", "3000:2000", "from 1 to 65535"),
+        ("--retransmit", "never", "adaptive, rfc"),
+        ("--host", "127.0.0.1:69", "--port"),
+    ] {
+        let (code, words) = said(&["serve", "/", option, value]);
+        assert_eq!(code, Some(2), "{option} {value}: {words}");
+        assert!(words.contains(accepted), "{option} {value}: {words}");
+    }
+    let (code, words) = said(&["serve", "/tmp", "--file-directory", "/tmp"]);
+    assert_eq!(code, Some(2), "{words}");
+}
+
+#[test]
+fn a_missing_directory_is_named() {
+    let (code, words) = said(&["serve", "--port", "0", "/no/such/directory"]);
+    assert_eq!(code, Some(1));
+    assert_eq!(
+        words,
+        "tftpool: cannot open /no/such/directory: no such file or directory\n"
+    );
+}
+
+#[test]
+fn without_a_directory_there_is_a_hint() {
+    if ["/srv/tftp", "/var/lib/tftpboot"]
+        .iter()
+        .any(|path| std::path::Path::new(path).exists())
+    {
+        println!("skipped: this machine has a default directory");
+        return;
+    }
+    let (code, words) = said(&["serve", "--port", "0"]);
+    assert_eq!(code, Some(2));
+    assert_eq!(
+        words,
+        "tftpool: no directory to serve: neither /srv/tftp nor /var/lib/tftpboot exists (name one: tftpool serve DIR)\n"
+    );
+}
+
+#[test]
+fn a_taken_port_is_explained() {
+    let root = Scratch::new();
+    let other = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    let address = other.local_addr().expect("bound");
+    let port = address.port().to_string();
+    let path = root.path().to_str().expect("UTF-8");
+    let (code, words) = said(&["serve", "-q", "--host", "127.0.0.1", "--port", &port, path]);
+    assert_eq!(code, Some(1));
+    assert!(
+        words.starts_with(&format!(
+            "tftpool: cannot bind {address}: address already in use ("
+        )),
+        "{words}"
+    );
+}
+
+#[test]
+fn an_unknown_host_or_user_is_named() {
+    let root = Scratch::new();
+    let path = root.path().to_str().expect("UTF-8");
+    let (code, words) = said(&["serve", "-q", "--host", "no-such-host.invalid", path]);
+    assert_eq!(code, Some(1));
+    assert!(
+        words.starts_with("tftpool: cannot find host no-such-host.invalid: "),
+        "{words}"
+    );
+    let (code, words) = said(&[
+        "serve",
+        "-q",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "0",
+        "--user",
+        "no-such-user",
+        path,
+    ]);
+    assert_eq!(code, Some(1));
+    assert!(
+        words.starts_with("tftpool: cannot run as no-such-user: "),
+        "{words}"
+    );
+}
+
+/// A directory that only root can read is refused at the start, not at the first request.
+#[test]
+fn a_directory_that_the_new_user_cannot_read_is_refused() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: only root can give up root's rights");
+        return;
+    }
+    let root = Scratch::new();
+    harness::mode(root.path(), 0o700);
+    let path = root.path().to_str().expect("UTF-8");
+    let (code, words) = said(&["serve", "-q", "--host", "127.0.0.1", "--port", "0", path]);
+    assert_eq!(code, Some(1));
+    assert_eq!(
+        words,
+        format!(
+            "tftpool: cannot open {path}: permission denied (as user nobody; let that user read it, or choose another with --user)\n"
+        )
+    );
+}
+
+#[test]
+fn the_banner_is_one_line_at_every_log_level() {
+    let root = Scratch::new();
+    let path = root.path().display();
+    for level in ["-qq", "-q", "-v"] {
+        let server = Server::start(root.path(), &[level]);
+        let address = server.address();
+        assert_ne!(address.port(), 0);
+        assert_eq!(
+            server.banner,
+            format!("tftpool: serving {path} on {address}")
+        );
+        assert_eq!(
+            server.before.is_empty(),
+            level != "-v",
+            "{:?}",
+            server.before
+        );
+    }
+}
+
+#[test]
+fn sigterm_and_sigint_stop_gracefully_and_count() {
+    let root = Scratch::new();
+    root.file("file", b"content");
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut server = Server::start(root.path(), &[]);
+        ask(server.address(), "missing");
+        server.signal(signal);
+        let totals = server.line_with(" INFO stopped ");
+        assert!(
+            totals.contains(" completed=0 failed=0 refused=1 "),
+            "{totals}"
+        );
+        assert_eq!(server.wait(LONG).code(), Some(0));
+    }
+}
+
+/// A transfer that nobody continues holds up the first signal for a while, the second not at all.
+#[test]
+fn a_second_signal_stops_at_once() {
+    let root = Scratch::new();
+    root.file("file", &harness::content(5000));
+    let mut server = Server::start(root.path(), &["-v", "--timeout", "60"]);
+    let peer = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    peer.set_read_timeout(Some(LONG)).expect("a timeout");
+    peer.send_to(b"\0\x01file\0octet\0", server.address())
+        .expect("sent");
+    let (_, tid) = peer.recv_from(&mut [0; 600]).expect("DATA 1");
+    peer.send_to(&[0, 4, 0, 1], tid).expect("sent");
+    peer.recv_from(&mut [0; 600]).expect("DATA 2");
+    server.signal(Signal::SIGTERM);
+    server.line_with(" INFO stopping");
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait(Duration::from_secs(4)).code(), Some(0));
+}
+
+#[test]
+fn sighup_serves_a_release_that_was_swapped_in() {
+    let scratch = Scratch::new();
+    scratch.file("first/file", b"first");
+    scratch.file("second/file", b"second");
+    let current = scratch.path().join("current");
+    symlink("first", &current).expect("a link");
+    let server = Server::start(&current, &["-v"]);
+    assert_eq!(first_block(&ask(server.address(), "file")), b"first");
+    std::fs::remove_file(&current).expect("own link");
+    symlink("second", &current).expect("a link");
+    assert_eq!(first_block(&ask(server.address(), "file")), b"first");
+    server.signal(Signal::SIGHUP);
+    server.line_with(" INFO reloading");
+    // The loop takes the reload and the requests in its own order: ask until the new release is there.
+    let fresh = (0..1000).any(|_| first_block(&ask(server.address(), "file")) == b"second");
+    assert!(fresh);
+}
+
+/// More log lines than pipe and queue hold: transfers go on, and so does the exit.
+#[test]
+fn a_log_that_nobody_reads_holds_nothing_up() {
+    let root = Scratch::new();
+    root.file("file", b"content");
+    let mut command = tftpool();
+    command
+        .args(["serve", "--host", "127.0.0.1", "--port", "0", "-vvv"])
+        .arg(root.path());
+    let (mut server, unread) = Server::spawn_unread(command);
+    let long = "x".repeat(200);
+    for _ in 0..6000 {
+        ask(server.address(), &long);
+    }
+    assert_eq!(first_block(&ask(server.address(), "file")), b"content");
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait(LONG).code(), Some(0));
+    drop(unread);
+}
+
+#[test]
+fn lost_lines_are_counted_once_lines_flow_again() {
+    use std::io::BufRead;
+    let root = Scratch::new();
+    let mut command = tftpool();
+    command
+        .args(["serve", "--host", "127.0.0.1", "--port", "0", "-vvv"])
+        .arg(root.path());
+    let (mut server, unread) = Server::spawn_unread(command);
+    let long = "x".repeat(200);
+    for _ in 0..6000 {
+        ask(server.address(), &long);
+    }
+    let reader =
+        std::thread::spawn(move || unread.lines().map_while(Result::ok).collect::<Vec<_>>());
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait(LONG).code(), Some(0));
+    let lines = reader.join().expect("read");
+    let lost: u64 = lines
+        .iter()
+        .filter_map(|line| {
+            line.strip_prefix("tftpool: ")?
+                .strip_suffix(" log lines lost")
+        })
+        .map(|count| count.parse::<u64>().expect("a number"))
+        .sum();
+    let refused = lines
+        .iter()
+        .filter(|line| line.contains(" refused peer="))
+        .count() as u64;
+    assert!(
+        lost > 0 && lost + refused >= 6000,
+        "{lost} lost, {refused} kept"
+    );
+}
+
+#[test]
+fn a_closed_stderr_is_no_trouble() {
+    let root = Scratch::new();
+    root.file("file", b"content");
+    let mut command = tftpool();
+    command
+        .args(["serve", "--host", "127.0.0.1", "--port", "0"])
+        .arg(root.path());
+    let (mut server, stderr) = Server::spawn_unread(command);
+    drop(stderr);
+    for _ in 0..100 {
+        ask(server.address(), "missing");
+    }
+    assert_eq!(first_block(&ask(server.address(), "file")), b"content");
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait(LONG).code(), Some(0));
+}

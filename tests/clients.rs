@@ -1,0 +1,380 @@
+//! Real clients against the real binary, every file compared octet by octet.
+//!
+//! busybox comes first: it is what half of the boards have. tftp-hpa says 0 when it failed, so only the file counts; busybox wants
+//! the name to fit into its block size; atftp gives up on a second OACK.
+
+mod harness;
+
+use harness::{Scratch, Server, ask, assert_same, client, content, error, first_block, run, text};
+use nix::sys::stat::Mode;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::{fs, os::unix::fs::symlink};
+
+/// The clients, each with the block sizes that it is asked to try. `None` is a request without that option.
+const CLIENTS: [(Client, &[Option<u16>]); 4] = [
+    (Client::Busybox, &[None, Some(1024), Some(1428), Some(8192)]),
+    (Client::Hpa, &[None]),
+    (Client::Atftp, &[None, Some(1024), Some(1428), Some(8192)]),
+    (
+        Client::Curl,
+        &[None, Some(512), Some(1024), Some(1428), Some(8192)],
+    ),
+];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Client {
+    Busybox,
+    Hpa,
+    Atftp,
+    Curl,
+}
+
+impl Client {
+    /// The command that fetches `name` into `file`.
+    fn get(self, server: SocketAddr, name: &str, file: &Path, block: Option<u16>) -> Command {
+        let host = server.ip().to_string();
+        let port = server.port().to_string();
+        let block = block.map(|octets| octets.to_string());
+        let mut command;
+        match self {
+            Self::Busybox => {
+                command = client("busybox");
+                command.args(["tftp", "-g", "-r", name, "-l"]).arg(file);
+                command.args(block.iter().flat_map(|octets| ["-b", octets]));
+                command.args([host, port]);
+            }
+            Self::Hpa => {
+                assert_eq!(block, None, "tftp-hpa sends no options");
+                command = client("tftp");
+                command
+                    .args(["-m", "binary", &host, &port, "-c", "get", name])
+                    .arg(file);
+            }
+            Self::Atftp => {
+                command = client("atftp");
+                command.args(["--get", "-r", name, "-l"]).arg(file);
+                if let Some(octets) = block {
+                    command.arg("--option").arg(format!("blksize {octets}"));
+                    command.args(["--option", "tsize 0", "--option", "windowsize 16"]);
+                }
+                command.args([host, port]);
+            }
+            Self::Curl => {
+                command = client("curl");
+                command.args(["-sS", "--path-as-is", "-o"]).arg(file);
+                match &block {
+                    Some(octets) => command.args(["--tftp-blksize", octets]),
+                    None => command.arg("--tftp-no-options"),
+                };
+                command.arg(format!("tftp://{server}//{}", percent_encoded(name)));
+            }
+        }
+        command
+    }
+
+    /// Fetches `name` and compares what came.
+    #[track_caller]
+    fn fetch(self, server: &Server, name: &str, wanted: &[u8], block: Option<u16>) {
+        let what = format!("{self:?} fetching {name:?} with block size {block:?}");
+        let scratch = Scratch::new();
+        let file = scratch.path().join("got");
+        let output = run(&mut self.get(server.address(), name, &file, block));
+        assert!(output.status.success(), "{what}: {}", text(&output));
+        let got =
+            fs::read(&file).unwrap_or_else(|cause| panic!("{what}: {cause}: {}", text(&output)));
+        assert_same(&what, &got, wanted);
+    }
+}
+
+fn percent_encoded(name: &str) -> String {
+    name.bytes()
+        .map(|octet| match octet {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'/' => {
+                char::from(octet).to_string()
+            }
+            _ => format!("%{octet:02x}"),
+        })
+        .collect()
+}
+
+/// Files around every border: nothing, one octet, one block and its neighbours, exact multiples.
+fn every_size(client: Client) {
+    let blocks = [512, 1024, 1428, 8192];
+    let around = |block: usize| [block - 1, block, block + 1, 2 * block, 10 * block];
+    let sizes: Vec<usize> = [0, 1]
+        .into_iter()
+        .chain(blocks.into_iter().flat_map(around))
+        .collect();
+    let root = Scratch::new();
+    for &size in &sizes {
+        root.file(&format!("{size}.bin"), &content(size));
+    }
+    let server = Server::start(root.path(), &[]);
+    let (_, block_sizes) = CLIENTS
+        .into_iter()
+        .find(|(one, _)| *one == client)
+        .expect("listed");
+    for &block in block_sizes {
+        for &size in &sizes {
+            client.fetch(&server, &format!("{size}.bin"), &content(size), block);
+        }
+    }
+}
+
+#[test]
+fn busybox_fetches_files_of_every_size() {
+    every_size(Client::Busybox);
+}
+
+#[test]
+fn tftp_hpa_fetches_files_of_every_size() {
+    every_size(Client::Hpa);
+}
+
+#[test]
+fn atftp_fetches_files_of_every_size() {
+    every_size(Client::Atftp);
+}
+
+#[test]
+fn curl_fetches_files_of_every_size() {
+    every_size(Client::Curl);
+}
+
+/// 66 MiB at 512 octets a block: the 16-bit block number passes 65535 twice.
+#[test]
+fn block_numbers_wrap_more_than_once() {
+    let wanted = content(66 << 20);
+    let root = Scratch::new();
+    root.file("large.bin", &wanted);
+    let server = Server::start(root.path(), &[]);
+    for (client, _) in CLIENTS {
+        client.fetch(&server, "large.bin", &wanted, None);
+    }
+}
+
+#[test]
+fn names_reach_their_files() {
+    let root = Scratch::new();
+    let server = Server::start(root.path(), &[]);
+    for (name, stored) in [
+        ("plain.bin", "plain.bin"),
+        ("two words.bin", "two words.bin"),
+        ("grüße-日本.bin", "grüße-日本.bin"),
+        ("/absolute.bin", "absolute.bin"),
+        ("//twice.bin", "twice.bin"),
+        ("boot/grub/x86/core.bin", "boot/grub/x86/core.bin"),
+        ("boot//grub/./twice.bin", "boot/grub/twice.bin"),
+        ("pxe/../boot/dots.bin", "boot/dots.bin"),
+        ("boot\\windows\\bcd.bin", "boot/windows/bcd.bin"),
+        ("literal\\back.bin", "literal\\back.bin"),
+    ] {
+        let wanted = content(1000 + name.len());
+        root.file(stored, &wanted);
+        for (client, _) in CLIENTS {
+            client.fetch(&server, name, &wanted, None);
+        }
+    }
+}
+
+#[test]
+fn netascii_translates_line_ends_across_block_borders() {
+    let mut wanted = b"\rlone\r\nboth\nonly\n\r\r\n".repeat(100);
+    // CR and LF on both sides of the first border, after translation and before it.
+    wanted.resize(511, b'x');
+    wanted.extend_from_slice(b"\n\r\n\n\r");
+    wanted.extend(content(5000).iter().map(|octet| octet % 16));
+    let root = Scratch::new();
+    root.file("text", &wanted);
+    let server = Server::start(root.path(), &[]);
+    let address = server.address();
+    let scratch = Scratch::new();
+
+    let file = scratch.path().join("hpa");
+    let (host, port) = (address.ip().to_string(), address.port().to_string());
+    let mut hpa = client("tftp");
+    hpa.args(["-m", "ascii", &host, &port, "-c", "get", "text"])
+        .arg(&file);
+    let output = run(&mut hpa);
+    assert!(file.exists(), "{}", text(&output));
+    assert_same("tftp-hpa", &fs::read(file).expect("the file"), &wanted);
+}
+
+#[test]
+fn sixty_clients_share_two_workers() {
+    let root = Scratch::new();
+    let wanted = content(300_000);
+    root.file("shared.bin", &wanted);
+    let server = Server::start(root.path(), &["--workers", "2"]);
+    let scratch = Scratch::new();
+    let fetches: Vec<_> = (0..60)
+        .map(|number| {
+            let (client, _) = CLIENTS[number % CLIENTS.len()];
+            let file = scratch.path().join(number.to_string());
+            let mut command = client.get(server.address(), "shared.bin", &file, None);
+            let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+            (client, file, child.expect("the client starts"))
+        })
+        .collect();
+    for (client, file, mut child) in fetches {
+        let status = child.wait().expect("our own child");
+        assert!(status.success(), "{client:?}: {status}");
+        assert_same(
+            &format!("{client:?}"),
+            &fs::read(file).expect("the file"),
+            &wanted,
+        );
+    }
+}
+
+/// What may not be had: the code on the wire, and that each client notices.
+#[test]
+fn refusals_carry_the_right_code() {
+    let outside = Scratch::new();
+    outside.file("secret", b"secret");
+    let scratch = Scratch::new();
+    let root = scratch.directory("root");
+    scratch.file("root/readable", b"readable");
+    scratch.file("beside", b"secret");
+    let private = scratch.file("root/private", b"secret");
+    harness::mode(&private, 0o600);
+    scratch.directory("root/directory");
+    nix::unistd::mkfifo(&root.join("fifo"), Mode::from_bits_truncate(0o644)).expect("a FIFO");
+    symlink(outside.path().join("secret"), root.join("absolute")).expect("a link");
+    symlink("../beside", root.join("climbing")).expect("a link");
+    symlink("readable", root.join("inside")).expect("a link");
+    symlink("/nonexistent", root.join("dangling")).expect("a link");
+    let server = Server::start(&root, &[]);
+
+    for (name, code) in [
+        ("missing", 1),
+        ("readable/missing", 1),
+        ("directory", 2),
+        ("fifo", 2),
+        ("private", 2),
+        ("../beside", 2),
+        ("directory/../../beside", 2),
+        ("absolute", 2),
+        ("climbing", 2),
+        ("dangling", 2),
+        ("line\nfeed", 2),
+    ] {
+        let (got, words) = error(&ask(server.address(), name));
+        assert_eq!(got, code, "{name:?}: {words}");
+        let path = root.to_str().expect("UTF-8");
+        assert!(
+            !words.contains(path) && !words.contains("os error"),
+            "{name:?}: {words}"
+        );
+    }
+    assert_eq!(first_block(&ask(server.address(), "inside")), b"readable");
+
+    for (client, missing, denied) in [
+        (Client::Busybox, "(1)", "(2)"),
+        (Client::Hpa, "Error code 1", "Error code 2"),
+        (Client::Atftp, "ile not found", "ccess violation"),
+        (Client::Curl, "(68)", "(69)"),
+    ] {
+        for (name, words) in [("missing", missing), ("private", denied), ("fifo", denied)] {
+            let output =
+                run(&mut client.get(server.address(), name, &scratch.path().join("got"), None));
+            let said = text(&output);
+            assert!(
+                said.contains(words),
+                "{client:?} asking for {name:?} said: {said}"
+            );
+        }
+    }
+}
+
+#[test]
+fn private_files_and_allowed_trees_are_served_when_asked() {
+    let outside = Scratch::new();
+    outside.file("shared", b"shared");
+    let root = Scratch::new();
+    let private = root.file("private", b"private");
+    // Readable for the server's user, whoever that is, but not for the world.
+    harness::mode(&private, 0o640);
+    let status = fs::metadata(&private).expect("the file");
+    if nix::unistd::geteuid().is_root() {
+        let nobody = nix::unistd::User::from_name("nobody")
+            .expect("users")
+            .expect("nobody");
+        nix::unistd::chown(&private, Some(nobody.uid), None).expect("as root");
+    } else {
+        assert!(std::os::unix::fs::MetadataExt::uid(&status) != 0);
+    }
+    symlink(outside.path().join("shared"), root.path().join("link")).expect("a link");
+    let tree = outside.path().to_str().expect("UTF-8");
+    let server = Server::start(
+        root.path(),
+        &["--serve-unreadable", "--allow-symlink-target", tree],
+    );
+    assert_eq!(first_block(&ask(server.address(), "private")), b"private");
+    assert_eq!(first_block(&ask(server.address(), "link")), b"shared");
+}
+
+#[test]
+fn every_interface_is_served_over_both_protocols() {
+    let root = Scratch::new();
+    root.file("file", b"content");
+    let mut command = harness::tftpool();
+    command.args(["serve", "--port", "0"]).arg(root.path());
+    let server = Server::spawn(command);
+    let addresses = server.addresses();
+    assert_eq!(addresses[0].ip().to_string(), "0.0.0.0");
+    let port = addresses[0].port();
+    assert_eq!(
+        first_block(&ask(([127, 0, 0, 1], port).into(), "file")),
+        b"content"
+    );
+    match addresses.get(1) {
+        Some(six) => {
+            assert_eq!(six.to_string(), format!("[::]:{port}"));
+            let six = SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, port));
+            assert_eq!(first_block(&ask(six, "file")), b"content");
+            let scratch = Scratch::new();
+            let file = scratch.path().join("got");
+            run(&mut Client::Busybox.get(six, "file", &file, None));
+            assert_eq!(fs::read(file).expect("the file"), b"content");
+        }
+        None => println!("skipped over IPv6: this machine has none"),
+    }
+}
+
+/// Root's rights are gone when the banner appears, before any request is read.
+#[test]
+fn root_becomes_nobody_before_the_first_request() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: only root can give up root's rights");
+        return;
+    }
+    let root = Scratch::new();
+    root.file("file", b"content");
+    let server = Server::start(root.path(), &["--user", "nobody"]);
+    let nobody = nix::unistd::User::from_name("nobody")
+        .expect("users")
+        .expect("nobody");
+    let status = |server: &Server, key: &str| {
+        let all = fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("/proc");
+        let line = all
+            .lines()
+            .find_map(|line| line.strip_prefix(key))
+            .expect("the key");
+        line.split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(status(&server, "Uid:"), [&*nobody.uid.to_string(); 4]);
+    assert_eq!(status(&server, "Gid:"), [&*nobody.gid.to_string(); 4]);
+    assert_eq!(status(&server, "Groups:"), [""; 0]);
+    for set in ["CapEff:", "CapPrm:"] {
+        assert_eq!(status(&server, set), ["0000000000000000"], "{set}");
+    }
+    assert_eq!(first_block(&ask(server.address(), "file")), b"content");
+
+    let kept = Server::start(root.path(), &["--user", "root"]);
+    assert_eq!(status(&kept, "Uid:"), ["0"; 4]);
+}

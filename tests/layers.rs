@@ -1,0 +1,363 @@
+//! Stairs go down only: reads the paths that the sources mention and fails where a floor uses one above it.
+//!
+//! ```text
+//! 4  main cli          clap, env_logger
+//! 3  server client     mio, crossbeam-channel
+//! 2  transfer store event error     log
+//! 1  proto             nothing
+//! 0  wire limits       nothing
+//!    sys               the operating system: used by floors 2 to 4, uses the numbers of `limits`
+//! ```
+//!
+//! Comments, strings and test modules may speak of everything.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The floor of a module at the top of the crate.
+fn floor(module: &str) -> Option<u8> {
+    Some(match module {
+        "wire" | "limits" => 0,
+        "proto" => 1,
+        "sys" | "transfer" | "store" | "event" | "error" => 2,
+        "server" | "client" => 3,
+        "main" | "cli" => 4,
+        _ => return None,
+    })
+}
+
+/// The lowest floor that may name a crate; `None` leaves it to `sys`.
+fn lowest_floor_of_crate(name: &str) -> Option<u8> {
+    match name {
+        "log" => Some(2),
+        "mio" | "crossbeam_channel" => Some(3),
+        "clap" | "env_logger" => Some(4),
+        _ => None,
+    }
+}
+
+const CRATES: [&str; 8] = [
+    "log",
+    "mio",
+    "crossbeam_channel",
+    "clap",
+    "env_logger",
+    "nix",
+    "memmap2",
+    "libc",
+];
+
+/// What floors 0 and 1 never name: they are handed octets and instants.
+const NOT_PURE: [&str; 8] = [
+    "std::net",
+    "std::fs",
+    "std::io",
+    "std::thread",
+    "std::sync",
+    "std::os",
+    "std::process",
+    "std::env",
+];
+
+#[test]
+fn stairs_go_down_only() {
+    let files = sources();
+    let exports = root_exports(&files);
+    let wrong: Vec<String> = files
+        .iter()
+        .flat_map(|file| complaints(file, &exports))
+        .collect();
+    assert!(files.len() > 10, "the sources were not found");
+    assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
+}
+
+/// The check itself, on sources made up for it.
+#[test]
+fn a_step_up_is_noticed() {
+    let exports = vec![("Server".to_owned(), "server".to_owned())];
+    let found = |path: &str, text: &str| complaints(&Source::new(path, text), &exports).len();
+
+    assert_eq!(
+        found("proto/mod.rs", "use crate::{limits::A, wire::{B, C}};"),
+        0
+    );
+    assert_eq!(
+        found("proto/mod.rs", "use crate::{limits::A, store::Dir};"),
+        1
+    );
+    assert_eq!(
+        found("proto/sender.rs", "use super::super::transfer::Link;"),
+        1
+    );
+    assert_eq!(found("proto/sender.rs", "use super::timer::Timer;"), 0);
+    assert_eq!(found("store/mod.rs", "fn f(s: crate::Server) {}"), 1);
+    assert_eq!(
+        found(
+            "store/mod.rs",
+            "// crate::Server\nconst A: &str = \"crate::server\";"
+        ),
+        0
+    );
+    assert_eq!(
+        found(
+            "proto/mod.rs",
+            "use std::{net::UdpSocket, time::{Duration, Instant}};"
+        ),
+        1
+    );
+    assert_eq!(found("proto/mod.rs", "let now = Instant :: now ();"), 1);
+    assert_eq!(
+        found("wire/mod.rs", "static A: Mutex<u8> = Mutex::new(0);"),
+        1
+    );
+    assert_eq!(found("event.rs", "use mio::Poll;"), 1);
+    assert_eq!(found("server/mod.rs", "nix::unistd::fork()"), 1);
+    assert_eq!(
+        found("sys/udp.rs", "use crate::error::Error; use nix::libc;"),
+        1
+    );
+    assert_eq!(found("store/mod.rs", "unsafe { f() }"), 1);
+    assert_eq!(found("sys/udp.rs", "unsafe { f() }"), 0);
+    assert_eq!(
+        found(
+            "wire/mod.rs",
+            "#[cfg(test)]\nmod tests {\n    use std::fs;\n}"
+        ),
+        0
+    );
+}
+
+/// A source file, as far as this check looks at it.
+struct Source {
+    /// Modules from the top of the crate: `["server", "desk"]`.
+    module: Vec<String>,
+    /// Words and marks without comments, strings and the test module.
+    tokens: Vec<String>,
+}
+
+impl Source {
+    fn new(path: &str, text: &str) -> Self {
+        let module = path.trim_end_matches(".rs").trim_end_matches("/mod");
+        let text = text
+            .split("#[cfg(test)]\nmod tests {")
+            .next()
+            .unwrap_or_default();
+        Self {
+            module: module.split('/').map(str::to_owned).collect(),
+            tokens: tokens(text),
+        }
+    }
+
+    fn top(&self) -> &str {
+        &self.module[0]
+    }
+
+    /// Every path that is mentioned, use trees spelled out: `std::net::UdpSocket`, `crate::wire::Packet`.
+    fn paths(&self) -> Vec<Vec<String>> {
+        let mut paths = Vec::new();
+        let mut at = 0;
+        while at < self.tokens.len() {
+            let starts = at == 0 || self.tokens[at - 1] != "::";
+            at = match starts && is_word(&self.tokens[at]) {
+                true => self.tree(at, &[], &mut paths),
+                false => at + 1,
+            };
+        }
+        paths
+    }
+
+    /// Reads one path or use tree at `at`; returns where it ends.
+    fn tree(&self, mut at: usize, above: &[String], paths: &mut Vec<Vec<String>>) -> usize {
+        let token = |at: usize| self.tokens.get(at).map_or("", String::as_str);
+        let mut path = above.to_vec();
+        while is_word(token(at)) {
+            path.push(token(at).to_owned());
+            at += 1;
+            if token(at) != "::" {
+                paths.push(path);
+                return at;
+            }
+            at += 1;
+        }
+        if token(at) == "{" && !path.is_empty() {
+            at += 1;
+            while !matches!(token(at), "}" | "") {
+                at = match is_word(token(at)) || token(at) == "{" {
+                    true => self.tree(at, &path, paths),
+                    false => at + 1,
+                };
+            }
+            return at + 1;
+        }
+        paths.push(path);
+        at + 1
+    }
+
+    /// The top module that a path leads to, where it stays in this crate.
+    fn target(&self, path: &[String], exports: &[(String, String)]) -> Option<String> {
+        let supers = path.iter().take_while(|word| *word == "super").count();
+        let next = match path[0].as_str() {
+            "crate" => path.get(1)?,
+            "super" if supers >= self.module.len() => path.get(supers)?,
+            _ => return None,
+        };
+        let export = exports.iter().find(|(name, _)| name == next);
+        Some(export.map_or(next, |(_, module)| module).clone())
+    }
+}
+
+/// Everything that is wrong with one file.
+fn complaints(file: &Source, exports: &[(String, String)]) -> Vec<String> {
+    let (top, name) = (file.top(), file.module.join("::"));
+    if top == "lib" {
+        return Vec::new(); // names every module by its nature
+    }
+    let Some(own) = floor(top) else {
+        return vec![format!(
+            "{name}: on no floor; say in tests/layers.rs where it belongs"
+        )];
+    };
+    let pure = own < 2;
+    let mut wrong = Vec::new();
+    for path in file.paths() {
+        let written = path.join("::");
+        if let Some(target) = file.target(&path, exports)
+            && let Some(other) = floor(&target)
+        {
+            let allowed = match top {
+                "sys" => matches!(target.as_str(), "sys" | "limits"),
+                _ => other <= own,
+            };
+            if !allowed {
+                wrong.push(format!("{name}: {written} is above it"));
+            }
+        }
+        if path.len() > 1 && CRATES.contains(&path[0].as_str()) {
+            let lowest = lowest_floor_of_crate(&path[0]);
+            if top != "sys" && lowest.is_none_or(|lowest| own < lowest) {
+                wrong.push(format!("{name}: {written} is a crate of another floor"));
+            }
+        }
+        if pure
+            && NOT_PURE
+                .iter()
+                .any(|banned| written == *banned || written.starts_with(&format!("{banned}::")))
+        {
+            wrong.push(format!("{name}: {written} is the outside world"));
+        }
+        if pure && written.ends_with("Instant::now") {
+            wrong.push(format!(
+                "{name}: {written} reads the clock; take `now` as an argument"
+            ));
+        }
+    }
+    if pure
+        && file
+            .tokens
+            .iter()
+            .any(|word| word == "Mutex" || word == "RwLock")
+    {
+        wrong.push(format!("{name}: a lock"));
+    }
+    if top != "sys" && file.tokens.iter().any(|word| word == "unsafe") {
+        wrong.push(format!("{name}: unsafe outside src/sys"));
+    }
+    wrong
+}
+
+/// What `lib.rs` re-exports: the name and the module that it comes from.
+fn root_exports(files: &[Source]) -> Vec<(String, String)> {
+    let lib = files
+        .iter()
+        .find(|file| file.top() == "lib")
+        .expect("lib.rs");
+    let name = |path: &Vec<String>| Some((path.last()?.clone(), path[0].clone()));
+    lib.paths()
+        .iter()
+        .filter(|path| path.len() > 1 && floor(&path[0]).is_some())
+        .filter_map(name)
+        .collect()
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    let mut waiting: Vec<PathBuf> = vec![root.clone()];
+    while let Some(path) = waiting.pop() {
+        if path.is_dir() {
+            let entries = fs::read_dir(&path).expect("a directory");
+            waiting.extend(entries.map(|entry| entry.expect("an entry").path()));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).expect("a source file");
+            let inside = path.strip_prefix(&root).expect("below src");
+            found.push(Source::new(inside.to_str().expect("ASCII"), &text));
+        }
+    }
+    found
+}
+
+fn is_word(token: &str) -> bool {
+    token.starts_with(|letter: char| letter.is_alphabetic() || letter == '_')
+}
+
+/// Splits Rust into words, `::` and single marks; comments, strings and character literals are left out.
+fn tokens(text: &str) -> Vec<String> {
+    let mut tokens = Vec::new();
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let length = if rest.starts_with("//") {
+            rest.find('\n').unwrap_or(rest.len())
+        } else if rest.starts_with("/*") {
+            rest.find("*/").map_or(rest.len(), |end| end + 2)
+        } else if let Some(length) = literal(rest) {
+            length
+        } else if is_word(rest) {
+            let end = |letter: char| !letter.is_alphanumeric() && letter != '_';
+            let length = rest.find(end).unwrap_or(rest.len());
+            tokens.push(rest[..length].to_owned());
+            length
+        } else if rest.starts_with("::") {
+            tokens.push("::".to_owned());
+            2
+        } else {
+            if !first.is_whitespace() {
+                tokens.push(first.to_string());
+            }
+            first.len_utf8()
+        };
+        rest = &rest[length..];
+    }
+    tokens
+}
+
+/// The length of the string or character literal that `text` starts with.
+fn literal(text: &str) -> Option<usize> {
+    let prefix = ["br", "cr", "b", "c", "r", ""].into_iter().find(|prefix| {
+        let rest = text.strip_prefix(prefix);
+        rest.is_some_and(|rest| {
+            rest.starts_with(['"', '\'']) || (prefix.ends_with('r') && rest.starts_with("#"))
+        })
+    })?;
+    let body = &text[prefix.len()..];
+    if prefix.ends_with('r') {
+        let marks = body.len() - body.trim_start_matches('#').len();
+        let inside = body[marks..].strip_prefix('"')?;
+        let end = inside.find(&format!("\"{}", "#".repeat(marks)))?;
+        return Some(prefix.len() + marks + 1 + end + 1 + marks);
+    }
+    let quote = body.chars().next()?;
+    let mut escaped = false;
+    for (at, letter) in body.char_indices().skip(1) {
+        // 'a is a lifetime unless a quote follows its first letter.
+        if quote == '\'' && !escaped && at > 1 && letter != '\'' && !body.starts_with("'\\") {
+            return None;
+        }
+        match letter {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            _ if letter == quote => return Some(prefix.len() + at + 1),
+            _ => {}
+        }
+    }
+    None
+}

@@ -1,0 +1,176 @@
+//! How many transfers there may be: in all, of one client, unproven, and by the range of ports.
+
+use crate::rig::*;
+use std::time::Duration;
+use tftpool::{DropReason, Event, Events, Failure, Limits, Server};
+
+fn limited(change: impl FnOnce(&mut Limits)) -> (Server, Events) {
+    let server = start(calmly(builder(shelf([("file", pattern(2000))]))).limits(change));
+    let events = server.events();
+    (server, events)
+}
+
+fn dropped(events: &mut Events, wanted: DropReason) {
+    let reason = wait_for(events, |event| match event {
+        Event::Dropped { reason, .. } => Some(*reason),
+        _ => None,
+    });
+    assert_eq!(reason, wanted);
+}
+
+/// Begins a transfer and proves its address.
+fn proven(server: &Server) -> Client {
+    let mut client = Client::new(server.local_addr());
+    begin(&mut client);
+    client
+}
+
+fn begin(client: &mut Client) {
+    client.ask("file", &[]);
+    client.data(1);
+    client.ack(1);
+    client.data(2);
+}
+
+/// Asks until there is an answer.
+fn insist(client: &mut Client) {
+    client
+        .socket
+        .set_read_timeout(Some(Duration::from_millis(100)))
+        .expect("a timeout");
+    let end = now() + PATIENCE;
+    client.ask("file", &[("blksize", "1000")]);
+    while client.socket.peek_from(&mut [0; 600]).is_err() {
+        assert!(now() < end);
+        client.ask("file", &[("blksize", "1000")]);
+    }
+}
+
+#[test]
+fn no_more_transfers_than_there_may_be() {
+    let (server, mut events) =
+        limited(|limits| (limits.max_transfers, limits.max_unproven) = (2, Some(9)));
+    let (first, mut second) = (proven(&server), proven(&server));
+    let mut third = Client::new(server.local_addr());
+    third.ask("file", &[]);
+    dropped(&mut events, DropReason::Full);
+    third.quiet();
+    first.abort(0);
+    // It is over a little later than its event; until then requests are dropped, and a client asks again.
+    failed(&mut events);
+    let options = [];
+    assert_eq!(
+        fetch(server.local_addr(), "file", &options),
+        Ok(pattern(2000))
+    );
+    assert_eq!(second.rest(2, 512).map(|rest| rest.len()), Ok(2000 - 1024));
+}
+
+#[test]
+fn one_client_may_have_so_many_and_another_as_well() {
+    let (server, mut events) = limited(|limits| limits.max_transfers_per_client = Some(2));
+    let (_first, _second) = (proven(&server), proven(&server));
+    let third = Client::new(server.local_addr());
+    third.shout(&rrq("file", "octet", &[]));
+    dropped(&mut events, DropReason::ClientFull);
+    third.quiet();
+    let mut neighbour = Client::at(([127, 0, 0, 2], 0).into(), server.local_addr());
+    begin(&mut neighbour);
+    assert!(neighbour.rest(2, 512).is_ok());
+}
+
+#[test]
+fn the_oldest_that_never_answered_makes_room_after_its_chance() {
+    let (server, mut events) = limited(|limits| limits.max_unproven = Some(3));
+    let begun = now();
+    let mut real = proven(&server);
+    let mut silent: Vec<_> = (0..3).map(|_| Client::new(server.local_addr())).collect();
+    for client in &mut silent[..2] {
+        client.ask("file", &[("blksize", "1000")]);
+        client.oack();
+    }
+    // The one that is proven counts until the loop has heard of it: a client asks again.
+    insist(&mut silent[2]);
+    let mut last = Client::new(server.local_addr());
+    last.ask("file", &[]);
+    if now() - begun < Duration::from_millis(900) {
+        dropped(&mut events, DropReason::UnprovenFull);
+        last.quiet();
+    }
+    last.socket
+        .set_read_timeout(Some(Duration::from_millis(100)))
+        .expect("a timeout");
+    let (summary, failure) = loop {
+        match events.try_next() {
+            Some(Event::Failed(summary, failure)) => break (summary, failure),
+            Some(_) => {}
+            None if last.socket.peek_from(&mut [0; 600]).is_err() => {
+                last.shout(&rrq("file", "octet", &[]))
+            }
+            None => {}
+        }
+        assert!(now() < begun + PATIENCE);
+    };
+    assert!(now() - begun >= Duration::from_secs(1));
+    assert_eq!(
+        (Some(summary.local), failure),
+        (silent[0].tid, Failure::Evicted),
+        "the oldest"
+    );
+    last.data(1);
+    silent[0].quiet(); // it went without a packet
+    assert!(silent[1].rest(0, 1000).is_ok(), "the younger one lives");
+    assert!(real.rest(2, 512).is_ok());
+}
+
+#[test]
+fn transfers_stay_in_their_range_of_ports_and_wait_for_one() {
+    let ports = free_ports(2);
+    let (server, mut events) = limited(|limits| limits.ports = Some(ports.clone()));
+    let (first, second) = (proven(&server), proven(&server));
+    for client in [&first, &second] {
+        assert!(ports.contains(&client.tid.expect("a TID").port()));
+    }
+    // Nothing gets free: after a second the request is refused, from the listening port.
+    let mut third = Client::new(server.local_addr());
+    let begun = now();
+    third.ask("file", &[]);
+    assert_eq!(third.error(), (0, "server is busy".into()));
+    assert!(now() - begun >= Duration::from_secs(1));
+    assert_eq!(third.tid, Some(server.local_addr()));
+    let refused = wait_for(&mut events, |event| match event {
+        Event::Refused {
+            id: Some(_), peer, ..
+        } => Some(*peer),
+        _ => None,
+    });
+    assert_eq!(refused, third.socket.local_addr().expect("an address"));
+    assert_eq!(server.stats().refused, 1);
+    // One gets free: the one that waits has it.
+    third.ask("file", &[]);
+    first.abort(0);
+    third.data(1);
+    assert_eq!(
+        third.tid.map(|tid| tid.port()),
+        first.tid.map(|tid| tid.port())
+    );
+    assert_eq!(server.stats().active, 2);
+}
+
+#[test]
+fn limits_are_checked() {
+    let refused = |change: fn(&mut Limits)| builder(shelf([])).limits(change).start().is_err();
+    assert!(refused(|limits| limits.workers = 0));
+    assert!(refused(|limits| limits.max_transfers = 0));
+    assert!(refused(|limits| limits.max_unproven = Some(0)));
+    assert!(refused(|limits| limits.max_transfers_per_client = Some(0)));
+    assert!(refused(|limits| limits.max_block_size = 7));
+    assert!(refused(|limits| limits.max_window_size = 0));
+    assert!(refused(|limits| limits.timeout = Duration::ZERO));
+    assert!(refused(|limits| limits.retries = 101));
+    assert!(refused(|limits| limits.ports = Some(0..=9)));
+    assert!(refused(
+        |limits| limits.ports = Some(std::ops::RangeInclusive::new(9, 8))
+    ));
+    assert!(!refused(|_| {}));
+}

@@ -1,0 +1,259 @@
+//! What a read looks like on the wire when nothing goes wrong, and when one packet is lost.
+
+use crate::rig::*;
+use tftpool::unversioned::wire;
+use tftpool::{Mode, OptionName, Source};
+
+#[test]
+fn a_plain_read_goes_in_lock_step() {
+    let content = pattern(1300);
+    let server = calm(shelf([("file", content.clone())]));
+    let mut events = server.events();
+    let mut client = Client::new(server.local_addr());
+    client.ask("file", &[]);
+    let mut got = client.data(1);
+    fence(&server);
+    client.quiet();
+    client.ack(1);
+    got.extend(client.data(2));
+    client.ack(2);
+    got.extend(client.data(3));
+    client.ack(3);
+    assert_eq!(got, content);
+    let summary = completed(&mut events);
+    assert_eq!(
+        (summary.bytes, summary.blksize, summary.windowsize),
+        (1300, 512, 1)
+    );
+    assert_eq!(
+        summary.peer,
+        client.socket.local_addr().expect("an address")
+    );
+    assert_eq!(Some(summary.local), client.tid);
+    client.quiet();
+}
+
+#[test]
+fn every_block_size_and_window_size_brings_the_same_octets() {
+    let content = pattern(300_000);
+    let whole = content.clone();
+    let server = serve(move |request: &tftpool::Request<'_>| {
+        let length: usize = std::str::from_utf8(request.name)
+            .expect("a number")
+            .parse()
+            .expect("a number");
+        Ok(Source::bytes(&whole[..length]))
+    });
+    for blksize in [8, 9, 511, 512, 513, 1024, 1428, 8192, 65464] {
+        for windowsize in [1, 2, 3, 16, 64, 1000] {
+            let window = blksize * windowsize;
+            for length in [
+                0,
+                1,
+                blksize - 1,
+                blksize,
+                blksize + 1,
+                window,
+                window + 1,
+                2 * window + blksize + 3,
+            ] {
+                if length > content.len() || length / blksize / windowsize > 50 {
+                    continue;
+                }
+                let options = [
+                    (OptionName::Blksize, blksize as u64),
+                    (OptionName::Windowsize, windowsize as u64),
+                ];
+                let got = fetch(server.local_addr(), &length.to_string(), &options);
+                assert!(
+                    got.as_deref() == Ok(&content[..length]),
+                    "{length} octets by {blksize} × {windowsize}"
+                );
+            }
+        }
+    }
+    assert_eq!(server.stats().failed, 0);
+}
+
+#[test]
+fn an_exact_multiple_ends_with_an_empty_block() {
+    let server = calm(shelf([("two", pattern(1024)), ("none", Vec::new())]));
+    let mut client = Client::new(server.local_addr());
+    client.ask("two", &[]);
+    assert_eq!(client.data(1).len(), 512);
+    client.ack(1);
+    assert_eq!(client.data(2).len(), 512);
+    client.ack(2);
+    assert_eq!(client.data(3).len(), 0);
+    client.ack(3);
+    client.ask("none", &[]);
+    assert_eq!(client.data(1).len(), 0);
+    client.ack(1);
+}
+
+#[test]
+fn tsize_is_true_and_left_out_for_an_empty_file() {
+    let server = calm(shelf([("file", pattern(70_000)), ("none", Vec::new())]));
+    let mut client = Client::new(server.local_addr());
+    client.ask("file", &[("tsize", "0")]);
+    assert_eq!(client.oack(), "tsize=70000");
+    client.ask("file", &[("tsize", "12345")]);
+    assert_eq!(client.oack(), "tsize=70000", "not an echo");
+    client.ask(
+        "none",
+        &[("tsize", "0"), ("blksize", "512"), ("timeout", "6")],
+    );
+    assert_eq!(client.oack(), "blksize=512 timeout=6");
+    client.ask("none", &[("tsize", "0")]);
+    assert_eq!(client.data(1), []);
+}
+
+#[test]
+fn options_that_nobody_knows_are_answered_with_data_1() {
+    let server = calm(shelf([("file", pattern(700))]));
+    let mut client = Client::new(server.local_addr());
+    for options in [
+        &[("multicast", "")][..],
+        &[("x", "1"), ("y", "2")],
+        &[("blksize", "7"), ("timeout", "3000")],
+    ] {
+        client.ask("file", options);
+        assert_eq!(client.data(1).len(), 512, "{options:?}");
+        client.abort(0);
+    }
+    client.ask("file", &[("multicast", ""), ("BlkSize", "600")]);
+    assert_eq!(client.oack(), "blksize=600");
+}
+
+#[test]
+fn an_oack_comes_first_and_no_data_before_its_ack() {
+    let server = calm(shelf([("file", pattern(5000))]));
+    let mut client = Client::new(server.local_addr());
+    client.ask("file", &[("windowsize", "4"), ("blksize", "1000")]);
+    assert_eq!(client.oack(), "blksize=1000 windowsize=4");
+    fence(&server);
+    client.quiet();
+    client.ack(0);
+    let got: Vec<u8> = (1..=4).flat_map(|block| client.data(block)).collect();
+    assert_eq!(got, pattern(4000));
+    fence(&server);
+    client.quiet();
+    client.ack(4);
+    client.data(5);
+    client.data(6);
+    client.ack(6);
+}
+
+#[test]
+fn a_lost_block_comes_again_octet_for_octet() {
+    let scratch = Scratch::new();
+    let (small, large) = (pattern(9_000), pattern(90_000));
+    let (small_path, large_path) = (scratch.file("small", &small), scratch.file("large", &large));
+    let store = std::sync::Arc::new(move |request: &tftpool::Request<'_>| {
+        let open = |path| Source::file(std::fs::File::open(path).expect("a file"));
+        let (at, stream) = (small.clone(), std::io::Cursor::new(small.clone()));
+        Ok(match request.name {
+            b"read" => open(&small_path),
+            b"mapped" => open(&large_path),
+            b"bytes" => Source::bytes(small.as_slice()),
+            b"read_at" => Source::read_at(
+                move |out, from| std::io::Read::read(&mut &at[from as usize..], out),
+                9_000,
+            ),
+            _ => Source::reader(stream, None),
+        })
+    });
+    let same = std::sync::Arc::clone(&store);
+    let (prompt, calm) = (
+        serve(move |request: &tftpool::Request<'_>| same(request)),
+        calm(move |request: &tftpool::Request<'_>| store(request)),
+    );
+    for name in ["read", "mapped", "bytes", "read_at", "reader"] {
+        // In lock step the timer sends it again.
+        let mut client = Client::new(prompt.local_addr());
+        client.ask(name, &[]);
+        assert_eq!(client.data(1), large[..512]);
+        client.ack(1);
+        let once = client.data_at_last(2);
+        assert_eq!(client.data_at_last(2), once, "{name}");
+        assert_eq!(once, large[512..1024]);
+        // In a window the client says where to start again.
+        let mut client = Client::new(calm.local_addr());
+        client.ask(name, &[("windowsize", "6"), ("blksize", "500")]);
+        client.oack();
+        client.ack(0);
+        let once: Vec<_> = (1..=6).map(|block| client.data(block)).collect();
+        client.ack(2);
+        let again: Vec<_> = (3..=8).map(|block| client.data(block)).collect();
+        assert_eq!(once[2..], again[..4], "{name}");
+        assert_eq!(again.concat(), large[1000..4000], "{name}");
+    }
+}
+
+#[test]
+fn block_numbers_wrap_more_than_once() {
+    let content = pattern(8 * 140_000 + 5);
+    let server = serve(shelf([("file", content.clone())]));
+    for rollover in [None, Some(0), Some(1)] {
+        let mut options = vec![(OptionName::Blksize, 8), (OptionName::Windowsize, 64)];
+        options.extend(rollover.map(|first| (OptionName::Rollover, first)));
+        let got = fetch(server.local_addr(), "file", &options);
+        assert!(got.as_ref() == Ok(&content), "rollover={rollover:?}");
+    }
+}
+
+#[test]
+fn netascii_is_translated_across_block_borders() {
+    let text: Vec<u8> = pattern(20_000)
+        .into_iter()
+        .map(|octet| [b'a', b'\n', b'\r', 0][octet as usize % 4])
+        .collect();
+    let wanted: Vec<u8> = text
+        .iter()
+        .flat_map(|octet| match octet {
+            b'\n' => &b"\r\n"[..],
+            b'\r' => b"\r\0",
+            0 => b"\0",
+            _ => b"a",
+        })
+        .copied()
+        .collect();
+    let server = serve(shelf([("text", text.clone())]));
+    let socket = Client::new(server.local_addr()).socket;
+    for (blksize, windowsize) in [(8, 1), (9, 7), (511, 3), (1428, 1)] {
+        let options = [
+            (OptionName::Blksize, blksize),
+            (OptionName::Windowsize, windowsize),
+            (OptionName::Tsize, 0),
+        ];
+        let got = fetch_over(
+            &socket,
+            server.local_addr(),
+            "text",
+            Mode::Netascii,
+            &options,
+        );
+        assert!(got.as_ref() == Ok(&wanted), "{blksize} × {windowsize}");
+    }
+    // The translated length is not known before the end, so it is not announced.
+    let mut client = Client::new(server.local_addr());
+    client.shout(&rrq(
+        "text",
+        "NetASCII",
+        &[("tsize", "0"), ("blksize", "9"), ("windowsize", "3")],
+    ));
+    assert_eq!(client.oack(), "blksize=9 windowsize=3");
+    client.ack(0);
+    let once: Vec<_> = (1..=3).map(|block| client.data(block)).collect();
+    client.ack(1);
+    let again: Vec<_> = (2..=4).map(|block| client.data(block)).collect();
+    assert_eq!(
+        once[1..],
+        again[..2],
+        "a block that is sent again is the same"
+    );
+    assert_eq!(once[0], wanted[..9]);
+    client.say(&wire::ack(4));
+    client.data(5);
+    client.abort(0);
+}

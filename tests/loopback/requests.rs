@@ -1,0 +1,270 @@
+//! What comes to the listening port, and what strangers send to a transfer's.
+
+use crate::rig::*;
+use tftpool::unversioned::wire::Malformed;
+use tftpool::{DropReason, Event, Failure};
+
+fn next_drop(events: &mut tftpool::Events) -> DropReason {
+    wait_for(events, |event| match event {
+        Event::Dropped { reason, .. } => Some(*reason),
+        _ => None,
+    })
+}
+
+#[test]
+fn what_is_no_request_is_dropped_and_counted_never_answered() {
+    let server = calm(shelf([("file", pattern(100))]));
+    let mut events = server.events();
+    let client = Client::new(server.local_addr());
+    let cases: [(&[u8], DropReason); 9] = [
+        (b"\0\x03\0\x01data", DropReason::NotARequest),
+        (b"\0\x04\0\x01", DropReason::NotARequest),
+        (b"\0\x05\0\x00text\0", DropReason::NotARequest),
+        (b"\0\x06blksize\x00512\0", DropReason::NotARequest),
+        (b"", DropReason::Malformed(Malformed::TooShort)),
+        (b"\0", DropReason::Malformed(Malformed::TooShort)),
+        (b"\0\x04\0", DropReason::Malformed(Malformed::TooShort)),
+        (
+            b"\0\0file\0octet\0",
+            DropReason::Malformed(Malformed::Opcode(0)),
+        ),
+        (
+            b"\x01\0file\0octet\0",
+            DropReason::Malformed(Malformed::Opcode(256)),
+        ),
+    ];
+    for (datagram, reason) in cases {
+        client.shout(datagram);
+        assert_eq!(next_drop(&mut events), reason);
+    }
+    fence(&server);
+    client.quiet();
+    assert_eq!(server.stats().dropped, cases.len() as u64);
+}
+
+#[test]
+fn a_malformed_request_gets_error_4() {
+    let server = calm(shelf([("file", pattern(100))]));
+    let mut events = server.events();
+    let oversize = [&rrq("file", "octet", &[])[..], &[b'x'; 3000]].concat();
+    let unending = [&b"\0\x01"[..], &[b'x'; 3000]].concat();
+    let long_name = rrq(&"x".repeat(1500), "octet", &[]);
+    let cases: [(&[u8], Malformed); 10] = [
+        (b"\0\x01", Malformed::UnterminatedName),
+        (b"\0\x01file", Malformed::UnterminatedName),
+        (b"\0\x01file\0octet", Malformed::UnterminatedMode),
+        (b"\0\x01\0octet\0", Malformed::EmptyName),
+        (b"\0\x01user\0mail\0", Malformed::UnknownMode),
+        (b"\0\x01file\0octe\0", Malformed::UnknownMode),
+        (b"\0\x02file\0", Malformed::UnterminatedMode),
+        (&oversize, Malformed::LongRequest),
+        (&unending, Malformed::UnterminatedName),
+        (&long_name, Malformed::LongName),
+    ];
+    for (datagram, why) in cases {
+        let mut client = Client::new(server.local_addr());
+        client.shout(datagram);
+        assert_eq!(client.error().0, 4, "{why}");
+        assert_eq!(next_drop(&mut events), DropReason::Malformed(why));
+        client.quiet();
+    }
+}
+
+#[test]
+fn a_write_request_gets_error_2() {
+    let server = calm(shelf([("file", pattern(100))]));
+    let mut events = server.events();
+    let mut client = Client::new(server.local_addr());
+    for name in ["file", "new"] {
+        client.tid = None;
+        client.shout(format!("\0\x02{name}\0octet\0tsize\x0010\0").as_bytes());
+        assert_eq!(client.error().0, 2);
+        let code = wait_for(&mut events, |event| match event {
+            Event::Refused {
+                id: None, refusal, ..
+            } => Some(refusal.code().0),
+            _ => None,
+        });
+        assert_eq!(code, 2);
+    }
+    assert_eq!((server.stats().refused, server.stats().active), (2, 0));
+}
+
+#[test]
+fn padding_behind_a_request_is_ignored() {
+    let server = calm(shelf([("file", pattern(100))]));
+    let mut client = Client::new(server.local_addr());
+    client.shout(&[&rrq("file", "OCTET", &[("blksize", "99")])[..], &[0; 60]].concat());
+    assert_eq!(client.oack(), "blksize=99");
+    // So are octets behind an ACK.
+    client.say(b"\0\x04\0\0\0\0\0\0\0\0");
+    assert_eq!(client.data(1), pattern(99));
+}
+
+#[test]
+fn strangers_do_not_disturb_a_transfer() {
+    let content = pattern(3000);
+    let server = calm(shelf([("file", content.clone())]));
+    let mut events = server.events();
+    let mut client = Client::new(server.local_addr());
+    client.ask("file", &[]);
+    let mut got = client.data(1);
+    let mut stranger = Client::new(server.local_addr());
+    stranger.tid = client.tid;
+    let neighbour = Client::at(([127, 0, 0, 9], 0).into(), client.tid.expect("a TID"));
+    for datagram in [
+        &b"\0\x04\0\x01"[..],
+        &error(0, "die"),
+        b"\0\x03\0\x01x",
+        &rrq("file", "octet", &[]),
+    ] {
+        stranger.say(datagram);
+        neighbour.shout(datagram);
+    }
+    fence(&server);
+    client.quiet();
+    got.extend(client.rest(1, 512).expect("the rest"));
+    assert!(got == content);
+    assert_eq!(completed(&mut events).bytes, 3000);
+}
+
+#[test]
+fn an_error_from_the_client_ends_its_transfer_and_is_not_answered() {
+    let server = calm(shelf([("file", pattern(3000))]));
+    let mut events = server.events();
+    let mut client = Client::new(server.local_addr());
+    client.ask("file", &[]);
+    client.data(1);
+    client.ack(1);
+    client.data(2);
+    client.say(&error(3, "disk\nfull"));
+    let (summary, failure) = failed(&mut events);
+    assert_eq!(summary.bytes, 512);
+    assert_eq!(failure.to_string(), r#"peer sent error 3 "disk\nfull""#);
+    fence(&server);
+    client.quiet();
+}
+
+#[test]
+fn packets_that_make_no_sense_in_a_transfer_are_ignored() {
+    let server = calm(shelf([("file", pattern(1500))]));
+    let mut client = Client::new(server.local_addr());
+    client.ask("file", &[]);
+    let mut got = client.data(1);
+    for datagram in [
+        &b""[..],
+        b"\0",
+        b"\0\x03\0\x01x",
+        b"\0\x06\0",
+        b"\0\x09\0\0",
+        &rrq("file", "octet", &[]),
+        b"\0\x04\0\x02",
+        b"\0\x04\0\0",
+        b"\0\x04\xff\xff",
+        &[b'x'; 2000],
+    ] {
+        client.say(datagram);
+    }
+    got.extend(client.rest(1, 512).expect("the rest"));
+    assert_eq!(got, pattern(1500));
+    client.quiet();
+}
+
+/// UEFI firmware does this at every boot: it asks for the size, says ERROR 8 to the answer, and comes back.
+#[test]
+fn a_size_probe_is_no_failure() {
+    let server = calm(shelf([("bootx64.efi", pattern(10_000))]));
+    let mut events = server.events();
+    let mut client = Client::new(server.local_addr());
+    client.ask(
+        "bootx64.efi",
+        &[("tsize", "0"), ("blksize", "1468"), ("windowsize", "4")],
+    );
+    assert_eq!(client.oack(), "tsize=10000 blksize=1468 windowsize=4");
+    client.say(&error(8, "User aborted the transfer"));
+    let bytes = wait_for(&mut events, |event| match event {
+        Event::Probe(summary) => Some(summary.bytes),
+        Event::Failed(..) => panic!("{event:?}"),
+        _ => None,
+    });
+    assert_eq!(bytes, 0);
+    client.quiet();
+    let options = [
+        (tftpool::OptionName::Blksize, 1468),
+        (tftpool::OptionName::Windowsize, 4),
+    ];
+    assert_eq!(
+        fetch(server.local_addr(), "bootx64.efi", &options),
+        Ok(pattern(10_000))
+    );
+    completed(&mut events);
+    assert_eq!((server.stats().probes, server.stats().failed), (1, 0));
+}
+
+#[test]
+fn error_8_behind_the_opening_is_a_failure() {
+    let server = calm(shelf([("file", pattern(10_000))]));
+    let mut events = server.events();
+    let mut client = Client::new(server.local_addr());
+    client.ask("file", &[("blksize", "512")]);
+    client.oack();
+    client.ack(0);
+    client.data(1);
+    client.abort(8);
+    assert!(matches!(failed(&mut events).1, Failure::Aborted { .. }));
+}
+
+#[test]
+fn a_broadcast_is_dropped_and_counted() {
+    let server = start(calmly(
+        tftpool::Server::builder(shelf([("file", pattern(9))]))
+            .bind("0.0.0.0:0".parse().expect("an address")),
+    ));
+    let mut events = server.events();
+    let port = server.local_addr().port();
+    let client = Client::new(([127, 255, 255, 255], port).into());
+    client
+        .socket
+        .set_broadcast(true)
+        .expect("a broadcast socket");
+    client.shout(&rrq("file", "octet", &[]));
+    assert_eq!(next_drop(&mut events), DropReason::Broadcast);
+    client.quiet();
+    assert_eq!(server.stats().requests, 0);
+}
+
+#[test]
+fn a_request_from_port_0_is_dropped() {
+    use nix::sys::socket::{
+        AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, sendto, socket,
+    };
+    use std::os::fd::AsRawFd;
+    let raw = socket(
+        AddressFamily::Inet,
+        SockType::Raw,
+        SockFlag::empty(),
+        SockProtocol::Udp,
+    );
+    let Ok(raw) = raw else {
+        eprintln!("skipped: raw sockets are for root");
+        return;
+    };
+    let server = calm(shelf([("file", pattern(9))]));
+    let mut events = server.events();
+    let request = rrq("file", "octet", &[]);
+    let port = server.local_addr().port();
+    let mut datagram = Vec::new();
+    for field in [0, port, 8 + request.len() as u16, 0] {
+        datagram.extend_from_slice(&field.to_be_bytes());
+    }
+    datagram.extend_from_slice(&request);
+    sendto(
+        raw.as_raw_fd(),
+        &datagram,
+        &SockaddrIn::new(127, 0, 0, 1, 0),
+        MsgFlags::empty(),
+    )
+    .expect("a send");
+    assert_eq!(next_drop(&mut events), DropReason::NoReturn);
+    assert_eq!(server.stats().requests, 0);
+}

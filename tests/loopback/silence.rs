@@ -1,0 +1,156 @@
+//! Peers that say nothing, or nothing any more. These tests take as long as the protocol does, hence short intervals.
+
+use crate::rig::*;
+use std::time::Duration;
+use tftpool::{Failure, Retransmit, Server};
+
+fn hasty(interval: u64) -> Server {
+    start(builder(shelf([("file", pattern(9000))])).limits(|limits| {
+        limits.timeout = Duration::from_millis(interval);
+        limits.retries = 3;
+    }))
+}
+
+fn all_that_came(client: &Client) -> Vec<Reply> {
+    std::iter::from_fn(|| client.at_hand()).collect()
+}
+
+#[test]
+fn an_unanswered_data_1_goes_out_twice() {
+    let server = hasty(10);
+    let mut events = server.events();
+    let mut client = Client::new(server.local_addr());
+    client.ask("file", &[]);
+    let (summary, failure) = failed(&mut events);
+    assert_eq!(
+        (failure, summary.bytes, summary.retransmits),
+        (Failure::Unanswered, 0, 1)
+    );
+    assert_eq!(
+        all_that_came(&client),
+        vec![Reply::Data(1, pattern(512)); 2]
+    );
+}
+
+#[test]
+fn an_unanswered_oack_goes_out_four_times_a_second_apart() {
+    let server = hasty(10);
+    let mut events = server.events();
+    let mut client = Client::new(server.local_addr());
+    let begun = now();
+    client.ask("file", &[("windowsize", "8"), ("timeout", "1")]);
+    let (_, failure) = failed(&mut events);
+    assert_eq!(failure, Failure::Unanswered);
+    assert!(now() - begun >= Duration::from_secs(4));
+    assert_eq!(
+        all_that_came(&client),
+        vec![Reply::Oack("windowsize=8 timeout=1".into()); 4]
+    );
+}
+
+#[test]
+fn an_oack_is_not_repeated_within_a_second_whatever_was_agreed() {
+    let server = hasty(10);
+    let mut client = Client::new(server.local_addr());
+    let begun = now();
+    client.ask("file", &[("utimeout", "10000")]);
+    client.oack();
+    client.oack();
+    assert!(now() - begun >= Duration::from_secs(1));
+}
+
+#[test]
+fn a_peer_that_falls_silent_fails_after_its_retries() {
+    for windowsize in ["1", "4"] {
+        let server = hasty(20);
+        let mut events = server.events();
+        let mut client = Client::new(server.local_addr());
+        client.ask("file", &[("windowsize", windowsize)]);
+        client.oack();
+        client.ack(0);
+        let (summary, failure) = failed(&mut events);
+        assert_eq!(failure, Failure::Silent);
+        assert_eq!(summary.bytes, 0);
+        assert!(summary.retransmits >= 3);
+        let (window, mut came) = (
+            windowsize.parse::<usize>().expect("a number"),
+            all_that_came(&client),
+        );
+        // Whole windows for the first send and three intervals; probes in between.
+        assert!(came.len() >= 4 * window, "{} packets", came.len());
+        came.dedup();
+        for reply in came {
+            let Reply::Data(block, octets) = reply else {
+                panic!("{reply:?}")
+            };
+            let at = 512 * (block as usize - 1);
+            assert_eq!(octets, pattern(9000)[at..at + 512]);
+        }
+    }
+}
+
+/// A stale ACK moves no clock: whoever babbles it does not keep a dead transfer alive.
+#[test]
+fn a_babbling_peer_does_not_keep_a_transfer_alive() {
+    let server = hasty(20);
+    let mut events = server.events();
+    let mut client = Client::new(server.local_addr());
+    client.ask("file", &[]);
+    client.data_at_last(1);
+    client.ack(1);
+    client.data_at_last(2);
+    let (_, failure) = wait_for_while(&mut events, || client.ack(1));
+    assert!(
+        matches!(failure, Failure::Silent | Failure::Unreachable),
+        "{failure:?}"
+    );
+}
+
+fn wait_for_while(
+    events: &mut tftpool::Events,
+    mut babble: impl FnMut(),
+) -> (tftpool::Summary, Failure) {
+    let end = now() + PATIENCE;
+    while now() < end {
+        babble();
+        if let Some(tftpool::Event::Failed(summary, failure)) =
+            events.next_within(Duration::from_millis(1))
+        {
+            return (summary, failure);
+        }
+    }
+    panic!("it never failed");
+}
+
+#[test]
+fn a_peer_whose_port_is_closed_is_unreachable_after_one_interval() {
+    for windowsize in ["1", "4"] {
+        let server = hasty(50);
+        let mut events = server.events();
+        let mut client = Client::new(server.local_addr());
+        client.ask("file", &[("windowsize", windowsize)]);
+        client.oack();
+        client.ack(0);
+        for block in 1..=windowsize.parse().expect("a number") {
+            client.data_at_last(block);
+        }
+        drop(client);
+        assert_eq!(failed(&mut events).1, Failure::Unreachable);
+    }
+}
+
+#[test]
+fn by_the_letter_nothing_is_sent_before_the_interval() {
+    let server = start(builder(shelf([("file", pattern(9000))])).limits(|limits| {
+        limits.timeout = Duration::from_millis(300);
+        limits.retransmit = Retransmit::Rfc;
+    }));
+    let mut client = Client::new(server.local_addr());
+    client.ask("file", &[]);
+    client.data_at_last(1);
+    let begun = now();
+    client.ack(1);
+    client.data_at_last(2);
+    client.data_at_last(2);
+    assert!(now() - begun >= Duration::from_millis(300));
+}

@@ -1,0 +1,200 @@
+//! Stores and sources that panic, or do not return.
+
+use crate::rig::*;
+use std::io::{self, Read};
+use std::sync::{Arc, Condvar, Mutex};
+use tftpool::{Event, Failure, Refusal, Request, Source, Stop};
+
+/// A door that is shut until the test opens it.
+#[derive(Clone, Default)]
+struct Gate(Arc<(Mutex<(usize, bool)>, Condvar)>);
+
+impl Gate {
+    fn pass(&self) {
+        let (state, changed) = &*self.0;
+        let mut state = state.lock().expect("a gate");
+        state.0 += 1;
+        changed.notify_all();
+        drop(
+            changed
+                .wait_while(state, |(_, open)| !*open)
+                .expect("a gate"),
+        );
+    }
+
+    fn open(&self) {
+        self.0.0.lock().expect("a gate").1 = true;
+        self.0.1.notify_all();
+    }
+
+    /// Returns when so many stand before it.
+    fn wait_for(&self, many: usize) {
+        let (state, changed) = &*self.0;
+        let state = state.lock().expect("a gate");
+        let (_state, timeout) = changed
+            .wait_timeout_while(state, PATIENCE, |(inside, _)| *inside < many)
+            .expect("a gate");
+        assert!(!timeout.timed_out(), "{many} never came");
+    }
+}
+
+/// "slow" waits at the gate, "file" does not.
+fn gated(gate: &Gate) -> impl tftpool::Store {
+    let gate = gate.clone();
+    move |request: &Request<'_>| match request.name {
+        b"slow" => {
+            gate.pass();
+            Ok(Source::bytes(pattern(700)))
+        }
+        b"file" => Ok(Source::bytes(pattern(5000))),
+        _ => Err(Refusal::not_found()),
+    }
+}
+
+#[test]
+fn a_store_that_panics_fails_one_request() {
+    let server = start(
+        calmly(builder(|request: &Request<'_>| match request.name {
+            b"bad" => panic!("on purpose"),
+            _ => Ok(Source::bytes(pattern(700))),
+        }))
+        .limits(|limits| limits.workers = 1),
+    );
+    let mut events = server.events();
+    let mut client = Client::new(server.local_addr());
+    for _ in 0..5 {
+        assert_eq!(client.get("bad"), Err((0, "read error".into())));
+        let refusal = wait_for(&mut events, |event| match event {
+            Event::Refused { refusal, .. } => Some(refusal.clone()),
+            _ => None,
+        });
+        assert_eq!(refusal.detail(), Some("the store panicked"));
+        assert_eq!(client.get("good"), Ok(pattern(700)));
+    }
+}
+
+#[test]
+fn a_source_that_panics_fails_one_transfer() {
+    struct Bad;
+    impl Read for Bad {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            panic!("on purpose")
+        }
+    }
+    /// Even the drop panics.
+    struct Worse;
+    impl Read for Worse {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Ok(0)
+        }
+    }
+    impl Drop for Worse {
+        fn drop(&mut self) {
+            panic!("on purpose")
+        }
+    }
+    let server = start(
+        calmly(builder(|request: &Request<'_>| {
+            Ok(match request.name {
+                b"reader" => Source::reader(Bad, None),
+                b"read_at" => Source::read_at(|_, _| panic!("on purpose"), 100),
+                b"drop" => Source::reader(Worse, None),
+                _ => Source::bytes(pattern(700)),
+            })
+        }))
+        .limits(|limits| limits.workers = 1),
+    );
+    let mut events = server.events();
+    let mut client = Client::new(server.local_addr());
+    for name in ["reader", "read_at"] {
+        assert_eq!(client.get(name), Err((0, "internal error".into())));
+        assert_eq!(failed(&mut events).1, Failure::Panicked);
+        assert_eq!(client.get("good"), Ok(pattern(700)));
+    }
+    assert_eq!(client.get("drop"), Ok(Vec::new()));
+    assert_eq!(client.get("good"), Ok(pattern(700)));
+    server.stop(Stop::Now);
+    server.join().expect("a server that stops in peace");
+}
+
+#[test]
+fn while_a_store_blocks_transfers_go_on_and_half_of_the_pool_serves_others() {
+    let gate = Gate::default();
+    let server = start(calmly(builder(gated(&gate))).limits(|limits| limits.workers = 4));
+    let mut running = Client::new(server.local_addr());
+    running.ask("file", &[]);
+    running.data(1);
+    let mut slow: Vec<_> = (0..3).map(|_| Client::new(server.local_addr())).collect();
+    slow[0].ask("slow", &[]);
+    gate.wait_for(1);
+    // One of the two that may be inside the store is: the other serves.
+    let mut other = Client::new(server.local_addr());
+    for _ in 0..20 {
+        assert_eq!(other.get("file"), Ok(pattern(5000)));
+    }
+    slow[1].ask("slow", &[]);
+    gate.wait_for(2);
+    // Now nobody else can be, but what runs goes on.
+    slow[2].ask("slow", &[]);
+    assert!(running.rest(1, 512) == Ok(pattern(5000)[512..].to_vec()));
+    slow.iter().for_each(Client::quiet);
+    gate.open();
+    for client in &mut slow {
+        assert_eq!(client.data(1), pattern(512));
+        assert!(client.rest(1, 512).is_ok());
+    }
+    assert_eq!(other.get("file"), Ok(pattern(5000)));
+}
+
+/// What a worker has put aside belongs to the loop before that worker enters the store.
+#[test]
+fn no_transfer_is_left_with_a_worker_inside_the_store() {
+    for _ in 0..20 {
+        let gate = Gate::default();
+        let server = start(calmly(builder(gated(&gate))).limits(|limits| limits.workers = 2));
+        let mut running: Vec<_> = (0..8).map(|_| Client::new(server.local_addr())).collect();
+        running
+            .iter_mut()
+            .for_each(|client| client.ask("file", &[]));
+        let slow = Client::new(server.local_addr());
+        slow.shout(&rrq("slow", "octet", &[]));
+        for client in &mut running {
+            assert!(client.data(1) == pattern(512));
+        }
+        gate.wait_for(1);
+        for client in &mut running {
+            assert!(client.rest(1, 512).is_ok());
+        }
+        gate.open();
+    }
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_store_for_ever() {
+    let gate = Gate::default();
+    let server = start(calmly(builder(gated(&gate))).limits(|limits| limits.workers = 2));
+    let mut events = server.events();
+    let mut slow = Client::new(server.local_addr());
+    slow.ask("slow", &[]);
+    gate.wait_for(1);
+    let queued = Client::new(server.local_addr());
+    queued.shout(&rrq("file", "octet", &[]));
+    wait_for(&mut events, |event| match event {
+        Event::Request { name, .. } if name.as_bytes() == b"file" => Some(()),
+        _ => None,
+    });
+    let begun = now();
+    server.stop(Stop::Now);
+    server.join().expect("a server that stops in peace");
+    assert!(now() - begun < PATIENCE);
+    // The one that waited for the store is refused; the one inside it is told when it comes out.
+    let refused = wait_for(&mut events, |event| match event {
+        Event::Refused {
+            id: Some(_), name, ..
+        } => Some(name.clone()),
+        _ => None,
+    });
+    assert_eq!(refused.as_bytes(), b"file");
+    gate.open();
+    assert_eq!(slow.error(), (0, "server is stopping".into()));
+}

@@ -1,0 +1,762 @@
+//! The rules that live in the machines, one test each. Packets are handed in by hand, the clock is a number of milliseconds,
+//! and what a machine does is written down as steps.
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+use tftpool::unversioned::proto::{
+    Agreed, Outcome, Policy, Receiver, Retransmit, Rollover, Sender, Step, Verdict,
+};
+use tftpool::unversioned::wire::{ErrorCode, Options, Packet};
+
+const ADAPTIVE: Policy = Policy {
+    timeout: Duration::from_secs(1),
+    retries: 5,
+    retransmit: Retransmit::Adaptive,
+    probe_floor: Duration::from_millis(20),
+    opening_sends: 4,
+};
+const RFC: Policy = Policy {
+    retransmit: Retransmit::Rfc,
+    ..ADAPTIVE
+};
+const DALLY: Duration = Duration::from_secs(3);
+const REFUSED: Packet<'static> = Packet::Error {
+    code: ErrorCode::OPTION_REFUSED,
+    message: b"no",
+};
+
+/// So many milliseconds after the start of all tests.
+#[allow(clippy::disallowed_methods)] // the one real instant
+fn at(millis: u64) -> Instant {
+    static START: OnceLock<Instant> = OnceLock::new();
+    *START.get_or_init(Instant::now) + Duration::from_millis(millis)
+}
+
+fn millis(instant: Instant) -> u128 {
+    (instant - at(0)).as_millis()
+}
+
+fn windows_of(windowsize: u16) -> Agreed {
+    Agreed {
+        windowsize,
+        ..Agreed::default()
+    }
+}
+
+fn ack(block: u16) -> Packet<'static> {
+    Packet::Ack { block }
+}
+
+fn data(block: u16, payload: &[u8]) -> Packet<'_> {
+    Packet::Data { block, payload }
+}
+
+fn full(block: u16) -> Packet<'static> {
+    data(block, &[7; 512])
+}
+
+/// Does what the sender says until it waits: the bursts that left, and the last step.
+fn drain(sender: &mut Sender, now: Instant) -> (Vec<(u64, u64)>, Step) {
+    let mut bursts = Vec::new();
+    loop {
+        match sender.poll(now) {
+            Step::Open => {
+                bursts.push((0, 0));
+                sender.opened(now);
+            }
+            Step::Data { first, end } => {
+                bursts.push((first, end - 1));
+                sender.sent(end, now);
+            }
+            last => return (bursts, last),
+        }
+    }
+}
+
+/// The bursts that leave at this instant, as (first, last). An opening datagram is (0, 0).
+fn bursts(sender: &mut Sender, now: u64) -> Vec<(u64, u64)> {
+    drain(sender, at(now)).0
+}
+
+/// The bursts that leave from one instant up to another, without a packet coming in.
+fn bursts_until(sender: &mut Sender, from: u64, to: u64) -> Vec<(u64, u64)> {
+    let mut now = at(from);
+    let mut all = Vec::new();
+    loop {
+        let (bursts, last) = drain(sender, now);
+        all.extend(bursts);
+        match last {
+            Step::Wait(until) if until <= at(to) => now = until,
+            _ => return all,
+        }
+    }
+}
+
+/// Goes from deadline to deadline in silence: when what was sent, and how it ended.
+fn silence(sender: &mut Sender, from: u64) -> (Vec<(u128, u64, u64)>, u128, Outcome) {
+    let mut all = Vec::new();
+    let mut now = at(from);
+    loop {
+        let (bursts, last) = drain(sender, now);
+        all.extend(
+            bursts
+                .iter()
+                .map(|(first, last)| (millis(now), *first, *last)),
+        );
+        match last {
+            Step::Wait(until) => now = until,
+            Step::Done(outcome) => return (all, millis(now), outcome),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// A server's RRQ whose OACK was answered after `round_trip`: windows flow from then on.
+fn flowing(window: u16, last: u64, round_trip: u64, policy: &Policy) -> Sender {
+    let mut sender = Sender::answering(&windows_of(window), true, Some(last), policy, at(0));
+    assert_eq!(bursts(&mut sender, 0), [(0, 0)]);
+    sender.handle(&ack(0), at(round_trip));
+    sender
+}
+
+/// A server's WRQ. The steps that need sending are returned as text.
+fn answers(receiver: &mut Receiver, now: u64) -> Vec<String> {
+    let mut all = Vec::new();
+    loop {
+        let step = receiver.poll(at(now));
+        match step {
+            Step::Open => all.push("open".into()),
+            Step::Ack(block) => all.push(format!("ack {block}")),
+            Step::Error(code, _) => all.push(format!("error {}", code.0)),
+            Step::Wait(_) | Step::Done(_) => return all,
+            Step::Data { .. } => panic!("a receiver has no data"),
+        }
+        receiver.sent(at(now));
+    }
+}
+
+fn receiving(window: u16) -> Receiver {
+    let mut receiver = Receiver::answering(&windows_of(window), DALLY, &ADAPTIVE, at(0));
+    assert_eq!(answers(&mut receiver, 0), ["open"]);
+    receiver
+}
+
+/// Hands in a full block; the answers to it.
+fn block(receiver: &mut Receiver, number: u16, now: u64) -> Vec<String> {
+    let _ = receiver.handle(&full(number), at(now));
+    answers(receiver, now)
+}
+
+// ---- the sender: windows and repeated ACKs ------------------------------------------------
+
+#[test]
+fn sorcerers_apprentice_a_repeated_ack_moves_nothing_in_lock_step() {
+    let mut sender = flowing(1, 9, 2, &ADAPTIVE);
+    assert_eq!(bursts(&mut sender, 2), [(1, 1)]);
+    sender.handle(&ack(1), at(4));
+    assert_eq!(bursts(&mut sender, 4), [(2, 2)]);
+    let deadline = sender.poll(at(4));
+    for now in [5, 10, 15, 20] {
+        sender.handle(&ack(1), at(now));
+        sender.handle(&ack(0), at(now));
+        assert_eq!(sender.poll(at(now)), deadline, "a stale ACK moves no clock");
+    }
+    assert_eq!(deadline, Step::Wait(at(24)));
+    assert_eq!(bursts(&mut sender, 24), [(2, 2)], "only the timer resends");
+}
+
+#[test]
+fn a_repeated_ack_0_without_an_oack_brings_no_second_data_1() {
+    let mut sender = Sender::answering(&Agreed::default(), false, Some(3), &ADAPTIVE, at(0));
+    assert_eq!(bursts(&mut sender, 0), [(1, 1)]);
+    for now in 1..900 {
+        sender.handle(&ack(0), at(now));
+        assert!(bursts(&mut sender, now).is_empty());
+    }
+    assert!(!sender.is_proven(), "ACK 0 acknowledges nothing here");
+}
+
+#[test]
+fn an_ack_inside_the_window_is_answered_from_the_next_block_with_a_whole_window() {
+    let mut sender = flowing(8, 100, 2, &ADAPTIVE);
+    assert_eq!(bursts(&mut sender, 2), [(1, 8)]);
+    sender.handle(&ack(3), at(4));
+    assert_eq!(bursts(&mut sender, 4), [(4, 11)]);
+    assert_eq!(
+        (sender.acked(), sender.torn(), sender.retransmits()),
+        (3, 1, 5)
+    );
+}
+
+/// Nothing but ACKs can move this one: a window of 8, and an interval without end.
+fn moved_by_acks_only() -> Sender {
+    let agreed = Agreed {
+        timeout: Some(Duration::from_secs(255)),
+        ..windows_of(8)
+    };
+    let mut sender = Sender::answering(&agreed, true, Some(100), &RFC, at(0));
+    bursts(&mut sender, 0);
+    sender.handle(&ack(0), at(10));
+    assert_eq!(bursts(&mut sender, 10), [(1, 8)]);
+    sender
+}
+
+#[test]
+fn a_repeated_ack_in_a_window_is_answered_again_but_not_often() {
+    let mut sender = moved_by_acks_only();
+    sender.handle(&ack(8), at(20));
+    assert_eq!(bursts(&mut sender, 20), [(9, 16)]);
+    let mut answered = Vec::new();
+    for now in 21..4000 {
+        sender.handle(&ack(8), at(now));
+        let all = bursts(&mut sender, now);
+        answered.extend(all.first().filter(|burst| burst.0 == 9).map(|_| now));
+    }
+    assert_eq!(answered[..2], [25, 30], "half a round trip apart at first");
+    assert_eq!(answered.len(), 6, "retries + 1 at one position");
+    let apart = answered[1..].windows(2).map(|pair| pair[1] - pair[0]);
+    assert!(apart.min() >= Some(200), "{answered:?}");
+}
+
+#[test]
+fn u_boot_repeats_its_ack_every_5_s_and_is_answered_with_a_whole_window_every_time() {
+    let mut sender = moved_by_acks_only();
+    for repeat in 1..=6u64 {
+        let now = repeat * 5000;
+        sender.handle(&ack(0), at(now));
+        let all = bursts_until(&mut sender, now, now + 4000);
+        assert_eq!(all.first().map(|burst| burst.0), Some(1), "repeat {repeat}");
+        assert_eq!(all.last().map(|burst| burst.1), Some(8), "repeat {repeat}");
+        let longest = all.iter().map(|(first, last)| last - first + 1).max();
+        assert!(
+            longest <= Some(8 >> (repeat - 1).min(2)),
+            "bursts get smaller"
+        );
+    }
+    sender.handle(&ack(0), at(35_000));
+    assert!(bursts_until(&mut sender, 35_000, 39_000).is_empty());
+    sender.handle(&ack(5), at(39_001));
+    assert_eq!(bursts(&mut sender, 39_001)[0].0, 6, "progress begins anew");
+}
+
+#[test]
+fn a_report_that_the_first_block_of_a_window_is_missing_is_heard_although_it_comes_early() {
+    // The round trip of whole windows is ten times that of a single packet, as on a slow link.
+    let mut sender = flowing(8, 1000, 2, &ADAPTIVE);
+    let mut now = 2;
+    bursts(&mut sender, now);
+    for window in 1..=20 {
+        now += 20;
+        sender.handle(&ack(window * 8), at(now));
+        bursts(&mut sender, now);
+    }
+    sender.handle(&ack(160), at(now + 3));
+    assert_eq!(bursts(&mut sender, now + 3), [(161, 168)]);
+}
+
+#[test]
+fn an_ack_beyond_what_was_sent_or_long_passed_is_no_position() {
+    let mut sender = flowing(4, 100, 2, &ADAPTIVE);
+    assert_eq!(bursts(&mut sender, 2), [(1, 4)]);
+    sender.handle(&ack(4), at(4));
+    assert_eq!(bursts(&mut sender, 4), [(5, 8)]);
+    let before = sender.poll(at(5));
+    for wire in [9, 10, 100, 3, 1, 0, 65535, 40_000] {
+        sender.handle(&ack(wire), at(5));
+        assert_eq!(sender.poll(at(5)), before, "ACK {wire}");
+    }
+    assert_eq!(sender.acked(), 4);
+}
+
+#[test]
+fn a_late_ack_of_the_window_before_skips_nothing_even_in_the_largest_window() {
+    let window = tftpool::unversioned::limits::MAX_WINDOWSIZE;
+    let mut sender = flowing(window, 1 << 20, 2, &ADAPTIVE);
+    let mut now = at(2);
+    for expected in [0, u64::from(window)] {
+        loop {
+            match drain(&mut sender, now).1 {
+                Step::Wait(until) if until < now + Duration::from_millis(10) => now = until,
+                _ => break,
+            }
+        }
+        assert_eq!(sender.acked(), expected);
+        sender.handle(&ack(0), now);
+        assert_eq!(sender.acked(), expected, "the copy of ACK 0 is stale");
+        if expected == 0 {
+            sender.handle(&ack(window), now);
+        }
+    }
+}
+
+#[test]
+fn silence_begins_with_the_last_block_of_a_window_that_takes_its_time() {
+    let mut sender = flowing(64, 1000, 2, &RFC);
+    assert_eq!(bursts(&mut sender, 2), [(1, 16)]);
+    // The driver could not send for a while: three bursts are still to go.
+    for (now, burst) in [(702, (17, 32)), (1402, (33, 48)), (2102, (49, 64))] {
+        assert_eq!(bursts(&mut sender, now), [burst], "at {now}");
+    }
+    assert_eq!(sender.poll(at(2103)), Step::Wait(at(3102)));
+}
+
+#[test]
+fn the_first_large_window_goes_in_bursts_of_16_and_the_next_at_once() {
+    let mut sender = flowing(64, 1000, 2, &ADAPTIVE);
+    let mut now = at(2);
+    let mut seen = Vec::new();
+    while seen.len() < 4 {
+        let (bursts, last) = drain(&mut sender, now);
+        seen.extend(bursts);
+        match last {
+            Step::Wait(until) => now = until,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(seen, [(1, 16), (17, 32), (33, 48), (49, 64)]);
+    sender.handle(&ack(64), at(10));
+    assert_eq!(bursts(&mut sender, 10), [(65, 128)]);
+}
+
+// ---- the sender: silence ------------------------------------------------------------------
+
+#[test]
+fn a_silent_window_is_probed_by_its_last_block_then_its_first_then_short_bursts() {
+    let mut sender = flowing(64, 1000, 2, &ADAPTIVE);
+    bursts(&mut sender, 2);
+    let (all, end, outcome) = silence(&mut sender, 2);
+    let probes: Vec<_> = all
+        .iter()
+        .filter(|(now, ..)| (10..900).contains(now))
+        .collect();
+    let blocks: Vec<_> = probes
+        .iter()
+        .map(|(_, first, last)| (*first, *last))
+        .collect();
+    assert_eq!(blocks, [(64, 64), (1, 1), (1, 2), (1, 4), (1, 8)]);
+    let first = probes[0].0;
+    let waits: Vec<_> = probes.iter().map(|(now, ..)| now - first).collect();
+    assert_eq!(
+        waits,
+        [0, 40, 120, 280, 600],
+        "doubling from the floor of 20 ms"
+    );
+    assert_eq!(outcome, Outcome::Silent);
+    assert!(
+        (19_000..19_100).contains(&end),
+        "1 + 2 + 4 + 4 + 4 + 4 s, not {end}"
+    );
+}
+
+#[test]
+fn rfc_mode_has_no_probes_and_keeps_the_agreed_interval() {
+    let agreed = Agreed {
+        timeout: Some(Duration::from_secs(3)),
+        ..windows_of(2)
+    };
+    let mut sender = Sender::answering(&agreed, true, Some(9), &RFC, at(0));
+    bursts(&mut sender, 0);
+    sender.handle(&ack(0), at(5));
+    let (all, end, outcome) = silence(&mut sender, 5);
+    let starts: Vec<_> = all
+        .iter()
+        .filter(|(_, first, _)| *first == 1)
+        .map(|it| it.0)
+        .collect();
+    assert_eq!(starts, [5, 3005, 6005, 9005, 12_005, 15_005]);
+    assert_eq!((end, outcome), (18_005, Outcome::Silent));
+}
+
+#[test]
+fn the_budget_counts_silence_and_not_packets() {
+    // Every block needs four resends of the timer, and still the transfer ends well.
+    let mut sender = flowing(1, 40, 2, &RFC);
+    let mut now = at(2);
+    for block in 1..=40u16 {
+        for _ in 0..5 {
+            match drain(&mut sender, now).1 {
+                Step::Wait(until) => now = until,
+                other => panic!("block {block}: {other:?}"),
+            }
+        }
+        sender.handle(&ack(block), now);
+    }
+    assert_eq!(sender.poll(now), Step::Done(Outcome::Complete));
+    assert_eq!(sender.retransmits(), 160);
+}
+
+#[test]
+fn progress_gives_the_whole_budget_back_and_a_stale_ack_gives_nothing() {
+    let mut sender = flowing(1, 9, 2, &RFC);
+    bursts(&mut sender, 2);
+    sender.handle(&ack(1), at(900));
+    bursts(&mut sender, 900);
+    let mut now = 901;
+    while !matches!(sender.poll(at(now)), Step::Done(_)) {
+        bursts(&mut sender, now);
+        sender.handle(&ack(1), at(now)); // a babbling client
+        now += 50;
+        assert!(
+            now < 25_000,
+            "a babbling client keeps a dead transfer alive"
+        );
+    }
+    assert_eq!(sender.poll(at(now)), Step::Done(Outcome::Silent));
+}
+
+#[test]
+fn the_last_block_is_probed_like_any_other_and_nothing_follows_its_ack() {
+    let mut sender = flowing(1, 1, 2, &ADAPTIVE);
+    assert_eq!(bursts(&mut sender, 2), [(1, 1)]);
+    assert_eq!(bursts(&mut sender, 22), [(1, 1)]);
+    sender.handle(&ack(1), at(24));
+    assert_eq!(
+        drain(&mut sender, at(24)),
+        (vec![], Step::Done(Outcome::Complete))
+    );
+    sender.handle(&REFUSED, at(25));
+    assert_eq!(sender.poll(at(99_999)), Step::Done(Outcome::Complete));
+}
+
+#[test]
+fn icmp_is_a_hint_that_a_valid_ack_clears() {
+    let mut sender = flowing(1, 9, 2, &ADAPTIVE);
+    assert_eq!(bursts(&mut sender, 2), [(1, 1)]);
+    sender.unreachable(at(3));
+    sender.unreachable(at(500));
+    assert_eq!(
+        drain(&mut sender, at(900)),
+        (vec![], Step::Wait(at(1003))),
+        "no probe"
+    );
+    let mut gone = sender.clone();
+    assert_eq!(gone.poll(at(1003)), Step::Done(Outcome::Unreachable));
+    sender.handle(&ack(1), at(1002));
+    assert_eq!(bursts(&mut sender, 1003), [(2, 2)]);
+}
+
+#[test]
+fn a_request_that_comes_again_proves_that_somebody_listens() {
+    let mut sender = Sender::answering(&windows_of(4), true, Some(9), &ADAPTIVE, at(0));
+    bursts(&mut sender, 0);
+    sender.unreachable(at(1));
+    sender.request_repeated(at(500));
+    assert_eq!(bursts(&mut sender, 500), [(0, 0)]);
+    assert!(matches!(sender.poll(at(1001)), Step::Wait(_)));
+}
+
+// ---- the sender: opening ------------------------------------------------------------------
+
+#[test]
+fn an_oack_is_sent_4_times_at_most_and_never_within_a_second() {
+    let agreed = Agreed {
+        timeout: Some(Duration::from_millis(10)),
+        ..windows_of(4)
+    };
+    for agreed in [agreed, windows_of(4)] {
+        let mut sender = Sender::answering(&agreed, true, Some(9), &ADAPTIVE, at(0));
+        let (all, _, outcome) = silence(&mut sender, 0);
+        assert_eq!(all.len(), 4);
+        assert!(
+            all.windows(2).all(|pair| pair[1].0 >= pair[0].0 + 1000),
+            "{all:?}"
+        );
+        assert_eq!(outcome, Outcome::Unanswered);
+    }
+}
+
+#[test]
+fn a_data_1_to_an_unproven_peer_is_sent_twice_at_most() {
+    let mut sender = Sender::answering(&Agreed::default(), false, Some(9), &ADAPTIVE, at(0));
+    let (all, _, outcome) = silence(&mut sender, 0);
+    assert_eq!(all, [(0, 1, 1), (1000, 1, 1)]);
+    assert_eq!(outcome, Outcome::Unanswered);
+}
+
+#[test]
+fn a_repeated_request_brings_one_more_copy_and_no_more() {
+    for (oack, bound) in [(true, 4 + 1), (false, 2 + 1)] {
+        let mut sender = Sender::answering(&windows_of(1), oack, Some(9), &ADAPTIVE, at(0));
+        assert_eq!(bursts(&mut sender, 0).len(), 1);
+        sender.request_repeated(at(100));
+        assert_eq!(bursts(&mut sender, 100).len(), 1, "at once");
+        let (all, ..) = silence(&mut sender, 101);
+        assert_eq!(2 + all.len(), bound, "OACK {oack}");
+    }
+    let mut sender = flowing(1, 9, 2, &ADAPTIVE);
+    bursts(&mut sender, 2);
+    sender.request_repeated(at(3));
+    assert!(
+        bursts(&mut sender, 3).is_empty(),
+        "the peer is proven: a late copy"
+    );
+}
+
+#[test]
+fn no_data_before_the_oack_is_confirmed() {
+    let mut sender = Sender::answering(&windows_of(16), true, Some(99), &ADAPTIVE, at(0));
+    bursts(&mut sender, 0);
+    sender.handle(&ack(1), at(1));
+    assert!(bursts(&mut sender, 999).is_empty());
+    sender.handle(&ack(0), at(999));
+    assert_eq!(bursts(&mut sender, 999), [(1, 16)]);
+}
+
+#[test]
+fn an_error_ends_at_once_and_is_never_answered() {
+    let mut probe = Sender::answering(&windows_of(4), true, Some(9), &ADAPTIVE, at(0));
+    bursts(&mut probe, 0);
+    probe.handle(&REFUSED, at(1));
+    let aborted = |at_opening| {
+        Step::Done(Outcome::Aborted {
+            code: ErrorCode::OPTION_REFUSED,
+            at_opening,
+        })
+    };
+    assert_eq!(drain(&mut probe, at(1)), (vec![], aborted(true)));
+    let mut sender = flowing(4, 9, 2, &ADAPTIVE);
+    sender.handle(&REFUSED, at(3));
+    assert_eq!(drain(&mut sender, at(3)), (vec![], aborted(false)));
+    let mut receiver = receiving(4);
+    assert_eq!(receiver.handle(&REFUSED, at(1)), Verdict::Ignore);
+    assert_eq!(receiver.poll(at(1)), aborted(true));
+    assert!(answers(&mut receiver, 1).is_empty());
+}
+
+#[test]
+fn a_client_repeats_its_wrq_and_goes_on_with_what_was_agreed() {
+    let mut sender = Sender::requesting(&ADAPTIVE, at(0));
+    assert_eq!(bursts(&mut sender, 0), [(0, 0)]);
+    assert_eq!(bursts(&mut sender, 1000), [(0, 0)]);
+    sender.agree(&windows_of(2), Some(3), &ADAPTIVE, at(1002));
+    assert_eq!(bursts(&mut sender, 1002), [(1, 2)]);
+    assert_eq!(
+        sender.round_trip(),
+        None,
+        "two requests, one answer: nothing is measured"
+    );
+    sender.handle(&ack(2), at(1004));
+    assert_eq!(bursts(&mut sender, 1004), [(3, 3)]);
+}
+
+#[test]
+fn a_full_send_buffer_loses_nothing() {
+    let mut sender = flowing(8, 20, 2, &ADAPTIVE);
+    assert_eq!(sender.poll(at(2)), Step::Data { first: 1, end: 9 });
+    sender.sent(4, at(2));
+    assert_eq!(sender.poll(at(3)), Step::Data { first: 4, end: 9 });
+    sender.sent(9, at(3));
+    assert_eq!(sender.poll(at(3)), Step::Wait(at(23)));
+}
+
+#[test]
+fn numbers_wrap_outside_and_never_inside() {
+    for rollover in [Rollover::Zero, Rollover::One] {
+        let agreed = Agreed {
+            rollover,
+            ..windows_of(1)
+        };
+        let mut sender = Sender::answering(&agreed, true, Some(200_000), &ADAPTIVE, at(0));
+        bursts(&mut sender, 0);
+        sender.handle(&ack(0), at(1));
+        for block in 1..=200_000 {
+            assert_eq!(bursts(&mut sender, 1), [(block, block)]);
+            sender.handle(&ack(rollover.to_wire(block)), at(1));
+        }
+        assert_eq!(sender.poll(at(1)), Step::Done(Outcome::Complete));
+    }
+}
+
+// ---- the receiver -------------------------------------------------------------------------
+
+#[test]
+fn one_ack_a_window_and_one_at_the_end() {
+    let mut receiver = receiving(4);
+    for number in 1..=3 {
+        assert!(block(&mut receiver, number, 1).is_empty());
+    }
+    assert_eq!(block(&mut receiver, 4, 1), ["ack 4"]);
+    assert!(block(&mut receiver, 5, 2).is_empty());
+    assert_eq!(receiver.handle(&data(6, b"end"), at(2)), Verdict::StoreLast);
+    assert!(receiver.is_complete());
+    assert_eq!(answers(&mut receiver, 2), ["ack 6"]);
+}
+
+#[test]
+fn one_ack_per_hole_until_the_sender_goes_back_to_it() {
+    let mut receiver = receiving(8);
+    block(&mut receiver, 1, 1);
+    assert_eq!(block(&mut receiver, 3, 1), ["ack 1"]);
+    for number in 4..=8 {
+        assert!(block(&mut receiver, number, 1).is_empty(), "told once");
+        assert!(
+            block(&mut receiver, number, 1).is_empty(),
+            "copies are no questions"
+        );
+    }
+    // The window again, and block 2 is lost again.
+    assert_eq!(block(&mut receiver, 3, 30), ["ack 1"]);
+    assert!(block(&mut receiver, 4, 30).is_empty());
+    // A probe: the last block once more.
+    assert!(
+        block(&mut receiver, 8, 60).is_empty(),
+        "not behind the last one seen"
+    );
+    assert_eq!(block(&mut receiver, 8, 90), ["ack 1"]);
+    assert_eq!(receiver.holes(), 3);
+    // Filled; the next hole is a new one.
+    block(&mut receiver, 2, 91);
+    assert_eq!(block(&mut receiver, 4, 91), ["ack 2"]);
+}
+
+#[test]
+fn a_window_that_comes_again_is_acknowledged_once() {
+    let mut receiver = receiving(4);
+    for number in 1..=4 {
+        block(&mut receiver, number, 1);
+    }
+    let mut acks = Vec::new();
+    for number in 1..=4 {
+        acks.extend(block(&mut receiver, number, 30));
+    }
+    assert_eq!(acks, ["ack 4"]);
+    assert_eq!(block(&mut receiver, 4, 60), ["ack 4"], "a probe");
+    assert_eq!(block(&mut receiver, 1, 90), ["ack 4"], "and another");
+}
+
+#[test]
+fn copies_of_flowing_blocks_bring_no_ack_in_mid_window() {
+    let mut receiver = receiving(4);
+    for number in 1..=3 {
+        assert!(block(&mut receiver, number, 1).is_empty());
+        assert!(block(&mut receiver, number, 1).is_empty());
+    }
+    assert_eq!(block(&mut receiver, 4, 1), ["ack 4"]);
+    assert!(block(&mut receiver, 4, 1).is_empty());
+}
+
+#[test]
+fn in_lock_step_every_repeated_block_is_acknowledged_again_and_no_other() {
+    let mut receiver = receiving(1);
+    assert_eq!(block(&mut receiver, 1, 1), ["ack 1"]);
+    assert_eq!(block(&mut receiver, 1, 1), ["ack 1"]);
+    for other in [3, 4, 500, 30_000] {
+        assert_eq!(receiver.handle(&full(other), at(2)), Verdict::Ignore);
+        assert!(answers(&mut receiver, 2).is_empty(), "DATA {other}");
+    }
+    assert_eq!(receiver.received(), 1);
+}
+
+#[test]
+fn the_last_block_is_acknowledged_again_during_a_bounded_dally() {
+    let mut receiver = receiving(1);
+    assert_eq!(receiver.handle(&data(1, b"all"), at(1)), Verdict::StoreLast);
+    // Storing took two seconds; the dally begins when the ACK leaves.
+    assert_eq!(answers(&mut receiver, 2001), ["ack 1"]);
+    for now in [2500, 4000, 5000] {
+        assert_eq!(receiver.handle(&data(1, b"all"), at(now)), Verdict::Ignore);
+        assert_eq!(answers(&mut receiver, now), ["ack 1"]);
+    }
+    assert_eq!(
+        receiver.poll(at(5000)),
+        Step::Wait(at(5001)),
+        "repeats do not prolong it"
+    );
+    assert_eq!(receiver.poll(at(5001)), Step::Done(Outcome::Complete));
+}
+
+#[test]
+fn a_whole_file_stays_whole_whatever_comes_behind_it() {
+    for packet in [REFUSED, data(1, &[0; 600]), data(2, b"more"), ack(7)] {
+        let mut receiver = receiving(1);
+        assert_eq!(receiver.handle(&data(1, b"all"), at(1)), Verdict::StoreLast);
+        answers(&mut receiver, 1);
+        assert_eq!(receiver.handle(&packet, at(2)), Verdict::Ignore);
+        assert!(receiver.is_complete());
+        answers(&mut receiver, 2);
+        assert_eq!(receiver.poll(at(9000)), Step::Done(Outcome::Complete));
+    }
+}
+
+#[test]
+fn a_block_longer_than_agreed_is_error_4() {
+    let mut receiver = receiving(1);
+    assert_eq!(receiver.handle(&data(1, &[0; 513]), at(1)), Verdict::Ignore);
+    assert_eq!(answers(&mut receiver, 1), ["error 4"]);
+    assert!(matches!(
+        receiver.poll(at(1)),
+        Step::Done(Outcome::Protocol(_))
+    ));
+}
+
+#[test]
+fn an_empty_file_and_an_exact_multiple_end_with_an_empty_block() {
+    let mut receiver = receiving(1);
+    assert_eq!(receiver.handle(&data(1, b""), at(1)), Verdict::StoreLast);
+    let mut receiver = receiving(1);
+    assert_eq!(receiver.handle(&full(1), at(1)), Verdict::Store);
+    answers(&mut receiver, 1);
+    assert!(!receiver.is_complete());
+    assert_eq!(receiver.handle(&data(2, b""), at(1)), Verdict::StoreLast);
+}
+
+#[test]
+fn an_oack_for_a_wrq_is_bounded_like_one_for_an_rrq() {
+    let agreed = Agreed {
+        timeout: Some(Duration::from_millis(10)),
+        ..windows_of(4)
+    };
+    let mut receiver = Receiver::answering(&agreed, DALLY, &ADAPTIVE, at(0));
+    let sent: Vec<u64> = (0..9000)
+        .filter(|now| !answers(&mut receiver, *now).is_empty())
+        .collect();
+    assert_eq!(sent, [0, 1000, 2000, 3000]);
+    assert_eq!(receiver.poll(at(9000)), Step::Done(Outcome::Unanswered));
+    let mut receiver = receiving(1);
+    receiver.request_repeated(at(5));
+    assert_eq!(answers(&mut receiver, 5), ["open"]);
+}
+
+#[test]
+fn a_block_behind_a_lost_data_1_proves_the_peer_and_stops_the_oack() {
+    let mut receiver = receiving(4);
+    assert_eq!(block(&mut receiver, 2, 5), ["ack 0"]);
+    assert!(receiver.is_proven());
+    receiver.request_repeated(at(6));
+    assert!(answers(&mut receiver, 6).is_empty());
+}
+
+#[test]
+fn a_lost_ack_0_is_repeated_when_the_oack_comes_again() {
+    let mut receiver = Receiver::requesting(DALLY, &ADAPTIVE, at(0));
+    assert_eq!(answers(&mut receiver, 0), ["open"]);
+    receiver.agree(&windows_of(4), true, &ADAPTIVE, at(2));
+    assert_eq!(answers(&mut receiver, 2), ["ack 0"]);
+    let oack = Packet::OptionAck(Options::default());
+    assert_eq!(receiver.handle(&oack, at(1002)), Verdict::Ignore);
+    assert_eq!(answers(&mut receiver, 1002), ["ack 0"]);
+    block(&mut receiver, 1, 1004);
+    let _ = receiver.handle(&oack, at(1005));
+    assert!(
+        answers(&mut receiver, 1005).is_empty(),
+        "late, and of no use"
+    );
+}
+
+#[test]
+fn the_receiver_lets_the_sender_go_first() {
+    let mut receiver = Receiver::requesting(DALLY, &ADAPTIVE, at(0));
+    answers(&mut receiver, 0);
+    receiver.agree(&windows_of(1), true, &ADAPTIVE, at(300));
+    answers(&mut receiver, 300);
+    let mut now = 300;
+    for number in 1..=30 {
+        now += 300;
+        assert_eq!(block(&mut receiver, number, now), [format!("ack {number}")]);
+    }
+    assert!(
+        answers(&mut receiver, now + 600).is_empty(),
+        "two round trips at least"
+    );
+    assert_eq!(answers(&mut receiver, now + 700), ["ack 30"]);
+}

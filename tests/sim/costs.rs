@@ -1,0 +1,118 @@
+//! What a transfer costs when packets get lost: a committed table that may only move on purpose.
+
+use crate::checks;
+use crate::world::{SERVER, World};
+use std::fmt::Write as _;
+use std::time::Duration;
+use tftpool::unversioned::wire::{Direction, OptionName, Options};
+
+const TABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sim/costs.txt");
+
+const HEAD: &str = "\
+# 1000 blocks of 1428 octets, read; the mean of five seeds. Loss is each way, in percent; ring is the receiver's room for
+# packets that come at once; ms is when the sender was done. Written by BLESS=1 cargo test --test sim.
+#
+# loss  rtt ms  window  ring |  DATA   ACKs      ms
+";
+
+const SEEDS: u64 = 5;
+
+#[test]
+fn the_cost_table_has_not_moved() {
+    let table = table();
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(TABLE, &table).expect("the table can be written");
+        return;
+    }
+    let committed = std::fs::read_to_string(TABLE).unwrap_or_default();
+    let mut moved = String::new();
+    for (old, new) in committed
+        .lines()
+        .zip(table.lines())
+        .filter(|(old, new)| old != new)
+    {
+        let _ = writeln!(moved, "- {old}\n+ {new}");
+    }
+    assert!(
+        moved.is_empty() && committed.lines().count() == table.lines().count(),
+        "costs have moved; if on purpose, BLESS=1 and say why in the commit:\n{moved}"
+    );
+}
+
+fn table() -> String {
+    let mut table = String::from(HEAD);
+    for loss in [0, 1_000, 10_000, 50_000, 200_000] {
+        for micros in [200, 2_000, 20_000, 200_000] {
+            for window in [1, 4, 16, 64] {
+                for ring in [None, Some(8)] {
+                    row(&mut table, loss, micros, window, ring);
+                }
+            }
+        }
+    }
+    table
+}
+
+fn row(table: &mut String, loss: u32, micros: u64, window: u64, ring: Option<u32>) {
+    let round_trip = Duration::from_micros(micros);
+    let [data, acks, millis] = mean(1000 * 1428 - 1, 1428, window, loss, round_trip, ring);
+    let ring = ring.map_or("-".into(), |room| room.to_string());
+    let _ = writeln!(
+        table,
+        "{:>6} {:>7} {window:>7} {ring:>5} | {data:>5} {acks:>6} {millis:>7}",
+        f64::from(loss) / 10_000.0,
+        micros as f64 / 1000.0,
+    );
+}
+
+/// DATA, ACKs and milliseconds of a read, as the mean of some seeds.
+fn mean(
+    octets: u64,
+    blksize: u64,
+    window: u64,
+    loss: u32,
+    round_trip: Duration,
+    ring: Option<u32>,
+) -> [u64; 3] {
+    let options = Options::default()
+        .with(OptionName::Blksize, blksize)
+        .with(OptionName::Windowsize, window);
+    let mut sum = [0; 3];
+    for seed in 0..SEEDS {
+        let mut world = World::clean(Direction::Read, octets, options, round_trip);
+        world.seed = seed;
+        world.links[SERVER].ring = ring;
+        for link in &mut world.links {
+            link.loss = loss;
+        }
+        let report = world.run(false);
+        checks::all(&world, &report);
+        let [client, server] = report.packets;
+        let millis = report.sender_done.as_millis() as u64;
+        for (total, this) in sum.iter_mut().zip([server.data, client.acks, millis]) {
+            *total += this;
+        }
+    }
+    sum.map(|total| total / SEEDS)
+}
+
+/// The figures by which loss is judged against other servers; see docs/benchmarks.md.
+#[test]
+fn loss_costs_a_round_trip_or_a_probe() {
+    let cases = [
+        (8 << 20, 1428, 16, 2, 10_000, 1_300),
+        (8 << 20, 1428, 16, 2, 50_000, 4_000),
+        (8 << 20, 1428, 16, 20, 10_000, 8_600),
+        (8 << 20, 1428, 16, 20, 50_000, 13_000),
+        (1 << 20, 1428, 1, 2, 10_000, 2_300),
+        (1 << 20, 1428, 1, 2, 50_000, 5_000),
+    ];
+    for (octets, blksize, window, round_trip, loss, most) in cases {
+        let round_trip = Duration::from_millis(round_trip);
+        let [data, acks, millis] = mean(octets, blksize, window, loss, round_trip, None);
+        let what =
+            format!("{octets} octets, {blksize} x {window}, {round_trip:?}, loss {loss} ppm");
+        println!("{what}: {data} DATA, {acks} ACKs, {millis} ms of {most}");
+        assert!(millis <= most, "{what}: {millis} ms, {most} allowed");
+    }
+}
