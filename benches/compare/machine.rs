@@ -31,9 +31,14 @@ pub(crate) fn description() -> String {
     )
 }
 
+/// All CPUs of the machine, also those that this thread is kept away from.
 fn cpus() -> u32 {
-    let count = std::thread::available_parallelism();
-    count.map_or(1, |count| u32::try_from(count.get()).unwrap_or(1))
+    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let lines = stat
+        .lines()
+        .skip(1)
+        .take_while(|line| line.starts_with("cpu"));
+    lines.map(|_| 1).sum::<u32>().max(1)
 }
 
 /// From here on, how busy were others?
