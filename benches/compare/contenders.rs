@@ -98,7 +98,7 @@ pub(crate) fn all(peers: Option<&Path>) -> io::Result<Vec<Contender>> {
              --verbose=1 DIR",
         ),
         Contender {
-            fixed: Some(SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 69), 69)),
+            fixed: Some(SocketAddrV4::new(own_address(), 69)),
             ..rival(
                 "dnsmasq",
                 false,
@@ -177,6 +177,12 @@ impl Contender {
             Err(error) => Err(format!("does not answer: {error}")),
         }
     }
+}
+
+/// An address of this process's own, where port 69 is free whoever else serves on this machine.
+fn own_address() -> Ipv4Addr {
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 69, high, low.clamp(1, 254))
 }
 
 /// A port that is free now.

@@ -17,6 +17,7 @@ mod client;
 mod contenders;
 mod limit;
 mod load;
+mod machine;
 mod pattern;
 mod process;
 mod report;

@@ -9,6 +9,8 @@ use std::fmt::Write as _;
 pub(crate) struct Sample {
     pub(crate) figures: BTreeMap<Figure, f64>,
     pub(crate) note: String,
+    /// The share of the machine that others took meanwhile.
+    pub(crate) others: f64,
 }
 
 /// What is measured. The order is that of the columns.
@@ -102,11 +104,22 @@ impl Entry {
 
     /// What was unusual, each thing once.
     fn notes(&self) -> String {
-        let mut notes: Vec<&str> = self
+        let mut notes: Vec<String> = self
             .samples
             .iter()
-            .map(|sample| sample.note.as_str())
+            .map(|sample| sample.note.clone())
             .collect();
+        let others = self
+            .samples
+            .iter()
+            .map(|sample| sample.others)
+            .fold(0.0, f64::max);
+        if others > 0.1 {
+            notes.push(format!(
+                "disturbed: others took {:.0} % of the machine",
+                100.0 * others
+            ));
+        }
         notes.retain(|note| !note.is_empty());
         notes.sort_unstable();
         notes.dedup();
@@ -219,6 +232,7 @@ impl Entry {
                     .iter()
                     .map(|(figure, value)| format!("{}:{value}", quoted(&figure.key())))
                     .collect();
+                fields.push(format!("\"others\":{:.3}", sample.others));
                 if !sample.note.is_empty() {
                     fields.push(format!("\"note\":{}", quoted(&sample.note)));
                 }
