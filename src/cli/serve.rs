@@ -80,7 +80,7 @@ pub(super) struct Arguments {
     )]
     max_block_size: u16,
 
-    /// Largest window to agree to, in blocks, 1 to 32768
+    /// Largest window to agree to, in blocks, 1 to 32767
     #[arg(
         long,
         value_name = "BLOCKS",

@@ -47,7 +47,7 @@ pub struct Limits {
     pub max_unproven: Option<usize>,
     /// Largest block size that is agreed, in octets: 8 to 65464 (RFC 2348).
     pub max_block_size: u16,
-    /// Largest window that is agreed, in blocks: 1 to 32768 (RFC 7440). The octets in a window are limited too.
+    /// Largest window that is agreed, in blocks: 1 to 32767 (RFC 7440). The octets in a window are limited too.
     pub max_window_size: u16,
     /// Retransmission interval where the client asks for none: 10 ms to 255 s. It doubles up to four times itself.
     pub timeout: Duration,
@@ -106,7 +106,7 @@ impl Limits {
             (
                 (1..=limits::MAX_WINDOWSIZE).contains(&self.max_window_size),
                 "max_window_size",
-                "from 1 to 32768 blocks",
+                "from 1 to 32767 blocks",
             ),
             (
                 limits::TIMEOUTS.contains(&self.timeout),
