@@ -59,7 +59,7 @@ pub const SMALLEST_BURST: u64 = 2;
 pub const BURST_GAP: Duration = Duration::from_micros(250);
 /// The gap doubles up to this when bursts keep getting lost.
 pub const BURST_GAP_MAX: Duration = Duration::from_millis(4);
-/// Octets in flight per transfer. A window is granted up to 65535 blocks, but never more than this many octets,
+/// Octets in flight per transfer. A window is granted up to `MAX_WINDOWSIZE` blocks, but never more than this many octets,
 /// so that one client cannot queue half a gigabyte in the kernel.
 pub const IN_FLIGHT_OCTETS: u64 = 32 << 20;
 /// Octets in flight when they must be kept in memory (streams, netascii).

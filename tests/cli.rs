@@ -317,3 +317,65 @@ fn a_closed_stderr_is_no_trouble() {
     server.signal(Signal::SIGTERM);
     assert_eq!(server.wait(LONG).code(), Some(0));
 }
+
+/// More transfers than descriptors: those that find no socket are refused after a while, the others go on, and when they are
+/// over there is room again.
+#[test]
+fn running_out_of_descriptors_is_survived() {
+    let root = Scratch::new();
+    root.file("file", &harness::content(2000));
+    let mut command = std::process::Command::new("sh");
+    command
+        .args(["-c", "ulimit -n 60 && exec \"$@\"", "sh"])
+        .arg(env!("CARGO_BIN_EXE_tftpool"))
+        .args(["serve", "--host", "127.0.0.1", "--port", "0"])
+        .args(["--timeout", "60", "--max-transfers", "200"])
+        .arg(root.path())
+        .env_remove("RUST_LOG")
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped());
+    let mut server = Server::spawn(command);
+    let peers: Vec<_> = (0..100)
+        .map(|_| {
+            let peer = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+            peer.set_read_timeout(Some(LONG)).expect("a timeout");
+            peer.send_to(b"\0\x01file\0octet\0", server.address())
+                .expect("sent");
+            peer
+        })
+        .collect();
+    let answer = |peer: &UdpSocket| loop {
+        let mut answer = vec![0; 600];
+        match peer.recv_from(&mut answer) {
+            Ok((length, tid)) => return (answer[..length].to_vec(), tid),
+            Err(cause) if cause.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(cause) => panic!("no answer: {cause}"),
+        }
+    };
+    let (mut served, mut refused) = (Vec::new(), 0);
+    for peer in &peers {
+        let (first, tid) = answer(peer);
+        if first.starts_with(&[0, 5]) {
+            // No socket was left, or one for the transfer but none for its file.
+            let (code, words) = harness::error(&first);
+            let busy = ["server is busy", "server out of resources"];
+            assert!(code == 0 && busy.contains(&&*words), "{code} {words}");
+            refused += 1;
+        } else {
+            assert_eq!(first_block(&first).len(), 512);
+            peer.send_to(&[0, 4, 0, 1], tid).expect("sent");
+            assert_eq!(answer(peer).0[..4], [0, 3, 0, 2]);
+            served.push((peer, tid));
+        }
+    }
+    assert!(refused > 30 && served.len() > 20, "{refused} refused");
+    for (peer, tid) in served {
+        peer.send_to(b"\0\x05\0\0enough\0", tid).expect("sent");
+    }
+    // The last ones may not have been read yet: whoever asks meanwhile is told to come later.
+    let again = (0..100).any(|_| ask(server.address(), "file").starts_with(&[0, 3, 0, 1]));
+    assert!(again, "there is no room any more");
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait(LONG).code(), Some(0));
+}

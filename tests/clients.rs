@@ -268,6 +268,10 @@ fn refusals_carry_the_right_code() {
             !words.contains(path) && !words.contains("os error"),
             "{name:?}: {words}"
         );
+        // For people: there is something to read, and nothing of theirs comes back.
+        let is_plain = words.chars().all(|it| it == ' ' || it.is_ascii_graphic());
+        assert!(is_plain && (1..=60).contains(&words.len()), "{words:?}");
+        assert!(!words.contains(name), "{words:?}");
     }
     assert_eq!(first_block(&ask(server.address(), "inside")), b"readable");
 

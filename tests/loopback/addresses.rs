@@ -131,3 +131,29 @@ fn an_address_that_is_taken_is_an_error() {
         matches!(second, Err(tftpool::Error::Bind { address, .. }) if address == server.local_addr())
     );
 }
+
+#[test]
+fn every_transfer_has_a_port_of_its_own_that_follows_no_rule() {
+    let server = calm(store());
+    let mut clients: Vec<_> = (0..24).map(|_| Client::new(server.local_addr())).collect();
+    let ports: Vec<_> = clients
+        .iter_mut()
+        .map(|client| {
+            client.ask("file", &[]);
+            client.data(1);
+            client.tid.expect("a TID").port()
+        })
+        .collect();
+    let mut different = ports.clone();
+    different.push(server.local_addr().port());
+    different.sort_unstable();
+    different.dedup();
+    assert_eq!(different.len(), 25, "{ports:?}");
+    let mut steps: Vec<_> = ports
+        .windows(2)
+        .map(|pair| pair[1].wrapping_sub(pair[0]))
+        .collect();
+    steps.sort_unstable();
+    steps.dedup();
+    assert!(steps.len() > 12, "{ports:?}");
+}

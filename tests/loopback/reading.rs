@@ -202,6 +202,101 @@ fn block_numbers_wrap_more_than_once() {
     }
 }
 
+/// The last number is 65535, 0, 1 or 2, and the last block is empty or not.
+#[test]
+fn a_file_may_end_where_the_numbers_wrap() {
+    let content = pattern(8 * 65_537 + 3);
+    let whole = content.clone();
+    let server = serve(move |request: &tftpool::Request<'_>| {
+        let length = std::str::from_utf8(request.name).expect("a number");
+        Ok(Source::bytes(&whole[..length.parse().expect("a number")]))
+    });
+    for last in 65_535..=65_538 {
+        for length in [8 * (last - 1), 8 * (last - 1) + 3] {
+            for rollover in [0, 1] {
+                let options = [
+                    (OptionName::Blksize, 8),
+                    (OptionName::Windowsize, 64),
+                    (OptionName::Rollover, rollover),
+                ];
+                let got = fetch(server.local_addr(), &length.to_string(), &options);
+                assert!(
+                    got.as_deref() == Ok(&content[..length]),
+                    "{length} octets, rollover={rollover}"
+                );
+            }
+        }
+    }
+    assert_eq!(server.stats().failed, 0);
+}
+
+/// Sizes and offsets need more than 32 bits, and the block numbers wrap although blocks are as large as they may be. The
+/// file is a hole but for marks around every border.
+#[test]
+fn a_file_past_4_gib_arrives_whole_and_in_its_place() {
+    use std::os::unix::fs::FileExt;
+    const LENGTH: u64 = 4_400_000_000;
+    const BLOCK: u64 = 65_464;
+    let marks = [
+        0,
+        BLOCK * 1000 - 50,
+        (1 << 31) - 50,
+        (1 << 32) - 50,
+        BLOCK * 65_535 - 50, // the last octets of block 65535 and the first of block 0
+        BLOCK * 65_536 - 50, // the same of blocks 0 and 1
+        LENGTH - 100,
+    ]
+    .map(|at| (at, pattern(1100)[at as usize % 1000..][..100].to_vec()));
+    let scratch = Scratch::new();
+    let path = scratch.file("sparse", "");
+    let file = std::fs::File::options()
+        .write(true)
+        .open(&path)
+        .expect("a file");
+    file.set_len(LENGTH).expect("a sparse file");
+    for (at, mark) in &marks {
+        file.write_all_at(mark, *at).expect("a mark");
+    }
+    let server = serve(tftpool::Dir::read_only(scratch.path("")).expect("a directory"));
+    let mut client = Client::new(server.local_addr());
+    client.ask("sparse", &[("tsize", "0")]);
+    assert_eq!(client.oack(), format!("tsize={LENGTH}"));
+    client.abort(8);
+
+    let socket = Client::new(server.local_addr()).socket;
+    room_for_windows(&socket);
+    let (mut at, mut blocks) = (0, 0u64);
+    let mut expected = Vec::new();
+    let check = |block: &[u8]| {
+        expected.clear();
+        expected.resize(block.len(), 0);
+        for (from, mark) in &marks {
+            for (place, octet) in (*from..).zip(mark) {
+                if (at..at + block.len() as u64).contains(&place) {
+                    expected[(place - at) as usize] = *octet;
+                }
+            }
+        }
+        assert!(block == expected, "block {} at octet {at}", blocks + 1);
+        at += block.len() as u64;
+        blocks += 1;
+    };
+    let options = [(OptionName::Blksize, BLOCK), (OptionName::Windowsize, 8)];
+    let asked = server.local_addr();
+    let got = fetch_into(check, &socket, asked, "sparse", Mode::Octet, &options);
+    assert_eq!((got, at), (Ok(()), LENGTH));
+    assert!(blocks > 65_536 + 1000, "{blocks} blocks: no wrap");
+}
+
+/// A receive buffer that holds some large blocks; where the system gives less, windows are torn and come again.
+fn room_for_windows(socket: &std::net::UdpSocket) {
+    use nix::sys::socket::{setsockopt, sockopt};
+    const OCTETS: usize = 8 << 20;
+    if setsockopt(socket, sockopt::RcvBufForce, &OCTETS).is_err() {
+        let _ = setsockopt(socket, sockopt::RcvBuf, &OCTETS);
+    }
+}
+
 #[test]
 fn netascii_is_translated_across_block_borders() {
     let text: Vec<u8> = pattern(20_000)

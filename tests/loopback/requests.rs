@@ -90,6 +90,114 @@ fn a_write_request_gets_error_2() {
     assert_eq!((server.stats().refused, server.stats().active), (2, 0));
 }
 
+/// By policy: neither the modes of files and directory nor the options of the request matter.
+#[test]
+fn a_write_request_touches_nothing_on_disk() {
+    use std::os::unix::fs::PermissionsExt;
+    let scratch = Scratch::new();
+    let path = scratch.file("open to all", pattern(100));
+    for (path, mode) in [(&path, 0o666), (&scratch.path(""), 0o777)] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("permissions");
+    }
+    let before = std::fs::metadata(&path).expect("a file");
+    let server = calm(tftpool::Dir::read_only(scratch.path("")).expect("a directory"));
+    let mut client = Client::new(server.local_addr());
+    for name in ["open to all", "new", "new/er", "../up", "/tmp/x"] {
+        for request in [
+            rrq(name, "octet", &[]),
+            rrq(name, "netascii", &[("blksize", "1000"), ("tsize", "5")]),
+        ] {
+            client.tid = None;
+            client.shout(&[b"\0\x02", &request[2..]].concat());
+            assert_eq!(client.error(), (2, "server is read-only".into()), "{name}");
+            client.say(b"\0\x03\0\x01data");
+        }
+    }
+    fence(&server);
+    client.quiet();
+    let after = std::fs::metadata(&path).expect("a file");
+    assert_eq!(before.modified().ok(), after.modified().ok());
+    assert_eq!(std::fs::read(&path).ok(), Some(pattern(100)));
+    let names = std::fs::read_dir(scratch.path("")).expect("a directory");
+    assert_eq!(names.count(), 1);
+}
+
+/// RFC 2347 ends a request at 512 octets; what is longer is read as far as the buffer goes, and refused beyond.
+#[test]
+fn a_request_of_any_length_is_answered() {
+    let server = calm(|_: &tftpool::Request<'_>| Ok(tftpool::Source::bytes(pattern(100))));
+    let mut client = Client::new(server.local_addr());
+    let many: Vec<_> = (0..12).map(|_| ("an option of somebody", "1")).collect();
+    for name in [500, 512, 1000, 1024] {
+        client.ask(&"x".repeat(name), &many);
+        assert_eq!(client.data(1), pattern(100), "a name of {name}");
+        client.ack(1);
+    }
+    for length in [2049, 65_507] {
+        let mut longest = rrq("file", "octet", &[]);
+        longest.resize(length, b'x');
+        client.tid = None;
+        client.shout(&longest);
+        assert_eq!(client.error().0, 4, "{length} octets");
+    }
+    assert_eq!(client.get("file"), Ok(pattern(100)));
+}
+
+#[test]
+fn an_option_is_granted_strictly_or_left_out() {
+    let server = calm(shelf([("file", pattern(700))]));
+    let mut client = Client::new(server.local_addr());
+    for (options, granted) in [
+        // In any order, in any case, once.
+        (
+            &[("WindowSize", "2"), ("BLKSIZE", "600")][..],
+            "blksize=600 windowsize=2",
+        ),
+        (
+            &[("blksize", "600"), ("windowsize", "2")],
+            "blksize=600 windowsize=2",
+        ),
+        (&[("blksize", "600"), ("BlkSize", "900")], "blksize=600"),
+        // Lowered, never cut to sixteen bits.
+        (&[("blksize", "65465")], "blksize=65464"),
+        (&[("blksize", "65536")], "blksize=65464"),
+        (&[("blksize", "4294967808")], "blksize=65464"),
+        (&[("windowsize", "65535")], "windowsize=32767"),
+        (&[("windowsize", "65537")], "windowsize=32767"),
+        // As asked for, or not at all.
+        (&[("timeout", "255")], "timeout=255"),
+        (&[("timeout", "256"), ("blksize", "8")], "blksize=8"),
+        (&[("timeout", "4294967297"), ("blksize", "8")], "blksize=8"),
+        (&[("utimeout", "9999"), ("blksize", "8")], "blksize=8"),
+        (&[("rollover", "1")], "rollover=1"),
+        (&[("rollover", "2"), ("blksize", "8")], "blksize=8"),
+        (&[("blksize2", "1500")], "blksize2=1024"),
+        (&[("multicast", ""), ("blksize", "8")], "blksize=8"),
+    ] {
+        client.ask("file", options);
+        assert_eq!(client.oack(), granted, "{options:?}");
+        client.abort(8);
+    }
+    for value in [
+        "",
+        "0",
+        "7",
+        "-8",
+        "+512",
+        " 512",
+        "512 ",
+        "0x200",
+        "1e3",
+        "512a",
+        "512.0",
+        "18446744073709552128",
+    ] {
+        client.ask("file", &[("blksize", value)]);
+        assert_eq!(client.data(1).len(), 512, "{value:?}");
+        client.abort(0);
+    }
+}
+
 #[test]
 fn padding_behind_a_request_is_ignored() {
     let server = calm(shelf([("file", pattern(100))]));
@@ -123,6 +231,8 @@ fn strangers_do_not_disturb_a_transfer() {
     }
     fence(&server);
     client.quiet();
+    stranger.quiet(); // the kernel keeps them out; nobody is left to say ERROR 5
+    neighbour.quiet();
     got.extend(client.rest(1, 512).expect("the rest"));
     assert!(got == content);
     assert_eq!(completed(&mut events).bytes, 3000);
@@ -235,6 +345,17 @@ fn a_broadcast_is_dropped_and_counted() {
 
 #[test]
 fn a_request_from_port_0_is_dropped() {
+    forged(|_| 0);
+}
+
+/// An answer would be the next request, and so on.
+#[test]
+fn a_request_from_the_server_itself_is_dropped() {
+    forged(|server| server);
+}
+
+/// Sends a request whose source port is made up from the server's.
+fn forged(source: fn(u16) -> u16) {
     use nix::sys::socket::{
         AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, sendto, socket,
     };
@@ -254,7 +375,7 @@ fn a_request_from_port_0_is_dropped() {
     let request = rrq("file", "octet", &[]);
     let port = server.local_addr().port();
     let mut datagram = Vec::new();
-    for field in [0, port, 8 + request.len() as u16, 0] {
+    for field in [source(port), port, 8 + request.len() as u16, 0] {
         datagram.extend_from_slice(&field.to_be_bytes());
     }
     datagram.extend_from_slice(&request);

@@ -356,6 +356,20 @@ pub(crate) fn fetch_over(
     mode: Mode,
     options: &[(OptionName, u64)],
 ) -> Result<Vec<u8>, Trouble> {
+    let mut content = Vec::new();
+    let store = |block: &[u8]| content.extend_from_slice(block);
+    fetch_into(store, socket, server, name, mode, options).map(|()| content)
+}
+
+/// The same for files that do not fit into memory: each block is handed over once, in order.
+pub(crate) fn fetch_into(
+    mut store: impl FnMut(&[u8]),
+    socket: &UdpSocket,
+    server: SocketAddr,
+    name: &str,
+    mode: Mode,
+    options: &[(OptionName, u64)],
+) -> Result<(), Trouble> {
     let asked = options
         .iter()
         .fold(Options::default(), |all, (name, value)| {
@@ -375,7 +389,7 @@ pub(crate) fn fetch_over(
         ..Policy::default()
     };
     let mut machine = Receiver::requesting(Duration::ZERO, &policy, now());
-    let (mut tid, mut content) = (None, Vec::new());
+    let mut tid = None;
     let mut buffer = vec![0; 65536];
     loop {
         let until = match machine.poll(now()) {
@@ -394,7 +408,7 @@ pub(crate) fn fetch_over(
                 machine.sent(now());
                 continue;
             }
-            Step::Done(Outcome::Complete) => return Ok(content),
+            Step::Done(Outcome::Complete) => return Ok(()),
             Step::Done(outcome) => return Err(Trouble::Ended(outcome)),
             Step::Data { .. } => unreachable!("a receiver sends no data"),
             Step::Wait(until) => until,
@@ -432,7 +446,7 @@ pub(crate) fn fetch_over(
         match machine.handle(&packet, now()) {
             proto::Verdict::Store | proto::Verdict::StoreLast => {
                 if let Packet::Data { payload, .. } = packet {
-                    content.extend_from_slice(payload);
+                    store(payload);
                 }
             }
             proto::Verdict::Ignore => {}

@@ -33,6 +33,24 @@ fn an_unanswered_data_1_goes_out_twice() {
 }
 
 #[test]
+fn an_error_for_a_request_is_sent_once() {
+    let server = hasty(10);
+    let mut events = server.events();
+    let mut refused: Vec<_> = (0..3).map(|_| Client::new(server.local_addr())).collect();
+    refused[0].ask("missing", &[("tsize", "0")]);
+    refused[1].shout(b"\0\x02file\0octet\0");
+    refused[2].shout(b"\0\x01file\0mail\0");
+    for (client, code) in refused.iter_mut().zip([1, 2, 4]) {
+        assert_eq!(client.error().0, code);
+    }
+    // Whatever is repeated at all is repeated while this one is.
+    Client::new(server.local_addr()).ask("file", &[]);
+    failed(&mut events);
+    refused.iter().for_each(Client::quiet);
+    assert_eq!(server.stats().active, 0);
+}
+
+#[test]
 fn an_unanswered_oack_goes_out_four_times_a_second_apart() {
     let server = hasty(10);
     let mut events = server.events();
