@@ -77,7 +77,7 @@ impl Pace {
         } else if arrived < self.burst {
             self.slow_down(1 << self.shortest.ilog2());
         } else {
-            self.lengthen_gap();
+            self.slow_down(self.burst / 2); // each burst found less room than the one before
         }
     }
 
@@ -104,19 +104,11 @@ impl Pace {
     }
 
     fn slow_down(&mut self, burst: u64) {
-        if self.burst <= SMALLEST_BURST {
-            return self.lengthen_gap();
+        if self.burst > SMALLEST_BURST {
+            self.burst = burst.clamp(SMALLEST_BURST, self.burst);
+        } else {
+            self.gap = (self.gap * 2).min(BURST_GAP_MAX);
         }
-        self.burst = burst.clamp(SMALLEST_BURST, self.burst);
-        self.hold_for_a_while();
-    }
-
-    fn lengthen_gap(&mut self) {
-        self.gap = (self.gap * 2).min(BURST_GAP_MAX);
-        self.hold_for_a_while();
-    }
-
-    fn hold_for_a_while(&mut self) {
         let failed_at_once = self.windows <= HOLD_FIRST;
         self.hold = if failed_at_once {
             (self.hold * 2).min(HOLD_MOST)
@@ -159,8 +151,10 @@ mod tests {
     #[test]
     fn until_a_window_has_come_back_whole_bursts_stay_small() {
         let mut pace = Pace::new(64);
-        (0..1000).for_each(|_| pace.torn(48));
-        assert_eq!(pace.burst(), 16);
+        for window in 0..1000 {
+            pace.torn(window * 37 % 64);
+            assert!(pace.burst() <= 16);
+        }
     }
 
     #[test]
@@ -179,6 +173,18 @@ mod tests {
             assert!(torn < 40, "keeps {keeps}: torn {torn} windows of 2000");
             assert!(pace.burst() == burst || pace.burst() == 2 * burst);
         }
+    }
+
+    #[test]
+    fn a_receiver_that_is_slower_than_the_bursts_gets_shorter_ones() {
+        // Room for 35 blocks, and 12 are taken out in a gap.
+        let mut pace = Pace::new(1000);
+        let mut torn = 0;
+        while pace.burst() > 12 && torn < 10 {
+            torn += 1;
+            pace.torn(95);
+        }
+        assert_eq!(torn, 3);
     }
 
     #[test]
