@@ -82,9 +82,10 @@ impl Pace {
     }
 
     /// A receiver without room breaks windows off at the same place, give or take a quarter. The first block finds room
-    /// everywhere: if it is missing, something else was the matter.
+    /// everywhere: if it is missing, something else was the matter. If only the one behind it is, that may be U-Boot, which
+    /// tells its new position when leftovers of the window before come in.
     fn suspect(&mut self, arrived: u64) {
-        if arrived == 0 {
+        if arrived <= 1 {
             return;
         }
         let shortest = self.shortest.min(arrived);
