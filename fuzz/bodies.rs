@@ -61,7 +61,7 @@ pub fn options(octets: &[u8]) {
 }
 
 pub fn check_grant(asked: &Options, size: Option<u64>, terms: &Terms) {
-    use tftpool::unversioned::wire::OptionName::{Tsize, Utimeout};
+    use tftpool::unversioned::wire::OptionName::{Blksize, Blksize2, Tsize, Utimeout, Windowsize};
     let (agreed, oack) = grant(asked, size, terms);
     assert!((8..=65464).contains(&agreed.blksize));
     assert!((1..=32767).contains(&agreed.windowsize));
@@ -74,6 +74,13 @@ pub fn check_grant(asked: &Options, size: Option<u64>, terms: &Terms) {
             "{name:?} was raised to {value}"
         );
         assert!(!matches!(name, Utimeout) || (10_000..=255_000_000).contains(&value));
+    }
+    for (name, most) in [
+        (Blksize, terms.max_blksize.max(8)),
+        (Blksize2, terms.max_blksize.max(8)),
+        (Windowsize, terms.max_windowsize.max(1)),
+    ] {
+        assert!(oack.get(name) <= Some(most.into()), "more than the terms");
     }
     let accepted = accept(asked, &oack).expect("our client accepts what our server says");
     assert_eq!(accepted, agreed);

@@ -75,5 +75,6 @@ mod tests {
             }
         }
         assert_eq!(Rollover::One.from_wire(0, 5), None);
+        assert_eq!(Rollover::One.from_wire(65535, 0), Some(65535));
     }
 }

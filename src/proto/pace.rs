@@ -25,6 +25,8 @@ pub(super) struct Pace {
     alike: u32,
     shortest: u64,
     longest: u64,
+    /// Windows in a row of which only the first block arrived.
+    stuck: u32,
     /// Windows since the pace was changed.
     windows: u32,
     hold: u32,
@@ -41,6 +43,7 @@ impl Pace {
             alike: 0,
             shortest: 0,
             longest: 0,
+            stuck: 0,
             windows: 0,
             hold: HOLD_FIRST,
         }
@@ -62,6 +65,7 @@ impl Pace {
     /// A whole window was acknowledged at its end.
     pub(super) fn whole(&mut self) {
         self.alike = 0;
+        self.stuck = 0;
         if self.burst == self.ceiling && self.gap == BURST_GAP {
             self.burst = self.window;
         }
@@ -72,19 +76,21 @@ impl Pace {
     /// Of a window only the first `arrived` blocks did.
     pub(super) fn torn(&mut self, arrived: u64) {
         self.suspect(arrived);
-        if self.alike < SUSPICIOUS {
-            self.window_is_over();
-        } else if arrived < self.burst {
+        if self.alike == SUSPICIOUS && arrived < self.burst {
             self.slow_down(1 << self.shortest.ilog2());
+        } else if self.alike == SUSPICIOUS || self.stuck == SUSPICIOUS {
+            self.slow_down(self.burst / 2); // each burst found less room than the one before
         } else {
-            self.lengthen_gap();
+            self.window_is_over();
         }
     }
 
     /// A receiver without room breaks windows off at the same place, give or take a quarter. The first block finds room
-    /// everywhere: if it is missing, something else was the matter.
+    /// everywhere: if it is missing, something else was the matter. If only the first arrives, its buffers may be full of what
+    /// came behind the hole; once in a while that happens to everybody (U-Boot tells of it when leftovers come in).
     fn suspect(&mut self, arrived: u64) {
-        if arrived == 0 {
+        self.stuck = if arrived == 1 { self.stuck + 1 } else { 0 };
+        if arrived <= 1 {
             return;
         }
         let shortest = self.shortest.min(arrived);
@@ -104,19 +110,11 @@ impl Pace {
     }
 
     fn slow_down(&mut self, burst: u64) {
-        if self.burst <= SMALLEST_BURST {
-            return self.lengthen_gap();
+        if self.burst > SMALLEST_BURST {
+            self.burst = burst.clamp(SMALLEST_BURST, self.burst);
+        } else {
+            self.gap = (self.gap * 2).min(BURST_GAP_MAX);
         }
-        self.burst = burst.clamp(SMALLEST_BURST, self.burst);
-        self.hold_for_a_while();
-    }
-
-    fn lengthen_gap(&mut self) {
-        self.gap = (self.gap * 2).min(BURST_GAP_MAX);
-        self.hold_for_a_while();
-    }
-
-    fn hold_for_a_while(&mut self) {
         let failed_at_once = self.windows <= HOLD_FIRST;
         self.hold = if failed_at_once {
             (self.hold * 2).min(HOLD_MOST)
@@ -124,6 +122,7 @@ impl Pace {
             HOLD_FIRST
         };
         self.alike = 0;
+        self.stuck = 0;
         self.windows = 0;
     }
 
@@ -159,8 +158,10 @@ mod tests {
     #[test]
     fn until_a_window_has_come_back_whole_bursts_stay_small() {
         let mut pace = Pace::new(64);
-        (0..1000).for_each(|_| pace.torn(48));
-        assert_eq!(pace.burst(), 16);
+        for window in 0..1000 {
+            pace.torn(window * 37 % 64);
+            assert!(pace.burst() <= 16);
+        }
     }
 
     #[test]
@@ -179,6 +180,33 @@ mod tests {
             assert!(torn < 40, "keeps {keeps}: torn {torn} windows of 2000");
             assert!(pace.burst() == burst || pace.burst() == 2 * burst);
         }
+    }
+
+    #[test]
+    fn a_receiver_that_is_slower_than_the_bursts_gets_shorter_ones() {
+        // Room for 35 blocks, and 12 are taken out in a gap.
+        let mut pace = Pace::new(1000);
+        let mut torn = 0;
+        while pace.burst() > 12 && torn < 10 {
+            torn += 1;
+            pace.torn(95);
+        }
+        assert_eq!(torn, 3);
+    }
+
+    #[test]
+    fn a_receiver_that_takes_one_block_of_every_window_gets_shorter_bursts() {
+        let mut pace = Pace::new(16);
+        for burst in [8, 4, 2] {
+            (0..3).for_each(|_| pace.torn(1));
+            assert_eq!(pace.burst(), burst);
+        }
+        // U-Boot's leftovers in between hide nothing.
+        let mut pace = Pace::new(16);
+        [1, 6, 1, 6, 1, 6]
+            .into_iter()
+            .for_each(|arrived| pace.torn(arrived));
+        assert_eq!(pace.burst(), 4);
     }
 
     #[test]

@@ -134,6 +134,9 @@ fn the_price_is_bounded(world: &World, report: &Report) {
         .map(|link| u64::from(link.loss + link.junk + link.reorder + link.duplicate / 20))
         .sum();
     let factor = 6 + window.min(blocks) * trouble / 500_000 + u64::from(worst) / 2_000;
+    // A ring tears every window of a client that asked for more than it can keep.
+    let ringed = world.links.iter().any(|link| link.ring.is_some());
+    let factor = factor + if ringed { window.min(blocks) / 16 } else { 0 };
     let most = (blocks * factor) + 40 * window + 200;
     for counts in report.packets.iter().filter(|_| is_patient(world)) {
         assert!(
