@@ -4,7 +4,8 @@ mod harness;
 
 use harness::{LONG, Scratch, Server, ask, first_block, run, text, tftpool};
 use nix::sys::signal::Signal;
-use std::net::UdpSocket;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::fs::symlink;
 use std::time::Duration;
 
@@ -207,6 +208,18 @@ fn sigterm_and_sigint_stop_gracefully_and_count() {
 }
 
 /// A transfer that nobody continues holds up the first signal for a while, the second not at all.
+/// The next datagram and who sent it. A machine that was halted and goes on interrupts a call with a timeout.
+fn next_datagram(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
+    let mut datagram = vec![0; 600];
+    loop {
+        match socket.recv_from(&mut datagram) {
+            Ok((length, sender)) => return (datagram[..length].to_vec(), sender),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => panic!("nothing came: {error}"),
+        }
+    }
+}
+
 #[test]
 fn a_second_signal_stops_at_once() {
     let root = Scratch::new();
@@ -216,9 +229,9 @@ fn a_second_signal_stops_at_once() {
     peer.set_read_timeout(Some(LONG)).expect("a timeout");
     peer.send_to(b"\0\x01file\0octet\0", server.address())
         .expect("sent");
-    let (_, tid) = peer.recv_from(&mut [0; 600]).expect("DATA 1");
+    let (_, tid) = next_datagram(&peer);
     peer.send_to(&[0, 4, 0, 1], tid).expect("sent");
-    peer.recv_from(&mut [0; 600]).expect("DATA 2");
+    next_datagram(&peer);
     server.signal(Signal::SIGTERM);
     server.line_with(" INFO stopping");
     server.signal(Signal::SIGTERM);
@@ -345,17 +358,9 @@ fn running_out_of_descriptors_is_survived() {
             peer
         })
         .collect();
-    let answer = |peer: &UdpSocket| loop {
-        let mut answer = vec![0; 600];
-        match peer.recv_from(&mut answer) {
-            Ok((length, tid)) => return (answer[..length].to_vec(), tid),
-            Err(cause) if cause.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(cause) => panic!("no answer: {cause}"),
-        }
-    };
     let (mut served, mut refused) = (Vec::new(), 0);
     for peer in &peers {
-        let (first, tid) = answer(peer);
+        let (first, tid) = next_datagram(peer);
         if first.starts_with(&[0, 5]) {
             // No socket was left, or one for the transfer but none for its file.
             let (code, words) = harness::error(&first);

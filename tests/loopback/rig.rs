@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each test binary uses its part
 
 use std::collections::HashMap;
+use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
@@ -192,11 +193,14 @@ impl Client {
 
     pub(crate) fn next_from(&self) -> (SocketAddr, Reply) {
         let mut buffer = vec![0; 65536];
-        let (length, from) = self
-            .socket
-            .recv_from(&mut buffer)
-            .expect("an answer that never came");
-        (from, reply(&buffer[..length]))
+        loop {
+            match self.socket.recv_from(&mut buffer) {
+                Ok((length, from)) => return (from, reply(&buffer[..length])),
+                // A machine that was halted and goes on interrupts a call with a timeout.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => panic!("an answer that never came: {error}"),
+            }
+        }
     }
 
     /// The next packet, which must come from the transfer's port.
