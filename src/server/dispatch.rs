@@ -23,7 +23,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -51,7 +51,8 @@ const ROOM_TRIES: usize = 8;
 /// walk through the whole port range.
 const SOCKET_RETRY: Duration = Duration::from_millis(20);
 const RETRIES_AT_ONCE: usize = 16;
-/// How long a queue may stand, with every worker at work, before the pool grows past the number of processors.
+/// While work waits and no worker is idle, the pool is looked at this often: a worker that has not taken a step since is
+/// stuck in a file or a store.
 const GROWTH_PAUSE: Duration = Duration::from_millis(5);
 /// How long the end waits for workers that are inside a store or a read.
 const LAST_WAIT: Duration = Duration::from_secs(2);
@@ -125,10 +126,13 @@ struct Complaint {
 /// table, which has one.
 struct Pool {
     most: usize,
+    /// Workers that should be free to take steps: one for each processor. More would only take turns.
     base: usize,
     threads: Vec<JoinHandle<()>>,
+    /// Each worker's steps, and how many there were when it was looked at last.
+    steps: Vec<(Arc<AtomicU64>, u64)>,
     left: usize,
-    grown: Instant,
+    looked: Instant,
     openings: (Sender<Box<Opening>>, Receiver<Box<Opening>>),
     ready: (Sender<Box<Transfer>>, Receiver<Box<Transfer>>),
     chores: (Sender<Chore>, Receiver<Chore>),
@@ -143,8 +147,9 @@ impl Pool {
             most,
             base,
             threads: Vec::new(),
+            steps: Vec::new(),
             left: 0,
-            grown: now(),
+            looked: now(),
             openings: unbounded(),
             ready: unbounded(),
             chores: unbounded(),
@@ -156,7 +161,9 @@ impl Pool {
     }
 
     fn grow(&mut self, shared: &Arc<Shared>, mailbox: &Mailbox<Message>) -> io::Result<()> {
+        let steps = Arc::new(AtomicU64::new(0));
         let queues = Queues {
+            steps: Arc::clone(&steps),
             openings: self.openings.1.clone(),
             ready: self.ready.1.clone(),
             chores: self.chores.1.clone(),
@@ -169,8 +176,21 @@ impl Pool {
                 .name(name)
                 .spawn(move || worker.run())?,
         );
-        self.grown = now();
+        self.steps.push((steps, 0));
         Ok(())
+    }
+
+    /// Workers that have taken no step since this was asked last.
+    fn stuck(&mut self) -> usize {
+        let stands = |(steps, seen): &mut (Arc<AtomicU64>, u64)| {
+            let now = steps.load(Ordering::Relaxed);
+            std::mem::replace(seen, now) == now
+        };
+        self.steps
+            .iter_mut()
+            .map(stands)
+            .filter(|stands| *stands)
+            .count()
     }
 }
 
@@ -312,22 +332,26 @@ impl Loop {
         }
     }
 
+    /// Starts a worker where work waits, nobody is idle, and too few can take a step.
     fn grow(&mut self, time: Instant) {
-        let Pool {
-            most,
-            base,
-            ref threads,
-            grown,
-            ..
-        } = self.pool;
-        let is_short = self.pool.has_work()
-            && self.shared.idle.load(Ordering::SeqCst) == 0
-            && threads.len() < most;
-        if is_short
-            && (threads.len() < base || time >= grown + GROWTH_PAUSE)
-            && let Err(error) = self.pool.grow(&self.shared, &self.mailbox)
+        let pool = &mut self.pool;
+        if !pool.has_work()
+            || pool.threads.len() == pool.most
+            || self.shared.idle.load(Ordering::SeqCst) > 0
         {
-            self.pool.grown = time;
+            return;
+        }
+        if pool.threads.len() >= pool.base {
+            if time < pool.looked + GROWTH_PAUSE {
+                return;
+            }
+            pool.looked = time;
+            if pool.threads.len() - pool.stuck() >= pool.base {
+                return;
+            }
+        }
+        if let Err(error) = pool.grow(&self.shared, &self.mailbox) {
+            pool.looked = time;
             self.complain(time, "cannot start another worker", &plain(&error));
         }
     }

@@ -20,7 +20,7 @@ use crossbeam_channel::{Receiver, Select};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// A request that was admitted.
@@ -68,8 +68,10 @@ pub(super) struct Shared {
     pub(super) stopping: AtomicBool,
 }
 
-/// The ends of the queues that a worker holds.
+/// What one worker has: its ends of the queues, and the sign of life that the loop looks at.
 pub(super) struct Queues {
+    /// Counts on while the worker goes from step to step; stands still while it is inside a store, a read or a wait.
+    pub(super) steps: Arc<AtomicU64>,
     pub(super) openings: Receiver<Box<Opening>>,
     pub(super) ready: Receiver<Box<Transfer>>,
     pub(super) chores: Receiver<Chore>,
@@ -106,6 +108,7 @@ struct Place {
 
 impl Surroundings for Place {
     fn others_wait(&self) -> bool {
+        self.queues.steps.fetch_add(1, Ordering::Relaxed);
         !self.queues.ready.is_empty() || !self.queues.openings.is_empty()
     }
 
@@ -173,6 +176,7 @@ impl Worker {
             if !matches!(work, Work::Continue(_)) {
                 self.flush();
             }
+            self.place.queues.steps.fetch_add(1, Ordering::Relaxed);
             let begun = now();
             self.work(work);
             if self.reports.len() >= BATCH || now() - begun > PATIENCE {
