@@ -193,6 +193,22 @@ fn the_banner_is_one_line_at_every_log_level() {
 }
 
 #[test]
+fn every_burst_and_answer_is_logged_when_asked_for() {
+    let root = Scratch::new();
+    root.file("file", &harness::content(600));
+    let server = Server::start(root.path(), &["-vv"]);
+    let peer = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    peer.set_read_timeout(Some(LONG)).expect("a timeout");
+    peer.send_to(b"\0\x01file\0octet\0", server.address())
+        .expect("sent");
+    let (_, tid) = next_datagram(&peer);
+    server.line_with(" TRACE send id=1 Data { first: 1, end: 2 }");
+    peer.send_to(&[0, 4, 0, 1], tid).expect("sent");
+    server.line_with(" TRACE got id=1 Ack { block: 1 }");
+    server.line_with(" TRACE send id=1 Data { first: 2, end: 3 }");
+}
+
+#[test]
 fn sigterm_and_sigint_stop_gracefully_and_count() {
     let root = Scratch::new();
     root.file("file", b"content");

@@ -132,7 +132,11 @@ impl Transfer {
                 self.tell(ErrorCode::NOT_DEFINED, STOPPING);
                 return Turn::Done(Ending::Failed(Failure::Stopped));
             }
-            match self.machine.poll(time) {
+            let step = self.machine.poll(time);
+            if !matches!(step, Step::Wait(_) | Step::Done(_)) {
+                log::trace!("send id={} {step:?}", self.origin.id);
+            }
+            match step {
                 Step::Open => match self.socket.send(&self.opening) {
                     Ok(true) => self.machine.opened(time),
                     Ok(false) => return Turn::Quiet(time + DRAIN),
@@ -193,7 +197,7 @@ impl Transfer {
                 }
                 Step::Done(outcome) => return Turn::Done(self.ending(outcome)),
                 Step::Ack(_) | Step::Error(..) => {
-                    unreachable!("a sender sends no {:?}", self.machine.poll(time))
+                    unreachable!("a sender sends no {step:?}")
                 }
             }
             if time - start > SLICE && around.others_wait() {
@@ -211,6 +215,7 @@ impl Transfer {
         match received {
             Ok(length) => {
                 if let Ok(packet) = wire::parse(&buffer[..length.min(buffer.len())]) {
+                    log::trace!("got id={} {packet:?}", self.origin.id);
                     if let Packet::Error { message, .. } = packet {
                         self.peer_text = Some(Name::new(message));
                     }
