@@ -5,7 +5,6 @@ CARGO ?= cargo
 DIR ?= examples/files
 PORT ?= 6969
 
-FILE = $(notdir $(firstword $(wildcard $(DIR)/*.txt $(DIR)/*)))
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 
 .PHONY: help run test sim bench bench-peers check tools clean
@@ -21,17 +20,19 @@ help:
 	@echo 'make check                      format, lints, documentation, the closed list of crates'
 	@echo 'make clean                      remove what was built'
 
+# Root would become nobody, who may not read a checkout below /root: become the files' owner instead.
 run:
 	$(CARGO) build --release
-	@echo
-	@echo 'In another terminal, any of:'
-	@echo '  busybox tftp -g -r $(FILE) -l got 127.0.0.1 $(PORT)'
-	@echo '  tftp -m binary 127.0.0.1 $(PORT) -c get $(FILE) got'
-	@echo '  curl -o got tftp://127.0.0.1:$(PORT)//$(FILE)'
-	@echo
-	@# Root would become nobody, who may not read a checkout below /root: become the files' owner instead.
-	@[ "$$(id -u)" -ne 0 ] || set -- --user "$$(stat -c %U $(DIR))"; \
-	exec $(TARGET)/release/tftpool serve --port $(PORT) "$$@" $(DIR)
+	@file=$$(cd "$(DIR)" && find . -maxdepth 1 -type f -perm -o+r | sort | sed -n '1s|^./||p') || exit 1; \
+	file=$${file:-NAME}; \
+	echo; \
+	echo 'In another terminal, any of:'; \
+	echo "  busybox tftp -g -r '$$file' -l got 127.0.0.1 $(PORT)"; \
+	echo "  tftp -m binary 127.0.0.1 $(PORT) -c get '$$file' got"; \
+	echo "  curl -o got 'tftp://127.0.0.1:$(PORT)//$$file'"; \
+	echo
+	@[ "$$(id -u)" -ne 0 ] || set -- --user "$$(stat -c %u:%g "$(DIR)")"; \
+	exec $(TARGET)/release/tftpool serve --port $(PORT) "$$@" "$(DIR)"
 
 tools:
 	@sh tests/tools.sh

@@ -233,12 +233,15 @@ impl Event {
             Self::Completed(summary) => log::info!("done {summary}"),
             Self::Probe(summary) => log::info!("probe {summary}"),
             Self::Failed(summary, failure @ (Failure::Unanswered | Failure::Evicted)) => {
-                log::debug!("failed {summary} reason=\"{failure}\"");
+                log::debug!("failed {summary} reason={}", quoted(failure));
             }
-            Self::Failed(summary, failure) => match failure.fault() {
-                Fault::Here => log::warn!("failed {summary} reason=\"{failure}\""),
-                Fault::Peer | Fault::Nobody => log::info!("failed {summary} reason=\"{failure}\""),
-            },
+            Self::Failed(summary, failure) => {
+                let level = match failure.fault() {
+                    Fault::Here => log::Level::Warn,
+                    Fault::Peer | Fault::Nobody => log::Level::Info,
+                };
+                log::log!(level, "failed {summary} reason={}", quoted(failure));
+            }
             Self::Refused {
                 peer,
                 direction,
@@ -250,7 +253,10 @@ impl Event {
                     Direction::Read => "read",
                     Direction::Write => "write",
                 };
-                log::info!("refused peer={peer} {verb}={name} reason=\"{refusal}\"");
+                log::info!(
+                    "refused peer={peer} {verb}={name} reason={}",
+                    quoted(refusal)
+                );
             }
             Self::Request {
                 id,
@@ -275,11 +281,16 @@ impl Event {
                 log::debug!("started id={id} blksize={blksize} window={windowsize} size={size:?}");
             }
             Self::Dropped { peer, reason } => {
-                log::debug!("dropped peer={peer} reason=\"{reason}\"")
+                log::debug!("dropped peer={peer} reason={}", quoted(reason));
             }
             Self::Lagged { missed } => log::debug!("lagged events={missed}"),
         }
     }
+}
+
+/// A reason as one value of a log line: what a peer or a store put into it, quotes above all, cannot look like another.
+fn quoted(reason: &impl fmt::Display) -> Name {
+    Name::new(reason.to_string().as_bytes())
 }
 
 /// Counters since the server started: a fold over its events.
@@ -363,5 +374,15 @@ mod tests {
             r#""\x202egpj""#
         );
         assert_eq!(Name::new(&[b'a'; 300]).to_string().len(), Name::SHOWN + 5);
+    }
+
+    #[test]
+    fn a_reason_is_one_value_whatever_the_peer_says() {
+        let code = crate::wire::ErrorCode(0);
+        let text = Name::new(b"bye\" file=\"x");
+        assert_eq!(
+            quoted(&Failure::Aborted { code, text }).to_string(),
+            r#""peer sent error 0 \"bye\\\" file=\\\"x\"""#
+        );
     }
 }

@@ -92,11 +92,13 @@ pub const DEFAULT_WORKERS: usize = 16;
 pub const MAX_WORKERS: usize = 1024;
 /// Most transfers at once that can be asked for; there are no more ports on one address.
 pub const MAX_TRANSFERS: usize = 65_536;
-/// Transfers at once for an embedder who says nothing: most systems let a process have 1024 descriptors. The command raises
-/// that limit and sizes itself by it.
-pub const DEFAULT_TRANSFERS: usize = 900;
+/// Descriptors that one transfer may hold: its socket, and its file where that is too small to be mapped and shared.
+pub const DESCRIPTORS_PER_TRANSFER: usize = 2;
 /// Descriptors kept back from transfers: listening sockets, the poll, log, root, mapped files.
 pub const SPARE_DESCRIPTORS: usize = 64;
+/// Transfers at once for an embedder who says nothing: most systems let a process have 1024 descriptors. The command raises
+/// that limit and sizes itself by it.
+pub const DEFAULT_TRANSFERS: usize = (1024 - SPARE_DESCRIPTORS) / DESCRIPTORS_PER_TRANSFER;
 /// How long a worker waits on a quiet peer's own socket before it hands the transfer back.
 pub const PATIENCE: Duration = Duration::from_millis(4);
 /// How long one transfer may keep a worker while others wait.

@@ -7,6 +7,8 @@ use nix::sys::signal::Signal;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// Runs `tftpool` with these arguments to its end: the exit code and what it said.
@@ -191,6 +193,22 @@ fn the_banner_is_one_line_at_every_log_level() {
 }
 
 #[test]
+fn every_burst_and_answer_is_logged_when_asked_for() {
+    let root = Scratch::new();
+    root.file("file", &harness::content(600));
+    let server = Server::start(root.path(), &["-vv"]);
+    let peer = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    peer.set_read_timeout(Some(LONG)).expect("a timeout");
+    peer.send_to(b"\0\x01file\0octet\0", server.address())
+        .expect("sent");
+    let (_, tid) = next_datagram(&peer);
+    server.line_with(" TRACE send id=1 Data { first: 1, end: 2 }");
+    peer.send_to(&[0, 4, 0, 1], tid).expect("sent");
+    server.line_with(" TRACE got id=1 Ack { block: 1 }");
+    server.line_with(" TRACE send id=1 Data { first: 2, end: 3 }");
+}
+
+#[test]
 fn sigterm_and_sigint_stop_gracefully_and_count() {
     let root = Scratch::new();
     root.file("file", b"content");
@@ -207,7 +225,6 @@ fn sigterm_and_sigint_stop_gracefully_and_count() {
     }
 }
 
-/// A transfer that nobody continues holds up the first signal for a while, the second not at all.
 /// The next datagram and who sent it. A machine that was halted and goes on interrupts a call with a timeout.
 fn next_datagram(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
     let mut datagram = vec![0; 600];
@@ -220,6 +237,7 @@ fn next_datagram(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
     }
 }
 
+/// A transfer that nobody continues holds up the first signal for a while, the second not at all.
 #[test]
 fn a_second_signal_stops_at_once() {
     let root = Scratch::new();
@@ -331,23 +349,56 @@ fn a_closed_stderr_is_no_trouble() {
     assert_eq!(server.wait(LONG).code(), Some(0));
 }
 
+/// The server with so many descriptors.
+fn limited_to(descriptors: u32, root: &Path, options: &[&str]) -> Command {
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", &format!("ulimit -n {descriptors} && exec \"$@\"")])
+        .args(["sh", env!("CARGO_BIN_EXE_tftpool")])
+        .args(["serve", "--host", "127.0.0.1", "--port", "0"])
+        .args(options)
+        .arg(root)
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// What the server says it can take at once, it can: a small file costs a transfer two descriptors.
+#[test]
+fn there_are_descriptors_for_all_the_transfers_there_may_be() {
+    let root = Scratch::new();
+    root.file("file", &harness::content(2000));
+    let server = Server::spawn(limited_to(164, root.path(), &["--timeout", "60"]));
+    let limits = &server.before[0];
+    assert!(limits.contains("max_transfers=50 "), "{limits}");
+    let peers: Vec<_> = (0..50)
+        .map(|_| {
+            let peer = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+            peer.set_read_timeout(Some(LONG)).expect("a timeout");
+            peer.send_to(b"\0\x01file\0octet\0", server.address())
+                .expect("sent");
+            let (first, tid) = next_datagram(&peer);
+            assert_eq!(first_block(&first).len(), 512);
+            peer.send_to(&[0, 4, 0, 1], tid).expect("sent");
+            assert_eq!(next_datagram(&peer).0[..4], [0, 3, 0, 2]);
+            (peer, tid)
+        })
+        .collect();
+    for (peer, tid) in peers {
+        peer.send_to(b"\0\x05\0\0enough\0", tid).expect("sent");
+    }
+}
+
 /// More transfers than descriptors: those that find no socket are refused after a while, the others go on, and when they are
 /// over there is room again.
 #[test]
 fn running_out_of_descriptors_is_survived() {
     let root = Scratch::new();
     root.file("file", &harness::content(2000));
-    let mut command = std::process::Command::new("sh");
-    command
-        .args(["-c", "ulimit -n 60 && exec \"$@\"", "sh"])
-        .arg(env!("CARGO_BIN_EXE_tftpool"))
-        .args(["serve", "--host", "127.0.0.1", "--port", "0"])
-        .args(["--timeout", "60", "--max-transfers", "200"])
-        .arg(root.path())
-        .env_remove("RUST_LOG")
-        .stdin(std::process::Stdio::null())
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped());
+    let options = ["--timeout", "60", "--max-transfers", "200"];
+    let command = limited_to(60, root.path(), &options);
     let mut server = Server::spawn(command);
     let peers: Vec<_> = (0..100)
         .map(|_| {

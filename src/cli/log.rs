@@ -21,7 +21,7 @@ const FLUSH_WAIT: Duration = Duration::from_millis(500);
 #[derive(clap::Args)]
 #[command(next_help_heading = "Logging")]
 pub(super) struct Verbosity {
-    /// Log more: -v adds a line per decision, -vv one per packet [default: one line per transfer]
+    /// Log more: -v adds a line per decision, -vv one per burst and answer [default: one line per transfer]
     ///
     /// The log goes to stderr and never holds up the server: lines that nobody reads are dropped and counted. The variable
     /// RUST_LOG, where set, decides instead of -v and -q.

@@ -292,10 +292,10 @@ impl Arguments {
     /// How many transfers are taken at once: what was asked for, or what the descriptors allow.
     fn max_transfers(&self) -> usize {
         let descriptors = sys::raise_descriptor_limit();
-        let room = usize::try_from(descriptors)
+        let spare = usize::try_from(descriptors)
             .unwrap_or(usize::MAX)
-            .saturating_sub(limits::SPARE_DESCRIPTORS)
-            .max(1);
+            .saturating_sub(limits::SPARE_DESCRIPTORS);
+        let room = (spare / limits::DESCRIPTORS_PER_TRANSFER).max(1);
         let count = self
             .max_transfers
             .unwrap_or(room.min(limits::MAX_TRANSFERS));

@@ -38,7 +38,7 @@ const MAIL: usize = 1024;
 pub struct Limits {
     /// Threads that run transfers, 1 to 1024. They are started when they are needed.
     pub workers: usize,
-    /// Transfers at once, 1 to 65,536. Each has a socket; see the limit of open descriptors.
+    /// Transfers at once, 1 to 65,536. Each holds a socket and perhaps a file: two descriptors.
     pub max_transfers: usize,
     /// Transfers at once of one client address; `None` for no limit. Whole labs sit behind one address.
     pub max_transfers_per_client: Option<usize>,

@@ -213,6 +213,7 @@ mod tests {
         assert_eq!(again(|| answers.next().expect("an answer")).ok(), Some(7));
         assert!(answers.next().is_none());
     }
+
     #[test]
     fn no_step_follows_a_link() {
         let base = std::env::temp_dir().join(format!("tftpool-steps-{}", std::process::id()));

@@ -317,6 +317,12 @@ impl TransferSocket {
         self.offload = offload;
     }
 
+    /// Lets every send from now on fail, with `EPIPE`.
+    #[cfg(test)]
+    pub(crate) fn stop_sending(&self) {
+        socket::shutdown(self.as_raw_fd(), socket::Shutdown::Write).expect("a connected socket");
+    }
+
     /// Takes a datagram of the peer; `None` when none came in time, or a signal handler ran.
     ///
     /// Returns the length of the datagram, which is larger than the buffer if only its beginning fitted.

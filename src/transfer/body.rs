@@ -49,14 +49,6 @@ pub(crate) enum Trouble {
     Network(io::Error),
 }
 
-/// What became of a send.
-pub(crate) struct Sent {
-    /// One past the last block that left; the first one asked for when the socket's buffer is full.
-    pub(crate) end: u64,
-    /// The last block of the file, if this send found it.
-    pub(crate) last: Option<u64>,
-}
-
 /// How blocks are cut and numbered.
 #[derive(Clone, Copy)]
 pub(crate) struct Format {
@@ -168,10 +160,10 @@ impl Body {
         }
     }
 
-    /// The last block, if it is known before it is reached.
+    /// The last block, where it is known: of a stream, once it was read.
     pub(crate) fn last(&self, format: Format) -> Option<u64> {
         match self {
-            Self::Stream(_) => None,
+            Self::Stream(stream) => stream.last,
             _ => self.length().map(|length| format.last(length)),
         }
     }
@@ -201,20 +193,21 @@ impl Body {
         }
     }
 
-    /// Sends blocks, at most [`Format::burst`] of them; fewer leave when the socket's buffer is full.
+    /// Sends blocks, at most [`Format::burst`] of them, and returns one past the last that left: fewer leave when the
+    /// socket's buffer is full, or when the end of a stream is found, which [`last`](Self::last) knows from then on, also
+    /// where the send failed.
     pub(crate) fn send(
         &mut self,
         socket: &mut TransferSocket,
         blocks: Range<u64>,
         format: Format,
         scratch: &mut Scratch,
-    ) -> Result<Sent, Trouble> {
+    ) -> Result<u64, Trouble> {
         let Range {
             start: first,
             mut end,
         } = blocks;
         debug_assert!(first < end && end - first <= format.burst());
-        let mut found = None;
         let left = match self {
             Self::File(file) => {
                 let holds_last = end > format.last(file.identity.size);
@@ -273,8 +266,8 @@ impl Body {
                     .map_err(Trouble::Network)
             }
             Self::Stream(stream) => {
-                found = stream.read_to(end - 1)?;
-                end = found.map_or(end, |last| end.min(last + 1));
+                let last = stream.read_to(end - 1)?;
+                end = last.map_or(end, |last| end.min(last + 1));
                 let stream = &*stream;
                 let blocks = Count(first..end).map(|(block, _)| Block {
                     header: format.header(block),
@@ -283,10 +276,7 @@ impl Body {
                 socket.send_blocks(blocks).map_err(Trouble::Network)
             }
         }?;
-        Ok(Sent {
-            end: first + left as u64,
-            last: found,
-        })
+        Ok(first + left as u64)
     }
 }
 
@@ -395,7 +385,7 @@ impl Stream {
         ((block - 1) % self.window as u64) as usize * self.blksize
     }
 
-    /// Reads on until `block` is there, or the end; returns the last block when the end was found.
+    /// Reads on until `block` is there, or the end; returns the last block once the end was found.
     fn read_to(&mut self, block: u64) -> Result<Option<u64>, Trouble> {
         while self.read < block && self.last.is_none() {
             let start = self.slot(self.read + 1);

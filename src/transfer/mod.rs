@@ -132,7 +132,11 @@ impl Transfer {
                 self.tell(ErrorCode::NOT_DEFINED, STOPPING);
                 return Turn::Done(Ending::Failed(Failure::Stopped));
             }
-            match self.machine.poll(time) {
+            let step = self.machine.poll(time);
+            if !matches!(step, Step::Wait(_) | Step::Done(_)) {
+                log::trace!("send id={} {step:?}", self.origin.id);
+            }
+            match step {
                 Step::Open => match self.socket.send(&self.opening) {
                     Ok(true) => self.machine.opened(time),
                     Ok(false) => return Turn::Quiet(time + DRAIN),
@@ -144,20 +148,21 @@ impl Transfer {
                 Step::Data { first, end } => {
                     let burst = first..end.min(first + self.format.burst());
                     let mut is_all = burst.end == end;
-                    match self
-                        .body
-                        .send(&mut self.socket, burst.clone(), self.format, scratch)
-                    {
-                        Ok(sent) => {
-                            if let Some(last) = sent.last {
-                                self.machine.set_last(last);
+                    let sent =
+                        self.body
+                            .send(&mut self.socket, burst.clone(), self.format, scratch);
+                    let last = self.body.last(self.format);
+                    if let Some(last) = last {
+                        self.machine.set_last(last);
+                    }
+                    match sent {
+                        Ok(sent_end) => {
+                            is_all &= sent_end == burst.end;
+                            if sent_end > self.sent_end {
+                                (self.sent_end, self.answered) = (sent_end, time);
                             }
-                            is_all &= sent.end == burst.end;
-                            if sent.end > self.sent_end {
-                                (self.sent_end, self.answered) = (sent.end, time);
-                            }
-                            if sent.end > first {
-                                self.machine.sent(sent.end, time);
+                            if sent_end > first {
+                                self.machine.sent(sent_end, time);
                             } else if around.others_wait() || !self.drained() {
                                 return Turn::Quiet(time + DRAIN);
                             }
@@ -165,7 +170,8 @@ impl Transfer {
                         Err(Trouble::Network(error)) if !sys::is_too_long(&error) => {
                             // Lost like any datagram; the timer goes on, and says so if it never gets better.
                             self.lost(error, time);
-                            self.machine.sent(burst.end, time);
+                            let end = last.map_or(burst.end, |last| burst.end.min(last + 1));
+                            self.machine.sent(end, time);
                         }
                         Err(trouble) => return Turn::Done(Ending::Failed(self.broken(trouble))),
                     }
@@ -191,7 +197,7 @@ impl Transfer {
                 }
                 Step::Done(outcome) => return Turn::Done(self.ending(outcome)),
                 Step::Ack(_) | Step::Error(..) => {
-                    unreachable!("a sender sends no {:?}", self.machine.poll(time))
+                    unreachable!("a sender sends no {step:?}")
                 }
             }
             if time - start > SLICE && around.others_wait() {
@@ -209,6 +215,7 @@ impl Transfer {
         match received {
             Ok(length) => {
                 if let Ok(packet) = wire::parse(&buffer[..length.min(buffer.len())]) {
+                    log::trace!("got id={} {packet:?}", self.origin.id);
                     if let Packet::Error { message, .. } = packet {
                         self.peer_text = Some(Name::new(message));
                     }
@@ -336,4 +343,71 @@ pub(crate) fn tell(socket: &TransferSocket, code: ErrorCode, text: &str) {
     let mut datagram = Vec::with_capacity(5 + text.len());
     wire::emit_error(code, text, &mut datagram);
     let _ = socket.send(&datagram);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::Policy;
+    use crate::store::Source;
+    use crate::store::mappings::Mappings;
+    use crate::sys::udp::SocketOptions;
+    use crate::wire::Mode;
+    use std::net::{Ipv4Addr, UdpSocket};
+
+    struct Alone;
+
+    impl Surroundings for Alone {
+        fn others_wait(&self) -> bool {
+            false
+        }
+
+        fn is_stopping(&self) -> bool {
+            false
+        }
+    }
+
+    /// A stream of 700 octets, two blocks, for which a large window and an OACK were agreed; and its peer.
+    fn streaming() -> (Transfer, UdpSocket) {
+        let localhost = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let peer = UdpSocket::bind(localhost).expect("a socket");
+        let peer_address = peer.local_addr().expect("an address");
+        let socket = TransferSocket::open(localhost, peer_address, &SocketOptions::default())
+            .expect("a socket");
+        let agreed = Agreed {
+            windowsize: 32,
+            ..Agreed::default()
+        };
+        let mappings = Mappings::new(0, Duration::ZERO);
+        let source = Source::reader(io::Cursor::new(vec![7; 700]), None);
+        let body = Body::new(source, Mode::Octet, &mappings, now()).expect("a body");
+        let machine = Sender::answering(&agreed, true, None, &Policy::default(), now());
+        let origin = Origin {
+            id: TransferId(1),
+            name: Name::new(b"stream"),
+            direction: Direction::Read,
+            arrived: now(),
+        };
+        let oack = b"\0\x06windowsize\x0032\0".to_vec();
+        let transfer = Transfer::new(origin, machine, body, socket, localhost, agreed, oack);
+        (transfer, peer)
+    }
+
+    #[test]
+    fn the_end_of_a_stream_is_known_although_its_block_could_not_be_sent() {
+        let (mut transfer, _peer) = streaming();
+        let mut scratch = Scratch::new();
+        assert!(matches!(transfer.run(&mut scratch, &Alone), Turn::Quiet(_)));
+        transfer.machine.handle(&Packet::Ack { block: 0 }, now());
+        transfer.socket.stop_sending();
+        assert!(matches!(transfer.run(&mut scratch, &Alone), Turn::Quiet(_)));
+        assert!(transfer.network.is_some(), "the blocks did not leave");
+        transfer.machine.handle(&Packet::Ack { block: 3 }, now());
+        assert_eq!(transfer.machine.acked(), 0, "there is no block 3");
+        transfer.machine.handle(&Packet::Ack { block: 2 }, now());
+        assert!(matches!(
+            transfer.run(&mut scratch, &Alone),
+            Turn::Done(Ending::Completed)
+        ));
+    }
 }
