@@ -289,7 +289,7 @@ impl Event {
 }
 
 /// A reason as one value of a log line: what a peer or a store put into it, quotes above all, cannot look like another.
-fn quoted(reason: &impl fmt::Display) -> Name {
+pub(crate) fn quoted(reason: &impl fmt::Display) -> Name {
     Name::new(reason.to_string().as_bytes())
 }
 

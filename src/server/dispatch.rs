@@ -3,12 +3,12 @@
 //! It owns the admission desk, the table and every parked transfer; a worker owns the one it runs; everything between
 //! them is a message. The loop never waits for a file, a worker, a reader of events or a send.
 
-use super::Stop;
 use super::desk::{Desk, Quota, Tid, Verdict};
 use super::mailbox::{Mail, Mailbox};
 use super::worker::{self, Chore, Opening, Queues, Report, Shared, Worker};
+use super::{MAIL, Stop};
 use crate::error::{Error, Failure, Refusal, plain};
-use crate::event::{DropReason, Event, Name, TransferId};
+use crate::event::{DropReason, Event, Name, TransferId, quoted};
 use crate::limits::{MAPPING_IDLE, MAX_REQUEST, PORT_WAIT};
 use crate::sys::udp::{Listener, Received};
 use crate::transfer::{Ending, STOPPING, Transfer, now};
@@ -43,6 +43,8 @@ const FIRST_TRANSFER: u64 = 1 << 10;
 
 /// Readiness events taken from the system at once.
 const EVENTS: usize = 1024;
+/// Entries in the heap per transfer before those that are not due any more are cleared out.
+const TIMERS_PER_SLOT: usize = 4;
 /// Requests taken from one listener before transfers get their turn again.
 const REQUESTS_PER_TURN: usize = 256;
 /// Unproven transfers looked at before a request gives up on finding room.
@@ -68,14 +70,15 @@ pub(super) struct Loop {
     listeners: Vec<Door>,
     desk: Desk,
     slots: HashMap<TransferId, Slot>,
-    /// At most a few per transfer; those that are not due any more are skipped.
+    /// A few per transfer; those that are not due any more are skipped, and cleared out when they outnumber the rest.
     timers: BinaryHeap<Reverse<(Instant, TransferId)>>,
     /// Requests that found no socket, and when the next of them try again.
     starved: VecDeque<Box<Opening>>,
     next_retry: Instant,
     pool: Pool,
     digest: RandomState,
-    next_sweep: Instant,
+    /// When unused mappings are looked for; `None` while nothing was asked for since there were none.
+    next_sweep: Option<Instant>,
     stopping: Option<Stopping>,
     complaints: HashMap<&'static str, Complaint>,
 }
@@ -231,7 +234,7 @@ impl Loop {
             next_retry: now(),
             pool,
             digest: RandomState::new(),
-            next_sweep: now() + MAPPING_IDLE / 2,
+            next_sweep: None,
             stopping: None,
             complaints: HashMap::new(),
         })
@@ -258,7 +261,10 @@ impl Loop {
                 self.event(event.token());
             }
             // What workers say comes before new requests: a client's last ACK may stand between two of its RRQs.
-            while let Some(message) = self.mail.take() {
+            for _ in 0..MAIL {
+                let Some(message) = self.mail.take() else {
+                    break;
+                };
                 self.message(message);
             }
             let time = now();
@@ -280,15 +286,11 @@ impl Loop {
         if self.listeners.iter().any(|door| door.open) {
             return Some(Duration::ZERO);
         }
-        let growth = (self.pool.has_work() && self.pool.threads.len() < self.pool.most)
-            .then(|| time + GROWTH_PAUSE);
+        let growth = self.is_short().then(|| time + GROWTH_PAUSE);
         let deadlines = [
             self.timers.peek().map(|Reverse((deadline, _))| *deadline),
             (!self.starved.is_empty()).then_some(self.next_retry),
-            self.shared
-                .mappings
-                .has_entries()
-                .then_some(self.next_sweep),
+            self.next_sweep,
             self.stopping.as_ref().map(|stopping| stopping.deadline),
             growth,
         ];
@@ -324,23 +326,29 @@ impl Loop {
                 self.retry_starved();
             }
         }
-        if time >= self.next_sweep {
-            self.next_sweep = time + MAPPING_IDLE / 2;
-            if self.shared.mappings.has_entries() {
+        if self.next_sweep.is_some_and(|sweep| time >= sweep) {
+            let is_needed = self.shared.mappings.has_entries();
+            self.next_sweep = is_needed.then(|| time + MAPPING_IDLE / 2);
+            if is_needed {
                 self.chore(Chore::Sweep);
             }
         }
     }
 
+    /// True where work waits, nobody is idle, and there may be more workers.
+    fn is_short(&self) -> bool {
+        let Pool { threads, most, .. } = &self.pool;
+        threads.len() < *most
+            && self.pool.has_work()
+            && self.shared.idle.load(Ordering::SeqCst) == 0
+    }
+
     /// Starts a worker where work waits, nobody is idle, and too few can take a step.
     fn grow(&mut self, time: Instant) {
-        let pool = &mut self.pool;
-        if !pool.has_work()
-            || pool.threads.len() == pool.most
-            || self.shared.idle.load(Ordering::SeqCst) > 0
-        {
+        if !self.is_short() {
             return;
         }
+        let pool = &mut self.pool;
         if pool.threads.len() >= pool.base {
             if time < pool.looked + GROWTH_PAUSE {
                 return;
@@ -506,6 +514,7 @@ impl Loop {
             });
         }
         self.slots.insert(id, Slot::new(at));
+        self.next_sweep.get_or_insert(at + MAPPING_IDLE / 2);
         self.hand_over(Box::new(Opening {
             id,
             tid,
@@ -671,7 +680,16 @@ impl Loop {
     /// A transfer has ended. What its peer asked for again after the last thing it was sent is a new request.
     fn over(&mut self, id: TransferId, answered: Instant) {
         self.desk.remove(id);
-        let Some(arrival) = self.slots.remove(&id).and_then(|slot| slot.again) else {
+        let slot = self.slots.remove(&id);
+        // What an aborted transfer with a long interval leaves behind must not outgrow the table.
+        if self.timers.len() > TIMERS_PER_SLOT * self.slots.len() + EVENTS {
+            let slots = &self.slots;
+            self.timers.retain(|Reverse((due, id))| {
+                let slot = slots.get(id);
+                slot.is_some_and(|slot| slot.timer == Some(*due))
+            });
+        }
+        let Some(arrival) = slot.and_then(|slot| slot.again) else {
             return;
         };
         let peer = arrival.tid.peer;
@@ -776,7 +794,7 @@ impl Loop {
             .said
             .is_none_or(|said| time >= said + COMPLAINT_PAUSE)
         {
-            log::warn!("{what} count={} reason=\"{why}\"", complaint.unsaid);
+            log::warn!("{what} count={} reason={}", complaint.unsaid, quoted(&why));
             *complaint = Complaint {
                 said: Some(time),
                 unsaid: 0,

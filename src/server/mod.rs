@@ -309,6 +309,7 @@ impl Listening {
             },
             store_slots: limits.workers.div_ceil(2),
             in_store: AtomicUsize::new(0),
+            slot_free: crossbeam_channel::bounded(1),
             idle: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
         });

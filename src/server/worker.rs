@@ -16,7 +16,7 @@ use crate::transfer::{
     Body, Ending, Format, Origin, Scratch, Surroundings, Transfer, Trouble, Turn, now, tell,
 };
 use crate::wire::{self, ErrorCode, Packet};
-use crossbeam_channel::{Receiver, Select};
+use crossbeam_channel::{Receiver, Select, Sender as Queue};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -62,6 +62,8 @@ pub(super) struct Shared {
     /// Workers there may be inside the store at once, so that a slow one leaves the others to running transfers.
     pub(super) store_slots: usize,
     pub(super) in_store: AtomicUsize,
+    /// Rings when a place in the full store gets free, for workers that have turned away from the openings.
+    pub(super) slot_free: (Queue<()>, Receiver<()>),
     /// Workers that have nothing to do.
     pub(super) idle: AtomicUsize,
     /// Running transfers are to end at once.
@@ -109,7 +111,13 @@ struct Place {
 impl Surroundings for Place {
     fn others_wait(&self) -> bool {
         self.queues.steps.fetch_add(1, Ordering::Relaxed);
-        !self.queues.ready.is_empty() || !self.queues.openings.is_empty()
+        let Queues {
+            ready,
+            openings,
+            chores,
+            ..
+        } = &self.queues;
+        !ready.is_empty() || !openings.is_empty() || !chores.is_empty()
     }
 
     fn is_stopping(&self) -> bool {
@@ -143,7 +151,10 @@ impl StoreSlot {
 
 impl Drop for StoreSlot {
     fn drop(&mut self) {
-        self.0.in_store.fetch_sub(1, Ordering::SeqCst);
+        if self.0.in_store.fetch_sub(1, Ordering::SeqCst) == self.0.store_slots {
+            // A bell that has rung already is enough.
+            let _ = self.0.slot_free.0.try_send(());
+        }
     }
 }
 
@@ -221,10 +232,11 @@ impl Worker {
         let mut select = Select::new();
         select.recv(&queues.ready);
         select.recv(&queues.chores);
-        // While the store is full of workers, this one is for running transfers only. Whoever leaves the store looks for
-        // the next opening itself.
+        // While the store is full of workers, this one is for running transfers only, until a place gets free.
         if shared.in_store.load(Ordering::SeqCst) < shared.store_slots {
             select.recv(&queues.openings);
+        } else {
+            select.recv(&shared.slot_free.1);
         }
         shared.idle.fetch_add(1, Ordering::SeqCst);
         let index = select.ready();
@@ -238,7 +250,10 @@ impl Worker {
                 Ok(chore) => return Ok(Some(Work::Chore(chore))),
                 Err(error) => error.is_disconnected(),
             },
-            _ => return Ok(self.opening()),
+            _ => {
+                let _ = shared.slot_free.1.try_recv();
+                return Ok(self.opening());
+            }
         };
         if closed { Err(Closed) } else { Ok(None) }
     }
