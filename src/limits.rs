@@ -59,9 +59,9 @@ pub const SMALLEST_BURST: u64 = 2;
 pub const BURST_GAP: Duration = Duration::from_micros(250);
 /// The gap doubles up to this when bursts keep getting lost.
 pub const BURST_GAP_MAX: Duration = Duration::from_millis(4);
-/// Octets in flight per transfer. A window is granted up to `MAX_WINDOWSIZE` blocks, but never more than this many octets,
-/// so that one client cannot queue half a gigabyte in the kernel.
-pub const IN_FLIGHT_OCTETS: u64 = 32 << 20;
+/// Octets in flight per transfer. More makes nothing faster (a round trip of 30 ms at 1 Gbit/s fills as much), costs more to
+/// repeat when its first block is lost, and lets one client fill the kernel's queues.
+pub const IN_FLIGHT_OCTETS: u64 = 4 << 20;
 /// Octets in flight when they must be kept in memory (streams, netascii).
 pub const BUFFERED_OCTETS: u64 = 1 << 20;
 

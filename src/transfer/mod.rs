@@ -20,6 +20,8 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
+/// Bursts of one long window that go out before the peer is listened to.
+const BURSTS_UNHEARD: u32 = 4;
 /// How long a full send buffer is waited for before the transfer is put aside.
 const DRAIN: Duration = Duration::from_millis(2);
 
@@ -127,6 +129,7 @@ impl Transfer {
     pub(crate) fn run(&mut self, scratch: &mut Scratch, around: &impl Surroundings) -> Turn {
         let start = now();
         let mut time = start;
+        let mut unheard = 0;
         loop {
             if around.is_stopping() {
                 self.tell(ErrorCode::NOT_DEFINED, STOPPING);
@@ -147,7 +150,7 @@ impl Transfer {
                 },
                 Step::Data { first, end } => {
                     let burst = first..end.min(first + self.format.burst());
-                    let mut is_all = burst.end == end;
+                    let mut is_cut = false;
                     let sent =
                         self.body
                             .send(&mut self.socket, burst.clone(), self.format, scratch);
@@ -157,7 +160,7 @@ impl Transfer {
                     }
                     match sent {
                         Ok(sent_end) => {
-                            is_all &= sent_end == burst.end;
+                            is_cut = sent_end < burst.end;
                             if sent_end > self.sent_end {
                                 (self.sent_end, self.answered) = (sent_end, time);
                             }
@@ -176,7 +179,9 @@ impl Transfer {
                         Err(trouble) => return Turn::Done(Ending::Failed(self.broken(trouble))),
                     }
                     // A receiver with a hole says so while the rest of a long window is still going out, or cannot.
-                    if !is_all {
+                    unheard += u32::from(burst.end < end);
+                    if is_cut || unheard == BURSTS_UNHEARD {
+                        unheard = 0;
                         time = self.take(Wait::No).unwrap_or_else(now);
                     }
                 }
