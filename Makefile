@@ -12,7 +12,7 @@ TARGET = $(or $(CARGO_TARGET_DIR),target)
 help:
 	@echo 'make run                        serve examples/files on port 6969'
 	@echo 'make run DIR=/srv/tftp PORT=69  serve another directory, on another port'
-	@echo 'make test                       all tests, real clients included (installs them when it may)'
+	@echo 'make test                       all tests, real clients and servers included (fetches them when it may)'
 	@echo 'make sim SEEDS=1000000          the simulator over so many worlds'
 	@echo 'make sim SEED=42 TRACE=1        one world, packet by packet'
 	@echo 'make bench                      this server beside the limits of the machine'
@@ -35,7 +35,7 @@ run:
 	exec $(TARGET)/release/tftpool serve --port $(PORT) "$$@" "$(DIR)"
 
 tools:
-	@sh tests/tools.sh
+	@sh tests/tools.sh $(TARGET)/tmp/servers
 
 test: tools
 	$(CARGO) test --all-features
