@@ -90,6 +90,10 @@ pub enum Failure {
     },
     /// The peer broke the protocol.
     Protocol(&'static str),
+    /// The peer said too little for too long: less than the least progress.
+    TooSlow,
+    /// The transfer took longer than any may.
+    TooLong,
     /// The file became shorter or was rewritten in place while it was sent.
     FileChanged,
     /// The source could not be read.
@@ -125,7 +129,9 @@ impl Failure {
             | Self::Unanswered
             | Self::Unreachable
             | Self::Aborted { .. }
-            | Self::Protocol(_) => Fault::Peer,
+            | Self::Protocol(_)
+            | Self::TooSlow
+            | Self::TooLong => Fault::Peer,
             Self::FileChanged | Self::Read(_) | Self::Network(_) | Self::Panicked => Fault::Here,
             Self::Superseded | Self::Evicted | Self::Stopped => Fault::Nobody,
         }
@@ -140,6 +146,8 @@ impl fmt::Display for Failure {
             Self::Unreachable => f.write_str("peer's port is closed"),
             Self::Aborted { code, text } => write!(f, "peer sent error {} {text}", code.0),
             Self::Protocol(what) => f.write_str(what),
+            Self::TooSlow => f.write_str("peer was too slow"),
+            Self::TooLong => f.write_str("transfer took too long"),
             Self::FileChanged => f.write_str("file changed while it was sent"),
             Self::Read(cause) => write!(f, "cannot read the file: {cause}"),
             Self::Network(cause) => write!(f, "cannot send: {cause}"),

@@ -65,6 +65,22 @@ pub const IN_FLIGHT_OCTETS: u64 = 4 << 20;
 /// Octets in flight when they must be kept in memory (streams, netascii).
 pub const BUFFERED_OCTETS: u64 = 1 << 20;
 
+/// What a server asks of its peers: so many blocks in a minute. 136 octets a second is less than any boot ROM or flash chip takes,
+/// and more than one who only wants to be kept will send.
+pub const MIN_PROGRESS: u32 = 16;
+/// Most that can be asked for.
+pub const MAX_MIN_PROGRESS: u32 = 65_535;
+/// Instead of a block so many octets count, where blocks are larger: 16 blocks or 64 KiB.
+pub const PROGRESS_BLOCK_OCTETS: u64 = 4 << 10;
+/// How often progress is looked at.
+pub const PROGRESS_PERIOD: Duration = Duration::from_secs(60);
+/// The longest that a transfer may take. 4 GiB at the least progress of 64 KiB a minute would take weeks; a day is more than
+/// any boot.
+pub const MAX_TIME: Duration = Duration::from_secs(24 * 60 * 60);
+/// What can be asked for instead.
+pub const MAX_TIMES: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(365 * 24 * 60 * 60);
+
 // ---- sending ------------------------------------------------------------------------------
 
 /// Segments one `sendmsg` with `UDP_SEGMENT` may carry (`UDP_MAX_SEGMENTS` of older kernels).
@@ -75,6 +91,10 @@ pub const BURST_OCTETS: usize = 65507;
 pub const STRANGERS_SKIPPED: usize = 16;
 /// Errors in a row that the listening socket may report (ICMP answers to replies) before they are passed up.
 pub const LISTENER_ERRORS: usize = 16;
+
+/// Smallest block size for which the route's MTU is asked: every IPv6 link carries it in one piece (RFC 8200 §5), and smaller
+/// IPv4 links are as good as gone.
+pub const UNCHECKED_BLKSIZE: u16 = 1280 - 40 - 8 - DATA_HEADER as u16;
 
 // ---- server -------------------------------------------------------------------------------
 

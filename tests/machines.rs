@@ -14,6 +14,8 @@ const ADAPTIVE: Policy = Policy {
     retransmit: Retransmit::Adaptive,
     probe_floor: Duration::from_millis(20),
     opening_sends: 4,
+    min_progress: 0,
+    max_time: None,
 };
 const RFC: Policy = Policy {
     retransmit: Retransmit::Rfc,
@@ -768,4 +770,120 @@ fn the_receiver_lets_the_sender_go_first() {
         "two round trips at least"
     );
     assert_eq!(answers(&mut receiver, now + 700), ["ack 30"]);
+}
+
+// ---- slow peers -----------------------------------------------------------------------------------
+
+const SERVER: Policy = Policy {
+    min_progress: 16,
+    max_time: Some(Duration::from_secs(600)),
+    ..ADAPTIVE
+};
+
+/// Acknowledges a block every `pause` milliseconds, or every so many, for as long as it is let.
+fn ends_slowly(mut sender: Sender, pause: u64, step: u64) -> (Outcome, u128) {
+    let (mut now, mut block) = (0, 0);
+    loop {
+        let end = now + pause;
+        // Wakes up where the machine says so, and is not told of anything else.
+        loop {
+            let (_, last) = drain(&mut sender, at(now));
+            match last {
+                Step::Wait(until) if until <= at(end) => now = millis(until) as u64,
+                Step::Wait(_) => break,
+                Step::Done(outcome) => return (outcome, millis(at(now))),
+                other => panic!("{other:?}"),
+            }
+        }
+        now = end;
+        block += step;
+        sender.handle(&ack(block as u16), at(now));
+    }
+}
+
+#[test]
+fn a_peer_that_acknowledges_too_little_in_a_minute_is_too_slow() {
+    let agreed = |timeout, blksize| Agreed {
+        timeout: Some(Duration::from_secs(timeout)),
+        blksize,
+        ..Agreed::default()
+    };
+    let sender = |timeout, blksize, policy: &Policy| {
+        let mut sender = Sender::answering(&agreed(timeout, blksize), true, None, policy, at(0));
+        drain(&mut sender, at(0));
+        sender.handle(&ack(0), at(0));
+        sender
+    };
+    // Twelve blocks a minute are too few, twenty are enough until all time is used up.
+    assert_eq!(
+        ends_slowly(sender(255, 512, &SERVER), 5000, 1),
+        (Outcome::TooSlow, 60_000)
+    );
+    assert_eq!(
+        ends_slowly(sender(255, 512, &SERVER), 3000, 1),
+        (Outcome::TooLong, 600_000)
+    );
+    // With blocks of 32 KiB two in a minute are 64 KiB.
+    assert_eq!(
+        ends_slowly(sender(255, 32_768, &SERVER), 25_000, 1).0,
+        Outcome::TooLong
+    );
+    assert_eq!(
+        ends_slowly(sender(255, 32_768, &SERVER), 35_000, 1).0,
+        Outcome::TooSlow
+    );
+    // Whoever asks for none keeps such a peer.
+    let patient = Policy {
+        min_progress: 0,
+        ..SERVER
+    };
+    assert_eq!(
+        ends_slowly(sender(255, 512, &patient), 5000, 1),
+        (Outcome::TooLong, 600_000)
+    );
+}
+
+/// Where only the agreed interval brings a block back, a lost one may cost it.
+#[test]
+fn one_loss_is_not_too_slow_by_the_letter() {
+    let agreed = Agreed {
+        timeout: Some(Duration::from_secs(60)),
+        ..Agreed::default()
+    };
+    let policy = Policy {
+        retransmit: Retransmit::Rfc,
+        ..SERVER
+    };
+    let mut sender = Sender::answering(&agreed, true, None, &policy, at(0));
+    assert_eq!(bursts(&mut sender, 0), [(0, 0)]);
+    sender.handle(&ack(0), at(1));
+    assert_eq!(bursts(&mut sender, 1), [(1, 1)]);
+    assert_eq!(bursts_until(&mut sender, 2, 60_001), [(1, 1)]);
+    for block in 1..=20 {
+        sender.handle(&ack(block), at(60_000 + u64::from(block)));
+        drain(&mut sender, at(60_000 + u64::from(block)));
+    }
+    assert!(matches!(
+        sender.poll(at(90_001)),
+        Step::Data { .. } | Step::Wait(_)
+    ));
+    // A peer that has never answered is not kept for so long, and is told nothing.
+    let mut silent = Sender::answering(&agreed, true, None, &policy, at(0));
+    let (_, end, outcome) = silence(&mut silent, 0);
+    assert_eq!((end, outcome), (60_000, Outcome::Unanswered));
+}
+
+#[test]
+fn an_upload_that_trickles_is_too_slow() {
+    let mut receiver = Receiver::answering(&windows_of(1), DALLY, &SERVER, at(0));
+    assert_eq!(answers(&mut receiver, 0), ["open"]);
+    for number in 1..=12 {
+        let now = u64::from(number) * 5000 - 4000;
+        assert_eq!(block(&mut receiver, number, now), [format!("ack {number}")]);
+    }
+    assert!(matches!(
+        receiver.poll(at(60_999)),
+        Step::Wait(_) | Step::Ack(_)
+    ));
+    assert_eq!(receiver.poll(at(61_000)), Step::Done(Outcome::TooSlow));
 }

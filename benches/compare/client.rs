@@ -99,6 +99,8 @@ const POLICY: Policy = Policy {
     retransmit: Retransmit::Rfc,
     probe_floor: Duration::from_secs(1),
     opening_sends: 6,
+    min_progress: 0,
+    max_time: None,
 };
 
 impl<'a> Client<'a> {

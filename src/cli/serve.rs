@@ -70,15 +70,15 @@ pub(super) struct Arguments {
     #[arg(long, help_heading = "Network")]
     dont_fragment: bool,
 
-    /// Largest block size to agree to, in octets, 8 to 65464
+    /// Largest block size to agree to, in octets, 8 to 65464, even if it travels in fragments [default: what the route to
+    /// the client carries in one piece]
     #[arg(
         long,
         value_name = "OCTETS",
-        default_value_t = limits::MAX_BLKSIZE,
         value_parser = value::number(limits::MIN_BLKSIZE..=limits::MAX_BLKSIZE),
         help_heading = "Protocol"
     )]
-    max_block_size: u16,
+    max_block_size: Option<u16>,
 
     /// Largest window to agree to, in blocks, 1 to 32767
     #[arg(
@@ -114,6 +114,20 @@ pub(super) struct Arguments {
         help_heading = "Protocol"
     )]
     retransmit: When,
+
+    /// Blocks that a client must get through in a minute, or 4 KiB for each, 0 to 65535; 0 asks for none
+    #[arg(
+        long,
+        value_name = "BLOCKS",
+        default_value_t = limits::MIN_PROGRESS,
+        value_parser = value::number(0..=limits::MAX_MIN_PROGRESS),
+        help_heading = "Protocol"
+    )]
+    min_progress: u32,
+
+    /// The longest that a transfer may take, 1s to 365d
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = value::long_time, help_heading = "Protocol")]
+    max_time: Duration,
 
     /// Threads that run transfers, 1 to 1024; waiting clients cost none
     #[arg(
@@ -252,7 +266,9 @@ impl Arguments {
             limits.workers = self.workers;
             limits.max_transfers = max_transfers;
             limits.max_transfers_per_client = self.max_transfers_per_client;
-            limits.max_block_size = self.max_block_size;
+            if let Some(octets) = self.max_block_size {
+                (limits.max_block_size, limits.fit_route) = (octets, false);
+            }
             limits.max_window_size = self.max_window_size;
             limits.timeout = self.timeout;
             limits.retries = self.retries;
@@ -261,6 +277,8 @@ impl Arguments {
                 When::Adaptive => Retransmit::Adaptive,
                 When::Rfc => Retransmit::Rfc,
             };
+            limits.min_progress = self.min_progress;
+            limits.max_time = self.max_time;
             limits.dont_fragment = self.dont_fragment;
         });
         if self.host.is_empty() {

@@ -43,6 +43,22 @@ pub(super) fn time(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "expected a time from 10ms to 255s, such as 1, 1.5, 500ms or 2s".into())
 }
 
+/// Times between 1 s and 365 days: `90`, `90s`, `5m`, `24h`, `7d`.
+pub(super) fn long_time(text: &str) -> Result<Duration, String> {
+    let units = [("s", 1), ("m", 60), ("h", 60 * 60), ("d", 24 * 60 * 60)];
+    let (digits, unit_seconds) = units
+        .iter()
+        .find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, *seconds)))
+        .unwrap_or((text, 1));
+    digits
+        .parse::<u64>()
+        .ok()
+        .and_then(|count| count.checked_mul(unit_seconds))
+        .map(Duration::from_secs)
+        .filter(|time| limits::MAX_TIMES.contains(time))
+        .ok_or_else(|| "expected a time from 1s to 365d, such as 90, 90s, 5m, 24h or 7d".into())
+}
+
 /// `LO:HI`, both included.
 pub(super) fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
     text.split_once(':')
@@ -84,6 +100,31 @@ mod tests {
         }
         for wrong in ["", "s", "9ms", "256", "-1", "NaN", "inf", "1m", "1 h"] {
             assert!(time(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn long_times_have_longer_units() {
+        for (text, seconds) in [
+            ("90", 90),
+            ("90s", 90),
+            ("5m", 300),
+            ("24h", 86_400),
+            ("365d", 31_536_000),
+        ] {
+            assert_eq!(long_time(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for wrong in [
+            "",
+            "0",
+            "-1",
+            "1.5h",
+            "366d",
+            "h",
+            "1w",
+            "99999999999999999999d",
+        ] {
+            assert!(long_time(wrong).is_err(), "{wrong}");
         }
     }
 

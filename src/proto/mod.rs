@@ -14,6 +14,7 @@
 mod block;
 mod negotiate;
 mod pace;
+mod progress;
 mod receiver;
 mod sender;
 mod timer;
@@ -69,6 +70,10 @@ pub enum Outcome {
     },
     /// The peer broke the protocol; it was told so.
     Protocol(&'static str),
+    /// The peer said too little for too long. It is still to be told.
+    TooSlow,
+    /// The transfer has had all its time. The peer is still to be told.
+    TooLong,
 }
 
 /// When to send again.
@@ -95,6 +100,10 @@ pub struct Policy {
     /// Sends of the opening datagram to a peer that has not answered; plain DATA 1 is sent
     /// [`limits::UNPROVEN_DATA_SENDS`] times at most.
     pub opening_sends: u32,
+    /// Blocks that must get through in a minute, or 4 KiB for each; 0 asks for none, as a client does.
+    pub min_progress: u32,
+    /// The longest that a transfer may take; `None` for any time.
+    pub max_time: Option<Duration>,
 }
 
 impl Default for Policy {
@@ -105,6 +114,8 @@ impl Default for Policy {
             retransmit: Retransmit::Adaptive,
             probe_floor: limits::PROBE_FLOOR,
             opening_sends: limits::UNPROVEN_OACK_SENDS,
+            min_progress: 0,
+            max_time: None,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Blocks are taken in order only. An ACK goes out at the end of each window, at the last block, once per hole, and when
 //! a block comes again whose ACK may have been lost.
 
+use super::progress::Progress;
 use super::timer::{Expiry, Timer};
 use super::{Agreed, Outcome, Policy, Rollover, Step};
 use crate::limits::OACK_INTERVAL;
@@ -48,6 +49,7 @@ pub struct Receiver {
     heard: bool,
     unreachable_from: Option<Instant>,
     timer: Timer,
+    progress: Progress,
     retransmits: u64,
     holes: u64,
 }
@@ -139,6 +141,7 @@ impl Receiver {
             heard: false,
             unreachable_from: None,
             timer,
+            progress: Progress::new(&policy, agreed.blksize, now),
             retransmits: 0,
             holes: 0,
         }
@@ -189,7 +192,7 @@ impl Receiver {
             return Verdict::Ignore;
         }
         if self.phase == Phase::Opening {
-            self.opened();
+            self.opened(now);
         }
         let seen = std::mem::replace(&mut self.seen, block);
         if block == next && !dallying {
@@ -224,10 +227,11 @@ impl Receiver {
     }
 
     /// The opening was answered.
-    fn opened(&mut self) {
+    fn opened(&mut self, now: Instant) {
         self.phase = Phase::Flowing;
         self.heard = true;
         self.timer.end_opening();
+        self.progress.begin(now);
         if self.due == Some(Due::Open) {
             self.due = None;
         }
@@ -291,10 +295,17 @@ impl Receiver {
     }
 
     fn deadline(&self) -> Instant {
-        match self.unreachable_from {
+        let deadline = match self.unreachable_from {
             None => self.timer.deadline(),
             Some(from) => from + self.timer.interval(),
-        }
+        };
+        let progress = self.progress.deadline(self.lossy_interval());
+        progress.map_or(deadline, |progress| progress.min(deadline))
+    }
+
+    /// The interval that one lost block may cost a peer that has answered.
+    fn lossy_interval(&self) -> Option<Duration> {
+        self.timer.unprobed_interval().filter(|_| self.heard)
     }
 
     fn expire(&mut self, now: Instant) {
@@ -308,6 +319,15 @@ impl Receiver {
                 return;
             }
             Phase::Opening | Phase::Flowing => {}
+        }
+        let interval = self.lossy_interval();
+        if let Some(outcome) = self.progress.expire(self.received, interval, now) {
+            self.phase = Phase::Done(if self.heard {
+                outcome
+            } else {
+                Outcome::Unanswered
+            });
+            return;
         }
         if let Some(from) = self.unreachable_from {
             if now >= from + self.timer.interval() {

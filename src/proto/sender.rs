@@ -4,6 +4,7 @@
 //! receiver, a silence) sets `next` back to `acked + 1`, because an RFC 7440 receiver keeps nothing behind a hole.
 
 use super::pace::Pace;
+use super::progress::Progress;
 use super::timer::{Expiry, Timer};
 use super::{Agreed, Outcome, Policy, Rollover, Step};
 use crate::limits::{
@@ -52,6 +53,7 @@ pub struct Sender {
     unreachable_from: Option<Instant>,
     pace: Pace,
     timer: Timer,
+    progress: Progress,
 
     retransmits: u64,
     torn: u64,
@@ -162,6 +164,7 @@ impl Sender {
             unreachable_from: None,
             pace,
             timer: Timer::new(policy, agreed.timeout, now),
+            progress: Progress::new(policy, agreed.blksize, now),
             retransmits: 0,
             torn: 0,
         }
@@ -213,6 +216,7 @@ impl Sender {
         }
         self.timer.end_opening();
         self.timer.progress(now);
+        self.progress.begin(now);
         self.burst_from = now;
     }
 
@@ -382,15 +386,30 @@ impl Sender {
     }
 
     fn deadline(&self) -> Instant {
-        let deadline = self.timer.deadline();
-        match self.unreachable_from {
-            None => deadline,
+        let deadline = match self.unreachable_from {
+            None => self.timer.deadline(),
             Some(from) => from + self.timer.interval(),
-        }
+        };
+        let progress = self.progress.deadline(self.lossy_interval());
+        progress.map_or(deadline, |progress| progress.min(deadline))
+    }
+
+    /// The interval that one lost block may cost a peer that has answered.
+    fn lossy_interval(&self) -> Option<Duration> {
+        self.timer.unprobed_interval().filter(|_| self.proven)
     }
 
     fn expire(&mut self, now: Instant) {
         if matches!(self.phase, Phase::Done(_)) {
+            return;
+        }
+        let interval = self.lossy_interval();
+        if let Some(outcome) = self.progress.expire(self.acked, interval, now) {
+            self.phase = Phase::Done(if self.proven {
+                outcome
+            } else {
+                Outcome::Unanswered
+            });
             return;
         }
         if let Some(from) = self.unreachable_from {

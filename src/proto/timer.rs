@@ -133,6 +133,11 @@ impl Timer {
         Some((self.patience * smoothed + margin).max(self.floor))
     }
 
+    /// The agreed interval, where nothing brings a lost block back before it has passed.
+    pub(super) fn unprobed_interval(&self) -> Option<Duration> {
+        self.probe_interval().is_none().then_some(self.interval)
+    }
+
     /// Since when nothing has moved.
     pub(super) fn silent_from(&self) -> Instant {
         self.silent_from

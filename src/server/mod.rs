@@ -47,6 +47,8 @@ pub struct Limits {
     pub max_unproven: Option<usize>,
     /// Largest block size that is agreed, in octets: 8 to 65464 (RFC 2348).
     pub max_block_size: u16,
+    /// Agree to no block size that the route to the client does not carry in one piece.
+    pub fit_route: bool,
     /// Largest window that is agreed, in blocks: 1 to 32767 (RFC 7440). The octets in a window are limited too.
     pub max_window_size: u16,
     /// Retransmission interval where the client asks for none: 10 ms to 255 s. It doubles up to four times itself.
@@ -55,6 +57,10 @@ pub struct Limits {
     pub retries: u32,
     /// When to send again.
     pub retransmit: Retransmit,
+    /// Blocks that a client must get through in a minute, or 4 KiB for each of them: up to 65,535; 0 asks for none.
+    pub min_progress: u32,
+    /// The longest that a transfer may take: 1 s to 365 days.
+    pub max_time: Duration,
     /// Ports for transfers (the server's TIDs); `None` leaves the choice to the system.
     pub ports: Option<RangeInclusive<u16>>,
     /// Forbid routers to fragment blocks.
@@ -69,10 +75,13 @@ impl Default for Limits {
             max_transfers_per_client: None,
             max_unproven: None,
             max_block_size: limits::MAX_BLKSIZE,
+            fit_route: true,
             max_window_size: limits::MAX_WINDOWSIZE,
             timeout: limits::DEFAULT_TIMEOUT,
             retries: limits::DEFAULT_RETRIES,
             retransmit: Retransmit::Adaptive,
+            min_progress: limits::MIN_PROGRESS,
+            max_time: limits::MAX_TIME,
             ports: None,
             dont_fragment: false,
         }
@@ -117,6 +126,16 @@ impl Limits {
                 self.retries <= limits::MAX_RETRIES,
                 "retries",
                 "at most 100",
+            ),
+            (
+                self.min_progress <= limits::MAX_MIN_PROGRESS,
+                "min_progress",
+                "at most 65535 blocks a minute",
+            ),
+            (
+                limits::MAX_TIMES.contains(&self.max_time),
+                "max_time",
+                "from 1 s to 365 days",
             ),
             (
                 self.ports
@@ -301,8 +320,11 @@ impl Listening {
                 timeout: limits.timeout,
                 retries: limits.retries,
                 retransmit: limits.retransmit,
+                min_progress: limits.min_progress,
+                max_time: Some(limits.max_time),
                 ..Policy::default()
             },
+            fit_route: limits.fit_route,
             sockets: SocketOptions {
                 ports: limits.ports.clone(),
                 dont_fragment: limits.dont_fragment,

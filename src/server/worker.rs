@@ -7,7 +7,9 @@ use super::mailbox::Mailbox;
 use super::reporter::Reporter;
 use crate::error::{Failure, Refusal, plain};
 use crate::event::{Event, Name, TransferId};
-use crate::limits::{OPENINGS_PER_TURN, PATIENCE, UNPROVEN_DATA_SENDS};
+use crate::limits::{
+    DATA_HEADER, OPENINGS_PER_TURN, PATIENCE, UNCHECKED_BLKSIZE, UNPROVEN_DATA_SENDS,
+};
 use crate::proto::{Policy, Sender, Terms, grant};
 use crate::store::mappings::Mappings;
 use crate::store::{Request, Store};
@@ -15,7 +17,7 @@ use crate::sys::udp::{SocketOptions, TransferSocket};
 use crate::transfer::{
     Body, Ending, Format, Origin, Scratch, Surroundings, Transfer, Trouble, Turn, now, tell,
 };
-use crate::wire::{self, ErrorCode, Packet};
+use crate::wire::{self, ErrorCode, OptionName, Options, Packet};
 use crossbeam_channel::{Receiver, Select, Sender as Queue};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -58,6 +60,7 @@ pub(super) struct Shared {
     pub(super) reporter: Reporter,
     pub(super) terms: Terms,
     pub(super) policy: Policy,
+    pub(super) fit_route: bool,
     pub(super) sockets: SocketOptions,
     /// Workers there may be inside the store at once, so that a slow one leaves the others to running transfers.
     pub(super) store_slots: usize,
@@ -378,6 +381,28 @@ impl Place {
         })
     }
 
+    /// The largest block size for this peer. One system call, and none for a peer that asks for small blocks.
+    fn max_blksize(&self, asked: &Options, socket: &TransferSocket) -> u16 {
+        let most = self.shared.terms.max_blksize;
+        let wanted = [OptionName::Blksize, OptionName::Blksize2]
+            .into_iter()
+            .filter_map(|name| asked.get(name))
+            .max();
+        if !self.shared.fit_route || wanted.is_none_or(|size| size <= UNCHECKED_BLKSIZE.into()) {
+            return most;
+        }
+        // Where the system does not say, nothing is held back.
+        let room = socket
+            .room()
+            .unwrap_or(usize::MAX)
+            .saturating_sub(DATA_HEADER);
+        most.min(
+            u16::try_from(room)
+                .unwrap_or(u16::MAX)
+                .max(UNCHECKED_BLKSIZE),
+        )
+    }
+
     /// Agrees on the options and makes the transfer.
     fn begin(
         &self,
@@ -390,6 +415,7 @@ impl Place {
         let size = body.length();
         let terms = Terms {
             in_flight: shared.terms.in_flight.min(body.in_flight()),
+            max_blksize: self.max_blksize(&request.options, &socket),
             ..shared.terms
         };
         let (agreed, answer) = grant(&request.options, size.filter(|size| *size > 0), &terms);

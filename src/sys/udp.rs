@@ -306,6 +306,18 @@ impl TransferSocket {
         self.socket.local_addr()
     }
 
+    /// The largest payload that leaves in one piece by the route to the peer, as far as the system knows.
+    pub(crate) fn room(&self) -> io::Result<usize> {
+        let (level, option, headers) = match family(self.socket.local_addr()?) {
+            AddressFamily::Inet6 => (libc::IPPROTO_IPV6, libc::IPV6_MTU, IPV6_HEADER),
+            _ => (libc::IPPROTO_IP, libc::IP_MTU, IPV4_HEADER),
+        };
+        let mtu = number_option(&self.socket, level, option)?;
+        Ok(usize::try_from(mtu)
+            .unwrap_or(0)
+            .saturating_sub(headers + UDP_HEADER))
+    }
+
     /// Whom it is connected to.
     pub(crate) fn peer(&self) -> SocketAddr {
         self.peer
@@ -520,6 +532,32 @@ fn set_fragments(socket: &impl AsFd, family: AddressFamily, allowed: bool) -> io
         false => libc::IP_PMTUDISC_DO,
     };
     set_option(socket, level, option, value)
+}
+
+/// Octets before a UDP payload.
+const IPV4_HEADER: usize = 20;
+const IPV6_HEADER: usize = 40;
+const UDP_HEADER: usize = 8;
+
+fn number_option(
+    socket: &impl AsFd,
+    level: libc::c_int,
+    option: libc::c_int,
+) -> io::Result<libc::c_int> {
+    let mut value: libc::c_int = 0;
+    let mut length = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` octets, which is what `value` has.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            level,
+            option,
+            (&raw mut value).cast(),
+            &raw mut length,
+        )
+    };
+    Errno::result(result)?;
+    Ok(value)
 }
 
 fn set_option(

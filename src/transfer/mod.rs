@@ -278,6 +278,14 @@ impl Transfer {
             Outcome::Unanswered => Failure::Unanswered,
             Outcome::Unreachable => Failure::Unreachable,
             Outcome::Protocol(what) => Failure::Protocol(what),
+            Outcome::TooSlow => {
+                self.tell(ErrorCode::NOT_DEFINED, "transfer is too slow");
+                Failure::TooSlow
+            }
+            Outcome::TooLong => {
+                self.tell(ErrorCode::NOT_DEFINED, "transfer took too long");
+                Failure::TooLong
+            }
         })
     }
 

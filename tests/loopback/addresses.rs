@@ -157,3 +157,60 @@ fn every_transfer_has_a_port_of_its_own_that_follows_no_rule() {
     steps.dedup();
     assert!(steps.len() > 12, "{ports:?}");
 }
+
+/// Runs on a thread of its own, in a network of its own whose only link, the loopback, carries packets of `mtu` octets.
+/// Threads that are started inside belong to that network too.
+fn in_network_with(mtu: u16, run: impl FnOnce() + Send + 'static) {
+    let inside = move || {
+        if let Err(error) = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET) {
+            assert!(std::env::var_os("CI").is_none(), "{error}");
+            eprintln!("skipped: no network of our own: {error}");
+            return;
+        }
+        let set = format!("link set lo mtu {mtu} up");
+        let done = std::process::Command::new("ip")
+            .args(set.split(' '))
+            .status();
+        if done.is_ok_and(|status| status.success()) {
+            run();
+        } else {
+            eprintln!("skipped: no ip command");
+        }
+    };
+    std::thread::spawn(inside).join().expect("a test that ends");
+}
+
+#[test]
+fn a_block_fits_the_route_unless_told_otherwise() {
+    in_network_with(1400, || {
+        for (bound, room) in [("127.0.0.1:0", "1368"), ("[::1]:0", "1348")] {
+            if bound.starts_with('[') && !has_ipv6() {
+                continue;
+            }
+            let bound = address(bound);
+            let fitting = start(calmly(Server::builder(store()).bind(bound)));
+            let mut client = Client::new(fitting.local_addr());
+            for (asked, size, granted) in [
+                ("blksize", "1428", room),
+                ("blksize", "65464", room),
+                ("blksize", "1300", "1300"),
+                ("blksize", "512", "512"),
+                ("blksize2", "8192", "1024"),
+            ] {
+                client.ask("file", &[(asked, size)]);
+                assert_eq!(client.oack(), format!("{asked}={granted}"));
+                let granted = granted.parse().expect("a number");
+                assert_eq!(client.rest(0, granted), Ok(pattern(1000)));
+            }
+            // Told otherwise, the datagram travels in fragments.
+            let told = start(
+                calmly(Server::builder(shelf([("file", pattern(3000))])).bind(bound))
+                    .limits(|limits| limits.fit_route = false),
+            );
+            let mut client = Client::new(told.local_addr());
+            client.ask("file", &[("blksize", "2500")]);
+            assert_eq!(client.oack(), "blksize=2500");
+            assert_eq!(client.rest(0, 2500), Ok(pattern(3000)));
+        }
+    });
+}

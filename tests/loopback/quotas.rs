@@ -168,6 +168,8 @@ fn limits_are_checked() {
     assert!(refused(|limits| limits.max_window_size = 0));
     assert!(refused(|limits| limits.timeout = Duration::ZERO));
     assert!(refused(|limits| limits.retries = 101));
+    assert!(refused(|limits| limits.min_progress = 65_536));
+    assert!(refused(|limits| limits.max_time = Duration::ZERO));
     assert!(refused(|limits| limits.ports = Some(0..=9)));
     assert!(refused(
         |limits| limits.ports = Some(std::ops::RangeInclusive::new(9, 8))

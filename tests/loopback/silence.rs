@@ -172,3 +172,24 @@ fn by_the_letter_nothing_is_sent_before_the_interval() {
     client.data_at_last(2);
     assert!(now() - begun >= Duration::from_millis(300));
 }
+
+/// Whatever a peer does, a transfer has an end.
+#[test]
+fn a_transfer_that_takes_too_long_is_ended_with_an_error() {
+    let server = start(
+        calmly(builder(shelf([("file", pattern(9000))])))
+            .limits(|limits| limits.max_time = Duration::from_secs(1)),
+    );
+    let mut events = server.events();
+    let mut client = Client::new(server.local_addr());
+    client.ask("file", &[("timeout", "255")]);
+    client.oack();
+    client.ack(0);
+    client.data(1);
+    client.ack(1);
+    client.data(2);
+    assert_eq!(client.error(), (0, "transfer took too long".into()));
+    let (summary, failure) = failed(&mut events);
+    assert_eq!((summary.bytes, failure), (512, Failure::TooLong));
+    assert!(summary.duration >= Duration::from_secs(1));
+}
