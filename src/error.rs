@@ -108,6 +108,8 @@ pub enum Failure {
     Evicted,
     /// The server was stopped.
     Stopped,
+    /// This one transfer was cancelled ([`Server::cancel`](crate::Server::cancel)).
+    Cancelled,
 }
 
 /// Whose fault a [`Failure`] is.
@@ -133,7 +135,7 @@ impl Failure {
             | Self::TooSlow
             | Self::TooLong => Fault::Peer,
             Self::FileChanged | Self::Read(_) | Self::Network(_) | Self::Panicked => Fault::Here,
-            Self::Superseded | Self::Evicted | Self::Stopped => Fault::Nobody,
+            Self::Superseded | Self::Evicted | Self::Stopped | Self::Cancelled => Fault::Nobody,
         }
     }
 }
@@ -155,6 +157,7 @@ impl fmt::Display for Failure {
             Self::Superseded => f.write_str("peer asked again"),
             Self::Evicted => f.write_str("made room for a newer request"),
             Self::Stopped => f.write_str("server stopped"),
+            Self::Cancelled => f.write_str("cancelled"),
         }
     }
 }

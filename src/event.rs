@@ -105,6 +105,16 @@ pub enum Event {
         windowsize: u16,
         /// Octets of the file, where known.
         size: Option<u64>,
+        /// For a file that is mapped: whether an earlier transfer's mapping was found. `None` for small files and other sources.
+        mapping_shared: Option<bool>,
+    },
+    /// A transfer goes on: at most one such event a second for each, and none while nobody reads events. It gives way: a
+    /// reader whose queue is half full gets none, and misses nothing that [`Event::Lagged`] would count.
+    Progress {
+        /// The transfer.
+        id: TransferId,
+        /// Octets of file that were acknowledged so far.
+        bytes: u64,
     },
     /// The request was answered with an ERROR.
     Refused {
@@ -277,9 +287,11 @@ impl Event {
                 blksize,
                 windowsize,
                 size,
+                mapping_shared: _,
             } => {
                 log::debug!("started id={id} blksize={blksize} window={windowsize} size={size:?}");
             }
+            Self::Progress { id, bytes } => log::trace!("progress id={id} bytes={bytes}"),
             Self::Dropped { peer, reason } => {
                 log::debug!("dropped peer={peer} reason={}", quoted(reason));
             }
@@ -315,9 +327,19 @@ pub struct Stats {
     pub bytes: u64,
     /// Blocks that were sent again.
     pub retransmits: u64,
+    /// Transfers that found their file mapped already.
+    pub mapping_hits: u64,
+    /// Transfers whose file had to be mapped for them. Small files and other sources than files count in neither.
+    pub mapping_misses: u64,
 }
 
 impl Stats {
+    /// The share of transfers of mapped files that found the mapping made: 0 to 1; `None` before the first of them.
+    pub fn mapping_hit_rate(&self) -> Option<f64> {
+        let all = self.mapping_hits + self.mapping_misses;
+        (all > 0).then(|| self.mapping_hits as f64 / all as f64)
+    }
+
     /// Takes one event into account.
     pub fn apply(&mut self, event: &Event) {
         match event {
@@ -344,7 +366,12 @@ impl Stats {
                 self.finish(summary);
             }
             Event::Dropped { .. } => self.dropped += 1,
-            Event::Started { .. } | Event::Lagged { .. } => {}
+            Event::Started { mapping_shared, .. } => match mapping_shared {
+                Some(true) => self.mapping_hits += 1,
+                Some(false) => self.mapping_misses += 1,
+                None => {}
+            },
+            Event::Progress { .. } | Event::Lagged { .. } => {}
         }
     }
 

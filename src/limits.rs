@@ -135,6 +135,8 @@ pub const TRANSFERS_PER_TID: usize = 4;
 pub const REQUEST_BUFFER_OCTETS: usize = 4 << 20;
 /// Events an embedder may leave unread; later ones are counted in `Event::Lagged`.
 pub const EVENT_QUEUE: usize = 16_384;
+/// A transfer that goes on says so this often, to readers of events.
+pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// Mapped files kept while unused, and how long.
 pub const CACHED_MAPPINGS: usize = 64;
 /// See [`CACHED_MAPPINGS`].

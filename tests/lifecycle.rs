@@ -73,6 +73,27 @@ fn a_hundred_servers_leave_nothing_behind() {
     settles_at("fd", descriptors);
 }
 
+#[test]
+fn a_thousand_starts_and_stops_leave_nothing_behind() {
+    let _alone = ALONE
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let cycle = |_| {
+        let server = serve(shelf([("file", pattern(100))]));
+        let asked = server.local_addr();
+        assert_eq!(Client::new(asked).get("file"), Ok(pattern(100)));
+        server.stop(Stop::Now);
+        let stats = server.join().expect("a server that stops in peace");
+        assert_eq!(stats.requests, 1);
+        std::net::UdpSocket::bind(asked).expect("a free port");
+    };
+    cycle(0);
+    let (descriptors, threads) = (count("fd"), count("task"));
+    (1..1000).for_each(cycle);
+    settles_at("task", threads);
+    settles_at("fd", descriptors);
+}
+
 /// How often each of the server's threads has gone to sleep.
 fn switches() -> BTreeMap<String, u64> {
     let tasks = std::fs::read_dir("/proc/self/task")

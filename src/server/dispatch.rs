@@ -11,7 +11,7 @@ use crate::error::{Error, Failure, Refusal, plain};
 use crate::event::{DropReason, Event, Name, TransferId, quoted};
 use crate::limits::{MAPPING_IDLE, MAX_REQUEST, PORT_WAIT};
 use crate::sys::udp::{Listener, Received};
-use crate::transfer::{Ending, STOPPING, Transfer, now};
+use crate::transfer::{CANCELLED, Ending, STOPPING, Transfer, now};
 use crate::wire::{self, Direction, ErrorCode, Malformed, Packet};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use mio::unix::SourceFd;
@@ -33,6 +33,8 @@ pub(super) enum Message {
     Reports(Vec<Report>),
     /// From a handle.
     Stop(Stop),
+    /// From a handle.
+    Cancel(TransferId),
     /// From a handle.
     Reload,
 }
@@ -99,10 +101,10 @@ struct Slot {
     deadline: Instant,
     /// The earliest entry in the heap.
     timer: Option<Instant>,
-    /// To be looked at when it comes back: the same request once more, and the proof of a newer transfer. A parked
+    /// To be looked at when it comes back: the same request once more, and why it is to end. A parked
     /// transfer has neither.
     again: Option<Arrival>,
-    superseded: bool,
+    doomed: Option<Failure>,
 }
 
 /// A request that was read and looked well-formed.
@@ -611,6 +613,7 @@ impl Loop {
             Message::Reports(reports) => reports.into_iter().for_each(|report| self.report(report)),
             Message::Reload => self.chore(Chore::Reload),
             Message::Stop(stop) => self.stop(stop),
+            Message::Cancel(id) => self.doom(id, Failure::Cancelled),
         }
     }
 
@@ -649,8 +652,8 @@ impl Loop {
         if is_forced {
             return self.end_parked(id, Failure::Stopped);
         }
-        if slot.superseded {
-            return self.end_parked(id, Failure::Superseded);
+        if let Some(failure) = slot.doomed.clone() {
+            return self.end_parked(id, failure);
         }
         if until <= now() {
             return self.resume(id);
@@ -681,6 +684,9 @@ impl Loop {
     fn over(&mut self, id: TransferId, answered: Instant) {
         self.desk.remove(id);
         let slot = self.slots.remove(&id);
+        if slot.as_ref().is_some_and(|slot| slot.doomed.is_some()) {
+            self.shared.recalled.fetch_sub(1, Ordering::Relaxed);
+        }
         // What an aborted transfer with a long interval leaves behind must not outgrow the table.
         if self.timers.len() > TIMERS_PER_SLOT * self.slots.len() + EVENTS {
             let slots = &self.slots;
@@ -709,13 +715,19 @@ impl Loop {
     /// The peer has answered this transfer: older ones of its TID are over, without a packet.
     fn prove(&mut self, id: TransferId) {
         for older in self.desk.proven(id) {
-            match self.slots.get_mut(&older) {
-                Some(Slot {
-                    parked: Some(_), ..
-                }) => self.end_parked(older, Failure::Superseded),
-                Some(slot) => slot.superseded = true,
-                None => {}
+            self.doom(older, Failure::Superseded);
+        }
+    }
+
+    /// Ends a transfer, at once where it is parked, else as soon as it comes back.
+    fn doom(&mut self, id: TransferId, failure: Failure) {
+        match self.slots.get_mut(&id) {
+            Some(slot) if slot.parked.is_some() => self.end_parked(id, failure),
+            Some(slot) if slot.doomed.is_none() => {
+                slot.doomed = Some(failure);
+                self.shared.recalled.fetch_add(1, Ordering::Relaxed);
             }
+            _ => {}
         }
     }
 
@@ -724,8 +736,10 @@ impl Loop {
         let Some(mut transfer) = self.slots.get_mut(&id).and_then(|slot| slot.parked.take()) else {
             return;
         };
-        if failure == Failure::Stopped {
-            transfer.tell(ErrorCode::NOT_DEFINED, STOPPING);
+        match failure {
+            Failure::Stopped => transfer.tell(ErrorCode::NOT_DEFINED, STOPPING),
+            Failure::Cancelled => transfer.tell(ErrorCode::NOT_DEFINED, CANCELLED),
+            _ => {}
         }
         self.shared
             .reporter
@@ -910,7 +924,7 @@ impl Slot {
             deadline: time,
             timer: None,
             again: None,
-            superseded: false,
+            doomed: None,
         }
     }
 }

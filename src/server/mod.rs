@@ -11,7 +11,7 @@ mod worker;
 pub use reporter::Events;
 
 use crate::error::Error;
-use crate::event::Stats;
+use crate::event::{Stats, TransferId};
 use crate::limits;
 use crate::proto::{Policy, Retransmit, Terms};
 use crate::store::Store;
@@ -334,6 +334,7 @@ impl Listening {
             slot_free: crossbeam_channel::bounded(1),
             idle: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
+            recalled: AtomicUsize::new(0),
         });
         let quota = Quota {
             transfers: limits.max_transfers,
@@ -424,6 +425,12 @@ impl Server {
         self.mailbox.post(Message::Stop(stop));
     }
 
+    /// Ends one transfer, if it still runs: the peer is told with ERROR 0, and [`Event::Failed`](crate::Event::Failed) says
+    /// [`Failure::Cancelled`](crate::Failure::Cancelled). A request that is still inside the store ends when the store has answered.
+    pub fn cancel(&self, id: TransferId) {
+        self.mailbox.post(Message::Cancel(id));
+    }
+
     /// Waits until it has stopped; returns what happened until then, counted.
     ///
     /// # Errors
@@ -460,7 +467,7 @@ impl std::fmt::Debug for Server {
     }
 }
 
-/// Stops or reloads a [`Server`] from any thread.
+/// Stops or reloads a [`Server`], or cancels its transfers, from any thread.
 #[derive(Clone)]
 pub struct Stopper {
     mailbox: Mailbox<Message>,
@@ -470,6 +477,11 @@ impl Stopper {
     /// Asks the server to stop. A second call can only hasten the end.
     pub fn stop(&self, stop: Stop) {
         self.mailbox.post(Message::Stop(stop));
+    }
+
+    /// Ends one transfer, as [`Server::cancel`] does.
+    pub fn cancel(&self, id: TransferId) {
+        self.mailbox.post(Message::Cancel(id));
     }
 
     /// Lets the store look at the world anew ([`Store::reload`]) and forgets mapped files that are not in use.

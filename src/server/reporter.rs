@@ -3,11 +3,16 @@
 use crate::event::{Event, Stats};
 use crate::limits::EVENT_QUEUE;
 use crossbeam_channel::{Receiver, Sender, bounded};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Shared by the loop and the workers.
 #[derive(Default)]
-pub(super) struct Reporter(Mutex<State>);
+pub(super) struct Reporter {
+    state: Mutex<State>,
+    /// Somebody reads events. Looked at without the lock, for events that are made for readers only.
+    is_heard: AtomicBool,
+}
 
 #[derive(Default)]
 struct State {
@@ -24,36 +29,48 @@ struct Listener {
 impl Reporter {
     pub(super) fn report(&self, event: Event) {
         event.log();
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         state.stats.apply(&event);
         state
             .listeners
             .retain_mut(|listener| listener.offer(&event));
+        let is_heard = !state.listeners.is_empty();
+        self.is_heard.store(is_heard, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_heard(&self) -> bool {
+        self.is_heard.load(Ordering::Relaxed)
     }
 
     pub(super) fn stats(&self) -> Stats {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).stats
+        self.lock().stats
     }
 
     pub(super) fn listen(&self) -> Events {
         // One place more, for the word that the end is missing.
         let (queue, events) = bounded(EVENT_QUEUE + 1);
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         if !state.closed {
             state.listeners.push(Listener { queue, missed: 0 });
+            self.is_heard.store(true, Ordering::Relaxed);
         }
         Events(events)
     }
 
     /// Nothing more will be delivered: readers, also later ones, come to an end.
     pub(super) fn close(&self) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         state.closed = true;
+        self.is_heard.store(false, Ordering::Relaxed);
         for Listener { queue, missed } in state.listeners.drain(..) {
             if missed > 0 {
                 let _ = queue.try_send(Event::Lagged { missed });
             }
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -61,6 +78,9 @@ impl Listener {
     /// False when nobody listens any more. The only sender, under the reporter's lock: what has room keeps it.
     fn offer(&mut self, event: &Event) -> bool {
         let room = EVENT_QUEUE.saturating_sub(self.queue.len());
+        if matches!(event, Event::Progress { .. }) && room < EVENT_QUEUE / 2 {
+            return true; // the next one says more
+        }
         let missed = std::mem::take(&mut self.missed);
         if room < 1 + usize::from(missed > 0) {
             self.missed = missed + 1;
@@ -101,6 +121,26 @@ impl Iterator for Events {
 mod tests {
     use super::*;
     use crate::event::DropReason;
+
+    #[test]
+    fn progress_gives_way_and_is_not_missed() {
+        let reporter = Reporter::default();
+        assert!(!reporter.is_heard());
+        let mut events = reporter.listen();
+        assert!(reporter.is_heard());
+        let progress = |bytes| Event::Progress {
+            id: crate::TransferId(1),
+            bytes,
+        };
+        (0..EVENT_QUEUE as u64).for_each(|bytes| reporter.report(progress(bytes)));
+        (0..EVENT_QUEUE / 2 - 1).for_each(|_| reporter.report(dropped()));
+        let read = std::iter::from_fn(|| events.try_next()).collect::<Vec<_>>();
+        assert_eq!(read.len(), EVENT_QUEUE, "half of them progress");
+        assert!(!read.iter().any(|it| matches!(it, Event::Lagged { .. })));
+        drop(events);
+        reporter.report(progress(0));
+        assert!(!reporter.is_heard());
+    }
 
     fn dropped() -> Event {
         Event::Dropped {

@@ -71,6 +71,8 @@ pub(super) struct Shared {
     pub(super) idle: AtomicUsize,
     /// Running transfers are to end at once.
     pub(super) stopping: AtomicBool,
+    /// Transfers that the loop wants back from whoever runs them. It does not know who that is: all come when their turn is over.
+    pub(super) recalled: AtomicUsize,
 }
 
 /// What one worker has: its ends of the queues, and the sign of life that the loop looks at.
@@ -289,9 +291,17 @@ impl Worker {
     }
 
     fn go_on(&mut self, mut transfer: Box<Transfer>) {
-        let turn = catch_unwind(AssertUnwindSafe(|| {
-            transfer.run(&mut self.scratch, &self.place)
-        }));
+        let turn = loop {
+            let turn = catch_unwind(AssertUnwindSafe(|| {
+                transfer.run(&mut self.scratch, &self.place)
+            }));
+            match turn {
+                Ok(Turn::SliceUsed) if self.place.may_go_on() => self.flush(),
+                turn => break turn,
+            }
+            self.place.tell_progress(&mut transfer);
+        };
+        self.place.tell_progress(&mut transfer);
         let ending = match turn {
             Ok(Turn::Quiet(until)) => return self.reports.push(Report::Parked(transfer, until)),
             Ok(Turn::SliceUsed) => return self.reports.push(Report::Parked(transfer, now())),
@@ -351,6 +361,20 @@ impl Worker {
 }
 
 impl Place {
+    /// Another turn for the transfer that has just had one.
+    fn may_go_on(&self) -> bool {
+        !self.others_wait() && self.shared.recalled.load(Ordering::Relaxed) == 0
+    }
+
+    /// Costs one look at a flag while nobody reads events.
+    fn tell_progress(&self, transfer: &mut Transfer) {
+        if self.shared.reporter.is_heard()
+            && let Some(progress) = transfer.progress()
+        {
+            self.shared.reporter.report(progress);
+        }
+    }
+
     /// Asks the store, whose code may panic.
     fn ask(&self, request: &wire::Request<'_>, opening: &Opening) -> Result<Body, Refusal> {
         let wire::Request {
@@ -438,6 +462,7 @@ impl Place {
             blksize,
             windowsize,
             size,
+            mapping_shared: body.is_shared(),
         });
         let local = socket.local_addr().unwrap_or(opening.tid.local);
         let origin = Origin {

@@ -10,6 +10,7 @@ use crate::sys::mapping::Mapping;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,8 @@ pub(crate) struct OpenFile {
     pub(crate) file: File,
     pub(crate) identity: Identity,
     pub(crate) mapping: Option<Mapping>,
+    /// Some transfer has had it.
+    used: AtomicBool,
 }
 
 impl OpenFile {
@@ -30,7 +33,15 @@ impl OpenFile {
             file,
             identity,
             mapping,
+            used: AtomicBool::new(false),
         }
+    }
+
+    /// For the counters: whether the mapping was there before this transfer came; `None` where there is none. Asked once by
+    /// each transfer.
+    pub(crate) fn is_shared(&self) -> Option<bool> {
+        let is_mapped = self.mapping.is_some();
+        is_mapped.then(|| self.used.swap(true, Ordering::Relaxed))
     }
 
     /// Whether the octets from the first to the length at open are still those that were opened. A file that has only

@@ -160,6 +160,14 @@ impl Body {
         }
     }
 
+    /// Whether the file was mapped already; asked once.
+    pub(crate) fn is_shared(&self) -> Option<bool> {
+        match self {
+            Self::File(file) => file.is_shared(),
+            _ => None,
+        }
+    }
+
     /// The last block, where it is known: of a stream, once it was read.
     pub(crate) fn last(&self, format: Format) -> Option<u64> {
         match self {

@@ -9,8 +9,8 @@ mod netascii;
 pub(crate) use body::{Body, Format, Scratch, Trouble};
 
 use crate::error::{Failure, plain};
-use crate::event::{Name, Summary, TransferId};
-use crate::limits::{MAX_ERROR_TEXT, PATIENCE, SLICE};
+use crate::event::{Event, Name, Summary, TransferId};
+use crate::limits::{MAX_ERROR_TEXT, PATIENCE, PROGRESS_INTERVAL, SLICE};
 use crate::proto::{Agreed, Outcome, Sender, Step};
 use crate::sys;
 use crate::sys::udp::{TransferSocket, Wait};
@@ -33,6 +33,8 @@ pub(crate) fn now() -> Instant {
 
 /// What a peer is told when the server ends.
 pub(crate) const STOPPING: &str = "server is stopping";
+/// What a peer is told whose transfer somebody here ends.
+pub(crate) const CANCELLED: &str = "transfer was cancelled";
 
 /// Why `run` came back.
 pub(crate) enum Turn {
@@ -40,7 +42,7 @@ pub(crate) enum Turn {
     Done(Ending),
     /// Nothing to do before this instant, unless a packet comes.
     Quiet(Instant),
-    /// Others wait, and this one has had its turn.
+    /// This one has had its turn; it may have another if nobody waits.
     SliceUsed,
 }
 
@@ -86,6 +88,8 @@ pub(crate) struct Transfer {
     /// One past the highest block that was sent, and when that or the opening went out first.
     sent_end: u64,
     answered: Instant,
+    /// When its progress was reported last.
+    reported: Instant,
     /// What the last ERROR of the peer said.
     peer_text: Option<Name>,
     /// What the network said to the last send that failed.
@@ -120,6 +124,7 @@ impl Transfer {
             opening,
             sent_end: 1,
             answered: now(),
+            reported: now(),
             peer_text: None,
             network: None,
         }
@@ -205,7 +210,7 @@ impl Transfer {
                     unreachable!("a sender sends no {step:?}")
                 }
             }
-            if time - start > SLICE && around.others_wait() {
+            if time - start > SLICE {
                 return Turn::SliceUsed;
             }
         }
@@ -326,6 +331,24 @@ impl Transfer {
         self.origin.id
     }
 
+    /// How far it is, if that was not said for a while.
+    pub(crate) fn progress(&mut self) -> Option<Event> {
+        let time = now();
+        if time < self.reported + PROGRESS_INTERVAL {
+            return None;
+        }
+        self.reported = time;
+        Some(Event::Progress {
+            id: self.origin.id,
+            bytes: self.bytes(),
+        })
+    }
+
+    /// Octets of file that the peer has acknowledged.
+    fn bytes(&self) -> u64 {
+        self.body.octets_to(self.machine.acked(), self.format)
+    }
+
     /// What there is to say about it.
     pub(crate) fn summary(&self) -> Summary {
         Summary {
@@ -334,7 +357,7 @@ impl Transfer {
             local: self.local,
             direction: self.origin.direction,
             name: self.origin.name.clone(),
-            bytes: self.body.octets_to(self.machine.acked(), self.format),
+            bytes: self.bytes(),
             duration: now().saturating_duration_since(self.origin.arrived),
             retransmits: self.machine.retransmits(),
             torn: self.machine.torn(),

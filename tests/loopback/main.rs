@@ -5,6 +5,7 @@ mod addresses;
 mod again;
 mod changes;
 mod crowd;
+mod handles;
 mod quotas;
 mod reading;
 mod requests;

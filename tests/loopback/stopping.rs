@@ -137,6 +137,12 @@ fn counters_are_a_fold_of_the_events() {
     let asked = server.local_addr();
     let mut client = Client::new(asked);
     assert!(client.get("file").is_ok());
+    // Its last ACK must have been read before the server is told to stop.
+    let end = now() + PATIENCE;
+    while server.stats().completed == 0 {
+        assert!(now() < end);
+        std::thread::yield_now();
+    }
     assert!(client.get("missing").is_err());
     client.shout(b"\0\x02file\0octet\0");
     client.shout(b"nonsense");
