@@ -143,6 +143,14 @@ pub enum Event {
         /// Why.
         reason: DropReason,
     },
+    /// A client showed what it cannot do; its next requests with the same options are granted less. Forgotten after ten
+    /// minutes.
+    Learned {
+        /// Who taught it.
+        peer: SocketAddr,
+        /// What was learned.
+        lesson: Lesson,
+    },
     /// The reader was slow; so many events were not delivered to it.
     Lagged {
         /// How many.
@@ -186,6 +194,32 @@ impl fmt::Display for DropReason {
             Self::ClientFull => f.write_str("too many transfers of this client"),
             Self::UnprovenFull => f.write_str("too many peers that never answered"),
             Self::Stopping => f.write_str("server is stopping"),
+        }
+    }
+}
+
+/// What a client that has answered taught the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Lesson {
+    /// Its windows came back torn: it gets none larger than so many blocks.
+    Window(u16),
+    /// Its first block never arrived: it gets none larger than so many octets.
+    Blksize(u16),
+    /// It refused two OACKs that answered no size probe: it gets none.
+    NoOptions,
+}
+
+impl fmt::Display for Lesson {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Window(blocks) => {
+                write!(f, "window={blocks} reason=\"windows came back torn\"")
+            }
+            Self::Blksize(octets) => {
+                write!(f, "blksize={octets} reason=\"first block never arrived\"")
+            }
+            Self::NoOptions => f.write_str("options=none reason=\"option replies were refused\""),
         }
     }
 }
@@ -295,6 +329,9 @@ impl Event {
             Self::Dropped { peer, reason } => {
                 log::debug!("dropped peer={peer} reason={}", quoted(reason));
             }
+            Self::Learned { peer, lesson } => {
+                log::info!("learned peer={} {lesson}", peer.ip());
+            }
             Self::Lagged { missed } => log::debug!("lagged events={missed}"),
         }
     }
@@ -371,7 +408,7 @@ impl Stats {
                 Some(false) => self.mapping_misses += 1,
                 None => {}
             },
-            Event::Progress { .. } | Event::Lagged { .. } => {}
+            Event::Progress { .. } | Event::Learned { .. } | Event::Lagged { .. } => {}
         }
     }
 

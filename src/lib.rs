@@ -55,7 +55,7 @@ mod wire;
 pub mod cli;
 
 pub use error::{Error, Failure, Fault, Refusal};
-pub use event::{DropReason, Event, Name, Stats, Summary, TransferId};
+pub use event::{DropReason, Event, Lesson, Name, Stats, Summary, TransferId};
 pub use proto::Retransmit;
 pub use server::{Builder, Events, Limits, Listening, Server, Stop, Stopper};
 pub use store::{Dir, DirBuilder, Request, Source, Store};

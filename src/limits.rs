@@ -129,6 +129,25 @@ pub const OPENINGS_PER_TURN: u32 = 4;
 pub const PORT_WAIT: Duration = Duration::from_secs(1);
 /// How long an unanswered transfer is left alone before it may make room for a new one.
 pub const UNPROVEN_CHANCE: Duration = Duration::from_secs(1);
+/// How long something learned about a client is remembered: longer than a boot that is tried again, shorter than a repair.
+pub const MEMORY_TIME: Duration = Duration::from_secs(10 * 60);
+/// Addresses about which something is remembered, and sets of options for each: a few megabytes at most.
+pub const MEMORY_CLIENTS: usize = 4096;
+/// See [`MEMORY_CLIENTS`].
+pub const LESSONS_PER_CLIENT: usize = 4;
+/// Transfers from two ports of one address that make progress beside each other for so long belong to two clients. Shorter is a
+/// last ACK that was handled late.
+pub const MEMORY_OVERLAP: Duration = Duration::from_millis(100);
+/// Torn windows in one transfer that teach something; fewer are bad luck.
+pub const LESSON_TORN_WINDOWS: u64 = 4;
+/// No smaller window is offered for that: it would cost more than it saves.
+pub const LESSON_WINDOW: u16 = 4;
+/// OACKs refused in a row before none is sent any more. One may be a user who changed his mind.
+pub const LESSON_REFUSALS: u32 = 2;
+/// Copies of the first block that must have been lost before it counts as too large.
+pub const LESSON_OPENING_RESENDS: u64 = 3;
+/// What is then agreed instead: what fits a VLAN in a VPN, what fits most tunnels, what always fits.
+pub const LESSON_BLKSIZES: [u16; 3] = [1428, 1024, DEFAULT_BLKSIZE];
 /// Transfers one TID may have at once: the current one and those it replaces.
 pub const TRANSFERS_PER_TID: usize = 4;
 /// Kernel receive buffer of the listening sockets: a thousand boards ask within a millisecond.

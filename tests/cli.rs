@@ -40,6 +40,10 @@ fn help_names_every_option_with_its_default() {
         ("--retransmit <WHEN>", "[default: adaptive]"),
         ("--min-progress <BLOCKS>", "[default: 16]"),
         ("--max-time <TIME>", "[default: 24h]"),
+        (
+            "--no-client-memory",
+            "[default: smaller ones for 10 minutes]",
+        ),
         ("--workers <COUNT>", "[default: 16]"),
         (
             "--max-transfers <COUNT>",

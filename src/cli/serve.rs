@@ -129,6 +129,11 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = value::long_time, help_heading = "Protocol")]
     max_time: Duration,
 
+    /// Forget what clients taught: offer whole windows, large blocks and options to those that failed with them [default: smaller
+    /// ones for 10 minutes]
+    #[arg(long, help_heading = "Protocol")]
+    no_client_memory: bool,
+
     /// Threads that run transfers, 1 to 1024; waiting clients cost none
     #[arg(
         long,
@@ -279,6 +284,7 @@ impl Arguments {
             };
             limits.min_progress = self.min_progress;
             limits.max_time = self.max_time;
+            limits.client_memory = !self.no_client_memory;
             limits.dont_fragment = self.dont_fragment;
         });
         if self.host.is_empty() {

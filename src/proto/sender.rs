@@ -541,6 +541,16 @@ impl Sender {
         self.retransmits
     }
 
+    /// Blocks that the pace lets out at once.
+    pub fn burst(&self) -> u64 {
+        self.pace.burst()
+    }
+
+    /// When the peer was last told from silence: its last progress, or the beginning.
+    pub fn moved(&self) -> Instant {
+        self.timer.silent_from()
+    }
+
     /// Windows of which a part was lost, so far.
     pub fn torn(&self) -> u64 {
         self.torn

@@ -5,7 +5,7 @@
 
 use super::desk::{Desk, Quota, Tid, Verdict};
 use super::mailbox::{Mail, Mailbox};
-use super::worker::{self, Chore, Opening, Queues, Report, Shared, Worker};
+use super::worker::{Chore, Opening, Queues, Report, Shared, Worker};
 use super::{MAIL, Stop};
 use crate::error::{Error, Failure, Refusal, plain};
 use crate::event::{DropReason, Event, Name, TransferId, quoted};
@@ -741,9 +741,7 @@ impl Loop {
             Failure::Cancelled => transfer.tell(ErrorCode::NOT_DEFINED, CANCELLED),
             _ => {}
         }
-        self.shared
-            .reporter
-            .report(worker::ended(&transfer, Ending::Failed(failure)));
+        self.shared.conclude(&transfer, Ending::Failed(failure));
         self.over(id, transfer.answered());
         self.chore(Chore::Bury(transfer));
     }

@@ -5,6 +5,7 @@
 mod desk;
 mod dispatch;
 mod mailbox;
+mod memory;
 mod reporter;
 mod worker;
 
@@ -20,12 +21,13 @@ use crate::sys::udp::{Listener, SocketOptions};
 use desk::Quota;
 use dispatch::{Loop, Message};
 use mailbox::{Mailbox, mailbox};
+use memory::Memory;
 use reporter::Reporter;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -63,6 +65,8 @@ pub struct Limits {
     pub max_time: Duration,
     /// Ports for transfers (the server's TIDs); `None` leaves the choice to the system.
     pub ports: Option<RangeInclusive<u16>>,
+    /// Remember for ten minutes which clients need smaller windows or blocks, or no options.
+    pub client_memory: bool,
     /// Forbid routers to fragment blocks.
     pub dont_fragment: bool,
 }
@@ -83,6 +87,7 @@ impl Default for Limits {
             min_progress: limits::MIN_PROGRESS,
             max_time: limits::MAX_TIME,
             ports: None,
+            client_memory: true,
             dont_fragment: false,
         }
     }
@@ -310,6 +315,7 @@ impl Listening {
         let shared = Arc::new(worker::Shared {
             store,
             mappings: Mappings::new(limits::CACHED_MAPPINGS, limits::MAPPING_IDLE),
+            memory: limits.client_memory.then(|| Mutex::new(Memory::default())),
             reporter: Reporter::default(),
             terms: Terms {
                 max_blksize: limits.max_block_size,

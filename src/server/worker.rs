@@ -4,6 +4,7 @@
 use super::desk::Tid;
 use super::dispatch::Message;
 use super::mailbox::Mailbox;
+use super::memory::{Advice, Memory};
 use super::reporter::Reporter;
 use crate::error::{Failure, Refusal, plain};
 use crate::event::{Event, Name, TransferId};
@@ -15,14 +16,15 @@ use crate::store::mappings::Mappings;
 use crate::store::{Request, Store};
 use crate::sys::udp::{SocketOptions, TransferSocket};
 use crate::transfer::{
-    Body, Ending, Format, Origin, Scratch, Surroundings, Transfer, Trouble, Turn, now, tell,
+    Body, Ending, Format, Origin, Outset, Scratch, Surroundings, Transfer, Trouble, Turn, now, tell,
 };
 use crate::wire::{self, ErrorCode, OptionName, Options, Packet};
 use crossbeam_channel::{Receiver, Select, Sender as Queue};
 use std::io;
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 /// A request that was admitted.
@@ -58,6 +60,8 @@ pub(super) struct Shared {
     pub(super) store: Box<dyn Store>,
     pub(super) mappings: Mappings,
     pub(super) reporter: Reporter,
+    /// What clients have taught; locked once when a transfer opens, and once when it ends.
+    pub(super) memory: Option<Mutex<Memory>>,
     pub(super) terms: Terms,
     pub(super) policy: Policy,
     pub(super) fit_route: bool,
@@ -311,7 +315,7 @@ impl Worker {
                 Ending::Failed(Failure::Panicked)
             }
         };
-        self.place.shared.reporter.report(ended(&transfer, ending));
+        self.place.shared.conclude(&transfer, ending);
         self.reports.push(Report::Ended {
             id: transfer.id(),
             is_proven: transfer.is_proven(),
@@ -437,12 +441,17 @@ impl Place {
     ) -> Box<Transfer> {
         let shared = &self.shared;
         let size = body.length();
+        let advice = shared.advise(opening.tid.peer, &request.options);
+        let options = match advice.options {
+            true => request.options,
+            false => Options::default(),
+        };
         let terms = Terms {
             in_flight: shared.terms.in_flight.min(body.in_flight()),
-            max_blksize: self.max_blksize(&request.options, &socket),
-            ..shared.terms
+            max_blksize: self.max_blksize(&options, &socket).min(advice.max_blksize),
+            max_windowsize: shared.terms.max_windowsize.min(advice.max_windowsize),
         };
-        let (agreed, answer) = grant(&request.options, size.filter(|size| *size > 0), &terms);
+        let (agreed, answer) = grant(&options, size.filter(|size| *size > 0), &terms);
         let mut datagram = Vec::new();
         if !answer.is_empty() {
             wire::emit_option_ack(&answer, &mut datagram);
@@ -469,6 +478,7 @@ impl Place {
             id: opening.id,
             name: Name::new(request.name),
             direction: request.direction,
+            asked: request.options,
             arrived: opening.arrived,
         };
         Box::new(Transfer::new(
@@ -484,12 +494,38 @@ fn bury(transfer: Box<Transfer>) {
     }
 }
 
-/// The event of a transfer's end.
-pub(super) fn ended(transfer: &Transfer, ending: Ending) -> Event {
-    let summary = transfer.summary();
-    match ending {
-        Ending::Completed => Event::Completed(summary),
-        Ending::Probed => Event::Probe(summary),
-        Ending::Failed(failure) => Event::Failed(summary, failure),
+impl Shared {
+    /// A transfer has ended: learns from it, then tells everybody.
+    pub(super) fn conclude(&self, transfer: &Transfer, ending: Ending) {
+        let summary = transfer.summary();
+        let peer = summary.peer;
+        let course = transfer.course(&ending);
+        // An ERROR from the right port is an answer too: its sender has seen the OACK.
+        let answered = transfer.is_proven() || course.outset == Outset::Refused;
+        let lesson = self
+            .memory
+            .as_ref()
+            .filter(|_| answered)
+            .and_then(|memory| {
+                let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
+                memory.learn(peer, transfer.asked(), &course, now())
+            });
+        self.reporter.report(match ending {
+            Ending::Completed => Event::Completed(summary),
+            Ending::Probed => Event::Probe(summary),
+            Ending::Failed(failure) => Event::Failed(summary, failure),
+        });
+        if let Some(lesson) = lesson {
+            self.reporter.report(Event::Learned { peer, lesson });
+        }
+    }
+
+    /// What this peer is granted at most.
+    fn advise(&self, peer: SocketAddr, asked: &Options) -> Advice {
+        let Some(memory) = self.memory.as_ref().filter(|_| !asked.is_empty()) else {
+            return Advice::default();
+        };
+        let memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.advise(peer, asked, now())
     }
 }

@@ -14,7 +14,7 @@ use crate::limits::{MAX_ERROR_TEXT, PATIENCE, PROGRESS_INTERVAL, SLICE};
 use crate::proto::{Agreed, Outcome, Sender, Step};
 use crate::sys;
 use crate::sys::udp::{TransferSocket, Wait};
-use crate::wire::{self, Direction, ErrorCode, Packet};
+use crate::wire::{self, Direction, ErrorCode, OptionName, Options, Packet};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
@@ -57,6 +57,37 @@ pub(crate) enum Ending {
     Failed(Failure),
 }
 
+/// How a transfer went, for whoever learns from it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Course {
+    /// When the request arrived.
+    pub(crate) begun: Instant,
+    /// When a block was acknowledged last.
+    pub(crate) moved: Instant,
+    pub(crate) outset: Outset,
+    /// It did not come to its end, and not because the server stopped.
+    pub(crate) failed: bool,
+    pub(crate) blksize: u16,
+    pub(crate) windowsize: u16,
+    /// Blocks that were acknowledged.
+    pub(crate) blocks: u64,
+    /// Windows that came back torn, and how many blocks the pace let out at once in the end.
+    pub(crate) torn: u64,
+    pub(crate) burst: u16,
+    pub(crate) retransmits: u64,
+}
+
+/// What became of the options.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outset {
+    /// None were granted, or the OACK was never answered.
+    Plain,
+    /// The OACK was acknowledged.
+    Agreed,
+    /// The OACK was answered by an ERROR, and not because only the size was asked for.
+    Refused,
+}
+
 /// What a transfer asks of the world around it, before it waits and between bursts.
 pub(crate) trait Surroundings {
     /// Other transfers wait for this thread.
@@ -71,6 +102,8 @@ pub(crate) struct Origin {
     pub(crate) id: TransferId,
     pub(crate) name: Name,
     pub(crate) direction: Direction,
+    /// The options asked for.
+    pub(crate) asked: Options,
     pub(crate) arrived: Instant,
 }
 
@@ -271,7 +304,7 @@ impl Transfer {
             Outcome::Aborted {
                 code: ErrorCode(0 | 8),
                 at_opening: true,
-            } => return Ending::Probed,
+            } if self.asks_size() => return Ending::Probed,
             Outcome::Aborted { code, .. } => Failure::Aborted {
                 code,
                 text: self.peer_text.take().unwrap_or_else(|| Name::new(b"")),
@@ -292,6 +325,51 @@ impl Transfer {
                 Failure::TooLong
             }
         })
+    }
+
+    /// Only who asks for the size can be content with it.
+    fn asks_size(&self) -> bool {
+        self.origin.asked.is_present(OptionName::Tsize)
+    }
+
+    /// How it went.
+    pub(crate) fn course(&self, ending: &Ending) -> Course {
+        let refused = matches!(
+            ending,
+            Ending::Failed(Failure::Aborted {
+                code: ErrorCode(0 | 4 | 8),
+                ..
+            })
+        );
+        let outset = if self.opening.is_empty() {
+            Outset::Plain
+        } else if self.is_proven() {
+            Outset::Agreed
+        } else if refused && !self.asks_size() {
+            Outset::Refused
+        } else {
+            Outset::Plain
+        };
+        Course {
+            begun: self.origin.arrived,
+            moved: self.machine.moved(),
+            outset,
+            failed: !matches!(
+                ending,
+                Ending::Completed | Ending::Probed | Ending::Failed(Failure::Stopped)
+            ),
+            blksize: self.agreed.blksize,
+            windowsize: self.agreed.windowsize,
+            blocks: self.machine.acked(),
+            torn: self.machine.torn(),
+            burst: u16::try_from(self.machine.burst()).unwrap_or(u16::MAX),
+            retransmits: self.machine.retransmits(),
+        }
+    }
+
+    /// The options that its request asked for.
+    pub(crate) fn asked(&self) -> &Options {
+        &self.origin.asked
     }
 
     /// Sends an ERROR, once: it is never acknowledged and never repeated (RFC 1350 §2).
@@ -422,6 +500,7 @@ mod tests {
             id: TransferId(1),
             name: Name::new(b"stream"),
             direction: Direction::Read,
+            asked: Options::default(),
             arrived: now(),
         };
         let oack = b"\0\x06windowsize\x0032\0".to_vec();

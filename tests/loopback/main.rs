@@ -6,6 +6,7 @@ mod again;
 mod changes;
 mod crowd;
 mod handles;
+mod memory;
 mod quotas;
 mod reading;
 mod requests;

@@ -1,0 +1,142 @@
+//! What the server learns about a client from one transfer, and grants it in the next.
+
+use crate::rig::*;
+use std::time::Duration;
+use tftpool::{Event, Events, Lesson, Server};
+
+fn learned(events: &mut Events) -> Lesson {
+    wait_for(events, |event| match event {
+        Event::Learned { lesson, .. } => Some(*lesson),
+        _ => None,
+    })
+}
+
+fn shelves() -> impl tftpool::Store {
+    shelf([("file", pattern(30 * 512 + 100))])
+}
+
+/// Asks, and refuses the OACK.
+fn refuse(server: &Server, events: &mut Events, options: &[(&str, &str)]) {
+    let mut client = Client::new(server.local_addr());
+    client.ask("file", options);
+    client.oack();
+    client.abort(8);
+    wait_for(events, |event| {
+        matches!(event, Event::Failed(..) | Event::Probe(_)).then_some(())
+    });
+}
+
+#[test]
+fn who_refused_two_oacks_gets_none_until_it_asks_for_something_else() {
+    let server = calm(shelves());
+    let mut events = server.events();
+    let options = [("blksize", "1000")];
+    refuse(&server, &mut events, &options);
+    refuse(&server, &mut events, &options);
+    assert_eq!(learned(&mut events), Lesson::NoOptions);
+    let mut client = Client::new(server.local_addr());
+    client.ask("file", &options);
+    assert_eq!(client.data(1).len(), 512);
+    assert!(client.rest(1, 512).is_ok());
+    client.ask("file", &[("blksize", "1001")]);
+    assert_eq!(client.oack(), "blksize=1001");
+    // Another client has not refused anything.
+    let mut other = Client::at(([127, 0, 0, 2], 0).into(), server.local_addr());
+    other.ask("file", &options);
+    assert_eq!(other.oack(), "blksize=1000");
+}
+
+/// UEFI firmware asks for the size at every boot, refuses the OACK, and then wants its options.
+#[test]
+fn size_probes_are_no_refusals() {
+    let server = calm(shelves());
+    let mut events = server.events();
+    for _ in 0..4 {
+        refuse(&server, &mut events, &[("tsize", "0"), ("blksize", "1000")]);
+    }
+    let mut client = Client::new(server.local_addr());
+    client.ask("file", &[("tsize", "0"), ("blksize", "1000")]);
+    client.oack();
+    client.ask("file", &[("blksize", "1000")]);
+    client.oack();
+}
+
+#[test]
+fn who_never_got_the_first_block_gets_a_smaller_one() {
+    let server = start(builder(shelves()).limits(|limits| {
+        limits.timeout = Duration::from_millis(10);
+        limits.retries = 4;
+    }));
+    let mut events = server.events();
+    let mut client = Client::new(server.local_addr());
+    for (granted, lesson) in [
+        ("2000", Some(1428)),
+        ("1428", Some(1024)),
+        ("1024", Some(512)),
+        ("512", None),
+    ] {
+        client = Client::new(server.local_addr());
+        client.ask("file", &[("blksize", "2000")]);
+        assert_eq!(client.oack(), format!("blksize={granted}"));
+        if let Some(octets) = lesson {
+            client.ack(0);
+            assert_eq!(learned(&mut events), Lesson::Blksize(octets));
+        }
+    }
+    assert!(client.rest(0, 512).is_ok());
+}
+
+/// Takes the first two blocks of each window and loses the rest.
+fn fetch_with_two_buffers(client: &mut Client) {
+    let mut block = 0;
+    loop {
+        client.ack(block);
+        block += 2;
+        loop {
+            match client.next() {
+                Reply::Data(31, _) => return client.ack(31),
+                Reply::Data(number, _) if number == block => break,
+                Reply::Data(..) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn whose_windows_come_back_torn_gets_smaller_ones() {
+    let server = calm(shelves());
+    let mut events = server.events();
+    let options = [("windowsize", "16")];
+    for (granted, lesson) in [("16", Some(8)), ("8", Some(4)), ("4", None)] {
+        let mut client = Client::new(server.local_addr());
+        client.ask("file", &options);
+        assert_eq!(client.oack(), format!("windowsize={granted}"));
+        if let Some(blocks) = lesson {
+            fetch_with_two_buffers(&mut client);
+            assert_eq!(learned(&mut events), Lesson::Window(blocks));
+        }
+    }
+    assert_eq!(server.stats().completed, 2);
+}
+
+#[test]
+fn without_a_memory_nothing_is_learned() {
+    let server = start(calmly(builder(shelves())).limits(|limits| limits.client_memory = false));
+    let mut events = server.events();
+    for _ in 0..4 {
+        refuse(&server, &mut events, &[("blksize", "1000")]);
+    }
+    let mut client = Client::new(server.local_addr());
+    client.ask("file", &[("windowsize", "16")]);
+    client.oack();
+    fetch_with_two_buffers(&mut client);
+    completed(&mut events);
+    client.ask("file", &[("windowsize", "16")]);
+    assert_eq!(client.oack(), "windowsize=16");
+    assert!(
+        events
+            .try_next()
+            .is_none_or(|event| !matches!(event, Event::Learned { .. }))
+    );
+}
