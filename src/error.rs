@@ -239,6 +239,76 @@ impl std::error::Error for Error {
     }
 }
 
+/// Why a [`Driver`](crate::Driver) or its [`Storage`](crate::Storage) did not do what it was told.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum TftpError {
+    /// The server is not running.
+    ServerNotRunning,
+    /// The server could not be started, or died.
+    Server(Error),
+    /// The host to serve at has no address.
+    Host {
+        /// As it was given.
+        host: String,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// A name means nothing beneath the root.
+    Name {
+        /// As it was given.
+        name: std::path::PathBuf,
+        /// The rule that it breaks.
+        rule: &'static str,
+    },
+    /// A file or directory could not be used.
+    File {
+        /// What was being done.
+        doing: &'static str,
+        /// Its name beneath the root.
+        name: std::path::PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+}
+
+impl From<Error> for TftpError {
+    fn from(error: Error) -> Self {
+        Self::Server(error)
+    }
+}
+
+impl fmt::Display for TftpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ServerNotRunning => f.write_str("the server is not running (start it first)"),
+            Self::Server(error) => error.fmt(f),
+            Self::Host { host, cause } => {
+                write!(f, "cannot serve at {}: {}", shown(host), plain(cause))
+            }
+            Self::Name { name, rule } => write!(f, "cannot use {}: {rule}", shown(name)),
+            Self::File { doing, name, cause } => {
+                write!(f, "cannot {doing} {}: {}", shown(name), plain(cause))
+            }
+        }
+    }
+}
+
+impl std::error::Error for TftpError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Server(error) => Some(error),
+            Self::Host { cause, .. } | Self::File { cause, .. } => Some(cause),
+            Self::ServerNotRunning | Self::Name { .. } => None,
+        }
+    }
+}
+
+/// A name as people may read it: quoted and escaped.
+fn shown(name: &(impl AsRef<std::ffi::OsStr> + ?Sized)) -> Name {
+    Name::new(name.as_ref().as_encoded_bytes())
+}
+
 /// The system's message without Rust's "(os error N)", in lower case.
 pub(crate) fn plain(cause: &io::Error) -> String {
     let text = cause.to_string();

@@ -40,6 +40,7 @@
 //! The protocol is that of RFC 1350 with the options of RFC 2347, 2348, 2349 and 7440; see `docs/protocol.md` for each requirement and
 //! the test that proves it, and `docs/architecture.md` for the way through the sources.
 
+mod driver;
 mod error;
 mod event;
 mod limits;
@@ -54,11 +55,12 @@ mod wire;
 #[doc(hidden)]
 pub mod cli;
 
-pub use error::{Error, Failure, Fault, Refusal};
+pub use driver::{Driver, DriverBuilder};
+pub use error::{Error, Failure, Fault, Refusal, TftpError};
 pub use event::{DropReason, Event, Lesson, Name, Stats, Summary, TransferId};
 pub use proto::Retransmit;
 pub use server::{Builder, Events, Limits, Listening, Server, Stop, Stopper};
-pub use store::{Dir, DirBuilder, Request, Source, Store};
+pub use store::{Dir, DirBuilder, Entry, EntryKind, Request, Source, Storage, Store};
 pub use wire::{Direction, ErrorCode, Malformed, Mode, OptionName, Options};
 
 /// The protocol's machines and packets, for own event loops, fuzzers and test rigs. Outside semantic versioning:

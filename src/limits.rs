@@ -154,6 +154,8 @@ pub const TRANSFERS_PER_TID: usize = 4;
 pub const REQUEST_BUFFER_OCTETS: usize = 4 << 20;
 /// Events an embedder may leave unread; later ones are counted in `Event::Lagged`.
 pub const EVENT_QUEUE: usize = 16_384;
+/// How long a driver that is told to stop lets running transfers go on.
+pub const DRIVER_DRAIN: Duration = Duration::from_secs(5);
 /// A transfer that goes on says so this often, to readers of events.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// Mapped files kept while unused, and how long.
@@ -164,5 +166,7 @@ pub const MAPPING_IDLE: Duration = Duration::from_secs(30);
 pub const MAP_FROM_OCTETS: u64 = 64 << 10;
 /// Symbolic links followed by hand for one name: as many as Linux follows by itself, so that both ways agree.
 pub const MAX_LINKS: usize = 40;
+/// Directories within directories that are removed as one tree: each level holds a descriptor meanwhile.
+pub const MAX_TREE_DEPTH: usize = 64;
 /// `openat2` answers `EAGAIN` while somebody renames in the tree; so often it is asked again.
 pub const OPEN_ATTEMPTS: usize = 32;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! 4  main cli          clap, env_logger
-//! 3  server client     mio, crossbeam-channel
+//! 3  server driver client    mio, crossbeam-channel
 //! 2  transfer store event error     log
 //! 1  proto             nothing
 //! 0  wire limits       nothing
@@ -20,7 +20,7 @@ fn floor(module: &str) -> Option<u8> {
         "wire" | "limits" => 0,
         "proto" => 1,
         "sys" | "transfer" | "store" | "event" | "error" => 2,
-        "server" | "client" => 3,
+        "server" | "client" | "driver" => 3,
         "main" | "cli" => 4,
         _ => return None,
     })

@@ -408,6 +408,13 @@ impl Server {
         &self.addresses
     }
 
+    /// False once it has stopped, by itself or because it was told to.
+    pub fn is_running(&self) -> bool {
+        self.thread
+            .as_ref()
+            .is_some_and(|thread| !thread.is_finished())
+    }
+
     /// What happens from now on. Bounded: a reader that is too slow misses events and is told so; the server never waits
     /// for it.
     pub fn events(&self) -> Events {

@@ -9,7 +9,7 @@ use super::{Kind, Request, Source, Store};
 use crate::error::{Error, Refusal, plain};
 use crate::sys::fs::{self, Status, Trouble};
 use crate::wire::ErrorCode;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -68,6 +68,13 @@ impl DirBuilder {
     #[must_use]
     pub fn serve_unreadable(mut self, serve: bool) -> Self {
         self.serve_unreadable = serve;
+        self
+    }
+
+    /// Serves another directory with the same settings.
+    #[must_use]
+    pub(crate) fn at(mut self, root: &Path) -> Self {
+        self.root = root.to_owned();
         self
     }
 
@@ -157,12 +164,17 @@ impl Dir {
         Ok(Source(Kind::File(file, Some(status.identity))))
     }
 
-    fn open(&self, name: OsString) -> Result<File, Refusal> {
+    /// Looks up a name that was cleaned.
+    pub(super) fn look_up(&self, name: &OsStr) -> io::Result<Found> {
         let trees = {
             let current = self.0.trees.read();
             Arc::clone(&current.unwrap_or_else(PoisonError::into_inner))
         };
-        match trees.find(&name, &self.0.by_hand).map_err(refuse)? {
+        trees.find(name, &self.0.by_hand)
+    }
+
+    fn open(&self, name: OsString) -> Result<File, Refusal> {
+        match self.look_up(&name).map_err(refuse)? {
             Found::File(file) => Ok(file),
             Found::Outside(host) => {
                 let host = host.as_os_str().as_bytes().escape_ascii();
@@ -199,24 +211,28 @@ impl fmt::Debug for Dir {
 
 /// The name beneath the root that a peer's name means: not empty, no leading slash, no `.`, no `..`.
 fn clean(name: &[u8]) -> Result<OsString, Refusal> {
+    let kept = components(name).map_err(|rule| Refusal::access_violation().because(rule))?;
+    if kept.is_empty() {
+        return Err(Refusal::access_violation().because("the name is the root itself"));
+    }
+    Ok(OsString::from_vec(kept.join(&b'/')))
+}
+
+/// The components beneath the root that a name means; none for the root itself. An error is the rule that it breaks.
+pub(super) fn components(name: &[u8]) -> Result<Vec<&[u8]>, &'static str> {
     if name.iter().any(u8::is_ascii_control) {
-        return Err(Refusal::access_violation().because("control octet in the name"));
+        return Err("control octet in the name");
     }
     let mut kept: Vec<&[u8]> = Vec::new();
     for component in name.split(|&octet| octet == b'/') {
         match component {
             b"" | b"." => {}
             b".." if kept.pop().is_some() => {}
-            b".." => {
-                return Err(Refusal::access_violation().because("the name climbs above the root"));
-            }
+            b".." => return Err("the name climbs above the root"),
             _ => kept.push(component),
         }
     }
-    if kept.is_empty() {
-        return Err(Refusal::access_violation().because("the name is the root itself"));
-    }
-    Ok(OsString::from_vec(kept.join(&b'/')))
+    Ok(kept)
 }
 
 fn refuse(error: io::Error) -> Refusal {

@@ -4,9 +4,11 @@ mod dir;
 pub(crate) mod mappings;
 #[cfg(test)]
 mod scratch;
+mod storage;
 mod tree;
 
 pub use dir::{Dir, DirBuilder};
+pub use storage::{Entry, EntryKind, Storage};
 
 use crate::error::Refusal;
 use crate::sys::fs::Identity;

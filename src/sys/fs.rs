@@ -28,9 +28,9 @@ const HANDLE: OFlag = OFlag::O_PATH;
 #[cfg(not(target_os = "linux"))]
 const HANDLE: OFlag = OFlag::O_RDONLY;
 #[cfg(target_os = "linux")]
-const LARGE: OFlag = OFlag::O_LARGEFILE;
+pub(super) const LARGE: OFlag = OFlag::O_LARGEFILE;
 #[cfg(not(target_os = "linux"))]
-const LARGE: OFlag = OFlag::empty();
+pub(super) const LARGE: OFlag = OFlag::empty();
 
 /// Opens a directory by its path, to look up names beneath it; fails if that would be denied.
 pub(crate) fn open_root(path: &Path) -> io::Result<File> {

@@ -2,6 +2,7 @@
 //! Uses no other floor.
 
 mod burst;
+pub(crate) mod edit;
 pub(crate) mod fs;
 pub(crate) mod mapping;
 #[cfg(feature = "cli")]

@@ -1,0 +1,131 @@
+//! Changing what is in a directory that is held open.
+//!
+//! Invariant: a name given here is one component of the directory it is given with, and is never followed where it is a link.
+
+use super::fs::{Identity, LARGE};
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{self, AtFlags, OFlag};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::time::{Duration, SystemTime};
+
+/// What stands under a name.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found {
+    pub(crate) identity: Identity,
+    pub(crate) kind: FoundKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FoundKind {
+    File,
+    Directory,
+    Link,
+    Other,
+}
+
+impl Found {
+    pub(crate) fn modified(&self) -> SystemTime {
+        let (seconds, nanoseconds) = self.identity.mtime;
+        let fraction = Duration::from_nanos(nanoseconds.unsigned_abs());
+        let whole = Duration::from_secs(seconds.unsigned_abs());
+        let epoch = SystemTime::UNIX_EPOCH;
+        let time = if seconds < 0 {
+            epoch.checked_sub(whole)
+        } else {
+            epoch.checked_add(whole)
+        };
+        time.and_then(|time| time.checked_add(fraction))
+            .unwrap_or(epoch)
+    }
+}
+
+/// Looks at a name; a link is looked at, not followed.
+pub(crate) fn look(directory: &File, name: &OsStr) -> io::Result<Found> {
+    let found = fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    Ok(describe(&found))
+}
+
+/// Looks at what is open.
+pub(crate) fn look_at(file: &File) -> io::Result<Found> {
+    Ok(describe(&fstat(file)?))
+}
+
+#[allow(
+    clippy::unnecessary_cast,
+    clippy::useless_conversion,
+    reason = "the fields have other types elsewhere"
+)]
+fn describe(found: &FileStat) -> Found {
+    let format = SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits());
+    Found {
+        identity: Identity {
+            device: found.st_dev as u64,
+            inode: found.st_ino as u64,
+            size: found.st_size as u64,
+            mtime: (found.st_mtime as i64, found.st_mtime_nsec as i64),
+        },
+        kind: match format {
+            SFlag::S_IFREG => FoundKind::File,
+            SFlag::S_IFDIR => FoundKind::Directory,
+            SFlag::S_IFLNK => FoundKind::Link,
+            _ => FoundKind::Other,
+        },
+    }
+}
+
+/// Makes a directory that everybody may search, as far as the umask lets it.
+pub(crate) fn make_directory(directory: &File, name: &OsStr) -> io::Result<()> {
+    Ok(mkdirat(directory, name, Mode::from_bits_truncate(0o777))?)
+}
+
+/// Makes a file that was not there, for writing, which nobody else may touch yet.
+pub(crate) fn make_file(directory: &File, name: &OsStr) -> io::Result<File> {
+    let flags = OFlag::O_WRONLY
+        | OFlag::O_CREAT
+        | OFlag::O_EXCL
+        | OFlag::O_CLOEXEC
+        | OFlag::O_NOFOLLOW
+        | LARGE;
+    let mode = Mode::from_bits_truncate(0o600);
+    Ok(fcntl::openat(directory, name, flags, mode).map(File::from)?)
+}
+
+/// Gives a file another name, in another directory perhaps; what had that name is gone.
+pub(crate) fn rename(from: &File, name: &OsStr, to: &File, new: &OsStr) -> io::Result<()> {
+    Ok(fcntl::renameat(from, name, to, new)?)
+}
+
+/// Takes the name of what is no directory.
+pub(crate) fn remove_file(directory: &File, name: &OsStr) -> io::Result<()> {
+    Ok(unlinkat(directory, name, UnlinkatFlags::NoRemoveDir)?)
+}
+
+/// Removes an empty directory.
+pub(crate) fn remove_directory(directory: &File, name: &OsStr) -> io::Result<()> {
+    Ok(unlinkat(directory, name, UnlinkatFlags::RemoveDir)?)
+}
+
+/// The names in a directory that was opened for reading, without `.` and `..`, in no order.
+pub(crate) fn names(directory: &File) -> io::Result<Vec<OsString>> {
+    // A descriptor of its own: where it is in the list belongs to the descriptor.
+    let own = super::fs::open_here(directory, OsStr::new("."))?;
+    let mut names = Vec::new();
+    for entry in Dir::from_fd(own.into())?.iter() {
+        let name = OsStr::from_bytes(entry?.file_name().to_bytes()).to_owned();
+        if name != "." && name != ".." {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+/// The error of a tree that is deeper than anybody goes.
+pub(crate) fn too_deep() -> io::Error {
+    Errno::ENAMETOOLONG.into()
+}
