@@ -118,15 +118,20 @@ pub fn session(octets: &[u8]) {
     };
     let mut now = Instant::now();
     let last = 1 + u64::from(length) * if window & 64 != 0 { 1000 } else { 1 };
-    let mut machine = match kind % 4 {
-        0 => Machine::Sends(Sender::answering(&agreed, true, Some(last), &policy, now)),
-        1 => Machine::Sends(Sender::answering(
-            &Agreed::default(),
-            false,
-            Some(last),
-            &policy,
-            now,
-        )),
+    let plain = Agreed::default();
+    let mut machine = match kind % 6 {
+        0 => Machine::sends(Sender::answering(&agreed, true, Some(last), &policy, now)),
+        1 => Machine::sends(Sender::answering(&plain, false, Some(last), &policy, now)),
+        4 => {
+            let mut client = Sender::requesting(&policy, now);
+            client.agree(&agreed, Some(last), &policy, now);
+            Machine::sends(client)
+        }
+        // A stream: where it ends is known when that block is read.
+        5 => Machine::Sends {
+            sender: Sender::answering(&agreed, true, None, &policy, now),
+            ends: Some(last),
+        },
         2 => Machine::Stores(Receiver::answering(
             &agreed,
             Duration::from_secs(1),
@@ -145,7 +150,9 @@ pub fn session(octets: &[u8]) {
             0 => now += Duration::from_micros(u64::from(value) * 10),
             1 => now += Duration::from_millis(u64::from(value) * u64::from(value)),
             2 => machine.unreachable(now),
-            3 => machine.request_repeated(now),
+            3 if value < 128 => machine.request_repeated(now),
+            // The machine was suspended, or halted by a debugger.
+            3 => now += Duration::from_secs(3600 * u64::from(value)),
             action => machine.packet(action, value, now),
         }
         let room = if action & 64 != 0 { 1 } else { usize::MAX };
@@ -159,14 +166,18 @@ pub fn session(octets: &[u8]) {
 }
 
 enum Machine {
-    Sends(Sender),
+    Sends { sender: Sender, ends: Option<u64> },
     Stores(Receiver),
 }
 
 impl Machine {
+    fn sends(sender: Sender) -> Self {
+        Self::Sends { sender, ends: None }
+    }
+
     fn packet(&mut self, action: u8, value: u8, now: Instant) {
         let near = match self {
-            Self::Sends(sender) => sender.rollover().to_wire(sender.acked()),
+            Self::Sends { sender, .. } => sender.rollover().to_wire(sender.acked()),
             Self::Stores(receiver) => receiver.rollover().to_wire(receiver.received()),
         };
         let payload = [0; 600];
@@ -198,7 +209,7 @@ impl Machine {
             },
         };
         match self {
-            Self::Sends(sender) => sender.handle(&packet, now),
+            Self::Sends { sender, .. } => sender.handle(&packet, now),
             Self::Stores(receiver) => {
                 let before = receiver.received();
                 let verdict = receiver.handle(&packet, now);
@@ -210,14 +221,14 @@ impl Machine {
 
     fn unreachable(&mut self, now: Instant) {
         match self {
-            Self::Sends(sender) => sender.unreachable(now),
+            Self::Sends { sender, .. } => sender.unreachable(now),
             Self::Stores(receiver) => receiver.unreachable(now),
         }
     }
 
     fn request_repeated(&mut self, now: Instant) {
         match self {
-            Self::Sends(sender) => sender.request_repeated(now),
+            Self::Sends { sender, .. } => sender.request_repeated(now),
             Self::Stores(receiver) => receiver.request_repeated(now),
         }
     }
@@ -226,7 +237,7 @@ impl Machine {
     fn drain(&mut self, now: Instant, room: usize) -> Option<Outcome> {
         for _ in 0..room.min(100) {
             let step = match self {
-                Self::Sends(sender) => sender.poll(now),
+                Self::Sends { sender, .. } => sender.poll(now),
                 Self::Stores(receiver) => receiver.poll(now),
             };
             match (step, &mut *self) {
@@ -235,10 +246,16 @@ impl Machine {
                     return None;
                 }
                 (Step::Done(outcome), _) => return Some(outcome),
-                (Step::Open, Self::Sends(sender)) => sender.opened(now),
-                (Step::Data { first, end }, Self::Sends(sender)) => {
+                (Step::Open, Self::Sends { sender, .. }) => sender.opened(now),
+                (Step::Data { first, end }, Self::Sends { sender, ends }) => {
                     assert!(first < end && end - first <= 32767 && first > sender.acked());
-                    sender.sent(end.min(first.saturating_add(room as u64)), now);
+                    let mut end = end.min(first.saturating_add(room as u64));
+                    if let Some(last) = ends.take_if(|last| *last < end) {
+                        assert!(first <= last, "a block behind the last one");
+                        sender.set_last(last);
+                        end = last + 1;
+                    }
+                    sender.sent(end, now);
                 }
                 (Step::Open | Step::Ack(_) | Step::Error(..), Self::Stores(receiver)) => {
                     receiver.sent(now);
