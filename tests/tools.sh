@@ -13,6 +13,11 @@ need busybox busybox
 need tftp tftp-hpa
 need atftp atftp
 need curl curl
+# Only root may make the networks of tests/lab.
+if [ "$(id -u)" -eq 0 ]; then
+    need ip iproute2
+    need nft nftables
+fi
 [ -n "$missing" ] || exit 0
 
 as_root=

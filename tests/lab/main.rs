@@ -82,7 +82,7 @@ fn loss_of_so_many_in_a_thousand_each_way() {
     }
 }
 
-/// Once a client has acknowledged a packet, its transfer succeeds.
+/// Where every third round trip fails, a fixed number of tries would not do: only silence ends a transfer.
 #[test]
 fn a_fifth_lost_each_way() {
     let Some(lab) = both_ways(lossy(200_000)) else {
