@@ -1,14 +1,13 @@
 //! What lies between two TUN devices: delay, loss, duplication, reordering, and receivers that keep only the head of a burst.
 //! Chances come from a seed; when a packet arrives is up to the machine.
-#![allow(unsafe_code)] // one `ioctl`, for which nix has no face
+#![allow(unsafe_code)] // `ioctl` for TUN devices and `ppoll`, for which nix has no face here
 
 use nix::fcntl::OFlag;
 use nix::libc;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::BinaryHeap;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -175,18 +174,19 @@ impl Carrier {
         let _ = (&self.ends[packet.to]).write(&packet.octets);
     }
 
-    /// `poll` counts in milliseconds: the rest of a short wait is spun away, politely.
+    /// `ppoll`, because a millisecond is a long time on a short link.
     fn wait(&self, time: Duration) {
-        let millis = time.as_millis() as u16;
-        if millis == 0 && !self.under_way.is_empty() {
-            thread::yield_now();
-            return;
-        }
-        let mut ready = self
-            .ends
-            .each_ref()
-            .map(|end| PollFd::new(end.as_fd(), PollFlags::POLLIN));
-        let _ = poll(&mut ready, PollTimeout::from(millis));
+        let mut ready = self.ends.each_ref().map(|end| libc::pollfd {
+            fd: end.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        });
+        let time = libc::timespec {
+            tv_sec: time.as_secs() as libc::time_t,
+            tv_nsec: time.subsec_nanos() as libc::c_long,
+        };
+        // SAFETY: two valid entries and one time, which live through the call; no signal set.
+        unsafe { libc::ppoll(ready.as_mut_ptr(), 2, &raw const time, std::ptr::null()) };
     }
 }
 
@@ -227,7 +227,7 @@ impl Chance {
     }
 
     fn below(&mut self, bound: u32) -> u32 {
-        ((self.next() >> 32) * u64::from(bound) >> 32) as u32
+        (((self.next() >> 32) * u64::from(bound)) >> 32) as u32
     }
 
     fn of(&mut self, ppm: u32) -> bool {
