@@ -36,6 +36,11 @@ impl Refusal {
         Self::new(ErrorCode::ACCESS_VIOLATION, "access violation")
     }
 
+    /// ERROR 2 to a WRQ where no uploads are taken.
+    pub(crate) fn read_only() -> Self {
+        Self::new(ErrorCode::ACCESS_VIOLATION, "server is read-only")
+    }
+
     /// The same refusal with a reason that goes to the log and to events, never to the peer.
     #[must_use]
     pub fn because(mut self, detail: impl Into<String>) -> Self {
@@ -98,6 +103,8 @@ pub enum Failure {
     FileChanged,
     /// The source could not be read.
     Read(String),
+    /// The sink did not take the file, or not all of it.
+    Store(Refusal),
     /// The network could not be used.
     Network(String),
     /// An embedder's store or source panicked.
@@ -134,7 +141,11 @@ impl Failure {
             | Self::Protocol(_)
             | Self::TooSlow
             | Self::TooLong => Fault::Peer,
-            Self::FileChanged | Self::Read(_) | Self::Network(_) | Self::Panicked => Fault::Here,
+            Self::FileChanged
+            | Self::Read(_)
+            | Self::Store(_)
+            | Self::Network(_)
+            | Self::Panicked => Fault::Here,
             Self::Superseded | Self::Evicted | Self::Stopped | Self::Cancelled => Fault::Nobody,
         }
     }
@@ -152,6 +163,7 @@ impl fmt::Display for Failure {
             Self::TooLong => f.write_str("transfer took too long"),
             Self::FileChanged => f.write_str("file changed while it was sent"),
             Self::Read(cause) => write!(f, "cannot read the file: {cause}"),
+            Self::Store(refusal) => write!(f, "cannot store the file: {refusal}"),
             Self::Network(cause) => write!(f, "cannot send: {cause}"),
             Self::Panicked => f.write_str("the store panicked"),
             Self::Superseded => f.write_str("peer asked again"),

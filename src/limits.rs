@@ -96,6 +96,20 @@ pub const LISTENER_ERRORS: usize = 16;
 /// IPv4 links are as good as gone.
 pub const UNCHECKED_BLKSIZE: u16 = 1280 - 40 - 8 - DATA_HEADER as u16;
 
+// ---- receiving ----------------------------------------------------------------------------
+
+/// Octets one receive may bring: a datagram of the largest size, or several that the kernel has put together.
+pub const RECEIVE_OCTETS: usize = 64 << 10;
+/// Kernel receive buffer asked for where windows are received. The kernel gives what it may (twice 208 KiB by default) and
+/// counts about 1280 octets for a block of 512.
+pub const RECEIVE_BUFFER_OCTETS: usize = 512 << 10;
+/// Octets in one window that is granted to an upload: so many fit into that buffer even where blocks are small and the
+/// receiver is busy. A larger window would be torn at its end.
+pub const RECEIVED_WINDOW_OCTETS: u64 = 128 << 10;
+/// How long the last ACK of an upload is repeated on demand (RFC 1350 §6). tftp-hpa, atftp and U-Boot send their last block
+/// again after 5 s.
+pub const DALLY: Duration = Duration::from_secs(6);
+
 // ---- server -------------------------------------------------------------------------------
 
 /// The port of TFTP requests (RFC 1350 §4).

@@ -391,6 +391,12 @@ impl Receiver {
         self.heard
     }
 
+    /// True where nothing new has come for longer than a first probe takes: a repeated request is not a late copy then.
+    pub fn is_silent(&self, now: Instant) -> bool {
+        let silence = now.saturating_duration_since(self.timer.silent_from());
+        silence > self.timer.probe_interval().unwrap_or(self.timer.interval())
+    }
+
     /// The last block that was taken.
     pub fn received(&self) -> u64 {
         self.received

@@ -440,8 +440,8 @@ impl Loop {
             Err(malformed) => Err(malformed),
         };
         match request {
-            Ok(request) if request.direction == Direction::Write => {
-                let refusal = Refusal::new(ErrorCode::ACCESS_VIOLATION, "server is read-only");
+            Ok(request) if request.direction == Direction::Write && !self.shared.takes_uploads => {
+                let refusal = Refusal::read_only();
                 self.answer(door, local, peer, &refusal);
                 let (direction, name) = (request.direction, Name::new(request.name));
                 self.shared.reporter.report(Event::Refused {
@@ -733,7 +733,7 @@ impl Loop {
 
     /// Ends a parked transfer without a worker; files are closed by one, since that may block.
     fn end_parked(&mut self, id: TransferId, failure: Failure) {
-        let Some(mut transfer) = self.slots.get_mut(&id).and_then(|slot| slot.parked.take()) else {
+        let Some(transfer) = self.slots.get_mut(&id).and_then(|slot| slot.parked.take()) else {
             return;
         };
         match failure {

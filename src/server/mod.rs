@@ -313,6 +313,7 @@ impl Listening {
             mio::Waker::new(poll.registry(), dispatch::WAKER).map_err(system("watch sockets"))?;
         let (mailbox, mail) = mailbox(MAIL, waker);
         let shared = Arc::new(worker::Shared {
+            takes_uploads: store.takes_uploads(),
             store,
             mappings: Mappings::new(limits::CACHED_MAPPINGS, limits::MAPPING_IDLE),
             memory: limits.client_memory.then(|| Mutex::new(Memory::default())),

@@ -9,16 +9,18 @@ use super::reporter::Reporter;
 use crate::error::{Failure, Refusal, plain};
 use crate::event::{Event, Name, TransferId};
 use crate::limits::{
-    DATA_HEADER, OPENINGS_PER_TURN, PATIENCE, UNCHECKED_BLKSIZE, UNPROVEN_DATA_SENDS,
+    DALLY, DATA_HEADER, OPENINGS_PER_TURN, PATIENCE, RECEIVED_WINDOW_OCTETS, UNCHECKED_BLKSIZE,
+    UNPROVEN_DATA_SENDS,
 };
-use crate::proto::{Policy, Sender, Terms, grant};
+use crate::proto::{self, Agreed, Policy, Sender, Terms, grant};
 use crate::store::mappings::Mappings;
-use crate::store::{Request, Store};
+use crate::store::{Request, Sink, Store};
 use crate::sys::udp::{SocketOptions, TransferSocket};
 use crate::transfer::{
-    Body, Ending, Format, Origin, Outset, Scratch, Surroundings, Transfer, Trouble, Turn, now, tell,
+    Body, End, Ending, Format, Origin, Outset, Scratch, Surroundings, Transfer, Trouble, Turn, now,
+    tell,
 };
-use crate::wire::{self, ErrorCode, OptionName, Options, Packet};
+use crate::wire::{self, Direction, ErrorCode, OptionName, Options, Packet};
 use crossbeam_channel::{Receiver, Select, Sender as Queue};
 use std::io;
 use std::net::SocketAddr;
@@ -58,6 +60,8 @@ pub(super) enum Report {
 /// What all workers share.
 pub(super) struct Shared {
     pub(super) store: Box<dyn Store>,
+    /// What the store said to that.
+    pub(super) takes_uploads: bool,
     pub(super) mappings: Mappings,
     pub(super) reporter: Reporter,
     /// What clients have taught; locked once when a transfer opens, and once when it ends.
@@ -364,6 +368,12 @@ impl Worker {
     }
 }
 
+/// What the store gave.
+enum Granted {
+    Read(Body),
+    Write(Box<dyn Sink>),
+}
+
 impl Place {
     /// Another turn for the transfer that has just had one.
     fn may_go_on(&self) -> bool {
@@ -380,7 +390,7 @@ impl Place {
     }
 
     /// Asks the store, whose code may panic.
-    fn ask(&self, request: &wire::Request<'_>, opening: &Opening) -> Result<Body, Refusal> {
+    fn ask(&self, request: &wire::Request<'_>, opening: &Opening) -> Result<Granted, Refusal> {
         let wire::Request {
             direction,
             name,
@@ -396,11 +406,24 @@ impl Place {
             mode,
             options,
         };
-        let failed =
-            |detail: String| Refusal::new(ErrorCode::NOT_DEFINED, "read error").because(detail);
-        let source = catch_unwind(AssertUnwindSafe(|| self.shared.store.read(&question)))
-            .unwrap_or_else(|_| Err(failed("the store panicked".into())))?;
-        Body::new(source, mode, &self.shared.mappings, now()).map_err(|trouble| {
+        let failed = |detail: String| {
+            let text = match direction {
+                Direction::Read => "read error",
+                Direction::Write => "write error",
+            };
+            Refusal::new(ErrorCode::NOT_DEFINED, text).because(detail)
+        };
+        let store = &self.shared.store;
+        let panicked = || failed("the store panicked".into());
+        if direction == Direction::Write {
+            return catch_unwind(AssertUnwindSafe(|| store.write(&question)))
+                .unwrap_or_else(|_| Err(panicked()))
+                .map(Granted::Write);
+        }
+        let source = catch_unwind(AssertUnwindSafe(|| store.read(&question)))
+            .unwrap_or_else(|_| Err(panicked()))?;
+        let body = Body::new(source, mode, &self.shared.mappings, now());
+        body.map(Granted::Read).map_err(|trouble| {
             failed(match trouble {
                 Trouble::Changed => "the file changed".into(),
                 Trouble::Read(cause) => cause,
@@ -434,44 +457,50 @@ impl Place {
     /// Agrees on the options and makes the transfer.
     fn begin(
         &self,
-        body: Body,
+        granted: Granted,
         request: &wire::Request<'_>,
         opening: &Opening,
         socket: TransferSocket,
     ) -> Box<Transfer> {
         let shared = &self.shared;
-        let size = body.length();
+        let (size, in_flight) = match &granted {
+            Granted::Read(body) => (body.length(), body.in_flight()),
+            Granted::Write(_) => (
+                request.options.get(OptionName::Tsize),
+                RECEIVED_WINDOW_OCTETS,
+            ),
+        };
         let advice = shared.advise(opening.tid.peer, &request.options);
         let options = match advice.options {
             true => request.options,
             false => Options::default(),
         };
         let terms = Terms {
-            in_flight: shared.terms.in_flight.min(body.in_flight()),
+            in_flight: shared.terms.in_flight.min(in_flight),
             max_blksize: self.max_blksize(&options, &socket).min(advice.max_blksize),
             max_windowsize: shared.terms.max_windowsize.min(advice.max_windowsize),
         };
         let (agreed, answer) = grant(&options, size.filter(|size| *size > 0), &terms);
-        let mut datagram = Vec::new();
-        if !answer.is_empty() {
-            wire::emit_option_ack(&answer, &mut datagram);
-        }
         let mut policy = shared.policy;
         if opening.tense {
             policy.opening_sends = UNPROVEN_DATA_SENDS;
         }
-        let last = body.last(Format {
-            blksize: agreed.blksize,
-            rollover: agreed.rollover,
-        });
-        let machine = Sender::answering(&agreed, !answer.is_empty(), last, &policy, now());
+        let (end, datagram) = match granted {
+            Granted::Read(body) => answer_read(body, &agreed, &answer, &policy),
+            Granted::Write(sink) => {
+                let machine = proto::Receiver::answering(&agreed, DALLY, &policy, now());
+                let ack = || wire::ack(0).to_vec();
+                let datagram = option_ack(&answer).unwrap_or_else(ack);
+                (End::receiving(machine, sink, request.mode), datagram)
+            }
+        };
         let (blksize, windowsize) = (agreed.blksize, agreed.windowsize);
         shared.reporter.report(Event::Started {
             id: opening.id,
             blksize,
             windowsize,
             size,
-            mapping_shared: body.is_shared(),
+            mapping_shared: end.is_shared(),
         });
         let local = socket.local_addr().unwrap_or(opening.tid.local);
         let origin = Origin {
@@ -481,10 +510,37 @@ impl Place {
             asked: request.options,
             arrived: opening.arrived,
         };
-        Box::new(Transfer::new(
-            origin, machine, body, socket, local, agreed, datagram,
+        Box::new(Transfer::answering(
+            origin, end, socket, local, agreed, datagram,
         ))
     }
+}
+
+/// The sending end of an RRQ, and the datagram that opens it: an OACK, or none.
+fn answer_read(
+    body: Body,
+    agreed: &Agreed,
+    answer: &Options,
+    policy: &Policy,
+) -> (End<'static>, Vec<u8>) {
+    let datagram = option_ack(answer);
+    let last = body.last(Format {
+        blksize: agreed.blksize,
+        rollover: agreed.rollover,
+    });
+    let machine = Sender::answering(agreed, datagram.is_some(), last, policy, now());
+    let end = End::sending(machine, body, agreed);
+    (end, datagram.unwrap_or_default())
+}
+
+/// The OACK, if there is anything to say in it.
+fn option_ack(answer: &Options) -> Option<Vec<u8>> {
+    if answer.is_empty() {
+        return None;
+    }
+    let mut datagram = Vec::new();
+    wire::emit_option_ack(answer, &mut datagram);
+    Some(datagram)
 }
 
 /// Closes a transfer's file and socket. An embedder's source may panic even here.
@@ -499,17 +555,16 @@ impl Shared {
     pub(super) fn conclude(&self, transfer: &Transfer, ending: Ending) {
         let summary = transfer.summary();
         let peer = summary.peer;
-        let course = transfer.course(&ending);
-        // An ERROR from the right port is an answer too: its sender has seen the OACK.
-        let answered = transfer.is_proven() || course.outset == Outset::Refused;
-        let lesson = self
-            .memory
-            .as_ref()
-            .filter(|_| answered)
-            .and_then(|memory| {
-                let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
-                memory.learn(peer, transfer.asked(), &course, now())
-            });
+        let learn = |memory: &Mutex<Memory>| {
+            let course = transfer.course(&ending)?;
+            // An ERROR from the right port is an answer too: its sender has seen the OACK.
+            if !transfer.is_proven() && course.outset != Outset::Refused {
+                return None;
+            }
+            let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
+            memory.learn(peer, transfer.asked(), &course, now())
+        };
+        let lesson = self.memory.as_ref().and_then(learn);
         self.reporter.report(match ending {
             Ending::Completed => Event::Completed(summary),
             Ending::Probed => Event::Probe(summary),

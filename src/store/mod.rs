@@ -1,4 +1,5 @@
-//! Where the octets come from: the [`Store`] that is asked for a name, and the [`Source`] that it answers with.
+//! Where the octets come from and where they go: the [`Store`] that is asked for a name, the [`Source`] that it answers
+//! an RRQ with, and the [`Sink`] that it answers a WRQ with.
 
 mod dir;
 pub(crate) mod mappings;
@@ -47,6 +48,21 @@ pub trait Store: Send + Sync + 'static {
     /// The [`Refusal`] is sent to the peer as an ERROR.
     fn read(&self, request: &Request<'_>) -> Result<Source, Refusal>;
 
+    /// Whether [`write`](Self::write) is to be asked at all. Asked once, when a server starts; where it says no, as it does
+    /// by itself, every WRQ is refused before it costs anything.
+    fn takes_uploads(&self) -> bool {
+        false
+    }
+
+    /// Answers a WRQ.
+    ///
+    /// # Errors
+    /// The [`Refusal`] is sent to the peer as an ERROR.
+    fn write(&self, request: &Request<'_>) -> Result<Box<dyn Sink>, Refusal> {
+        let _ = request;
+        Err(Refusal::read_only())
+    }
+
     /// Looks at the world anew; called after [`Stopper::reload`](crate::Stopper::reload).
     fn reload(&self) {}
 }
@@ -58,6 +74,23 @@ where
     fn read(&self, request: &Request<'_>) -> Result<Source, Refusal> {
         self(request)
     }
+}
+
+/// Takes the octets of one file. Called by one thread at a time, which may change; dropped without
+/// [`commit`](Self::commit), it must leave nothing behind. A panic is caught and fails that one transfer.
+pub trait Sink: Send {
+    /// Takes the next octets of the file: from one to 64 KiB, each of them once and in order. In netascii they are
+    /// translated already.
+    ///
+    /// # Errors
+    /// The [`Refusal`] is sent to the peer as an ERROR and ends the transfer.
+    fn append(&mut self, octets: &[u8]) -> Result<(), Refusal>;
+
+    /// The file is whole. Called before the last ACK goes out, so what the sender takes for stored is stored.
+    ///
+    /// # Errors
+    /// The [`Refusal`] is sent to the peer as an ERROR instead of the last ACK.
+    fn commit(self: Box<Self>) -> Result<(), Refusal>;
 }
 
 /// What is sent for a granted RRQ.

@@ -19,7 +19,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::ops::RangeInclusive;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 // ---- the main socket ------------------------------------------------------------------------
@@ -233,11 +233,23 @@ impl Asked {
 
 // ---- one transfer's socket --------------------------------------------------------------------
 
-/// A socket that is connected to one peer.
+/// A socket that is connected to one peer; or, at a client, will be as soon as a server has answered.
 pub(crate) struct TransferSocket {
     socket: UdpSocket,
     peer: SocketAddr,
+    is_connected: bool,
     offload: Offload,
+}
+
+/// What one receive brought: a datagram, or several of one length behind each other (the last may be shorter).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Taken {
+    /// Octets; more than the buffer holds if only their beginning fitted.
+    pub(crate) length: usize,
+    /// Octets of each datagram but the last.
+    pub(crate) segment: usize,
+    /// Who sent it.
+    pub(crate) source: SocketAddr,
 }
 
 /// How transfer sockets are made.
@@ -284,6 +296,21 @@ impl TransferSocket {
         Self::connect(Self::bound(local, options)?, peer)
     }
 
+    /// Opens a socket at `local`, whose port is ignored, to ask `server`: it sends there, and hears everybody until
+    /// [`connect_to`](Self::connect_to).
+    ///
+    /// # Errors
+    ///
+    /// `AddrInUse` when every port of the range is taken.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the client to come"))]
+    pub(crate) fn asking(
+        local: SocketAddr,
+        server: SocketAddr,
+        options: &SocketOptions,
+    ) -> io::Result<TransferSocket> {
+        Self::unconnected(Self::bound(local, options)?, server)
+    }
+
     fn bound(local: SocketAddr, options: &SocketOptions) -> io::Result<UdpSocket> {
         let socket = open(local, SockFlag::empty())?;
         set_fragments(&socket, family(local), !options.dont_fragment)?;
@@ -291,14 +318,35 @@ impl TransferSocket {
         Ok(UdpSocket::from(socket))
     }
 
-    fn connect(socket: UdpSocket, peer: SocketAddr) -> io::Result<TransferSocket> {
+    fn unconnected(socket: UdpSocket, peer: SocketAddr) -> io::Result<TransferSocket> {
         socket.set_read_timeout(Some(limits::PATIENCE))?;
-        socket.connect(peer)?;
         Ok(TransferSocket {
             socket,
             peer,
+            is_connected: false,
             offload: Offload::Segments,
         })
+    }
+
+    fn connect(socket: UdpSocket, peer: SocketAddr) -> io::Result<TransferSocket> {
+        let mut socket = Self::unconnected(socket, peer)?;
+        socket.connect_to(peer)?;
+        Ok(socket)
+    }
+
+    /// From now on this is the peer, and nobody else is heard.
+    pub(crate) fn connect_to(&mut self, peer: SocketAddr) -> io::Result<()> {
+        self.socket.connect(peer)?;
+        (self.peer, self.is_connected) = (peer, true);
+        Ok(())
+    }
+
+    /// Prepares for windows of blocks: room for one in the kernel, and many blocks in one receive. A system that has
+    /// neither is slower, nothing else.
+    pub(crate) fn expect_windows(&self) {
+        let _ = socket::setsockopt(self, sockopt::RcvBuf, &limits::RECEIVE_BUFFER_OCTETS);
+        #[cfg(target_os = "linux")]
+        let _ = socket::setsockopt(self, sockopt::UdpGroSegment, &true);
     }
 
     /// Its own address; the port is this end's TID.
@@ -343,35 +391,61 @@ impl TransferSocket {
     ///
     /// `ConnectionRefused` says that an ICMP message came. It is a hint, which anybody can forge, and not an end.
     pub(crate) fn recv(&self, buffer: &mut [u8], wait: Wait) -> io::Result<Option<usize>> {
+        let taken = self.receive(wait, |flags| self.take(buffer, None, flags))?;
+        Ok(taken.map(|taken| taken.length))
+    }
+
+    /// Takes one datagram, or as many as the system hands over at once after [`expect_windows`](Self::expect_windows).
+    /// Otherwise as [`recv`](Self::recv); before the socket is connected, anybody may be the source.
+    pub(crate) fn recv_blocks(&self, buffer: &mut [u8], wait: Wait) -> io::Result<Option<Taken>> {
+        let mut control = SegmentSize([0; _]);
+        self.receive(wait, |flags| self.take(buffer, Some(&mut control.0), flags))
+    }
+
+    fn receive(
+        &self,
+        wait: Wait,
+        mut take: impl FnMut(MsgFlags) -> io::Result<Option<Taken>>,
+    ) -> io::Result<Option<Taken>> {
         let timeout = match wait {
-            Wait::Patience => return self.take(buffer, MsgFlags::empty()),
-            Wait::No => return self.take(buffer, MsgFlags::MSG_DONTWAIT),
+            Wait::Patience => return take(MsgFlags::empty()),
+            Wait::No => return take(MsgFlags::MSG_DONTWAIT),
             Wait::Until(timeout) => timeout,
         };
-        let early = self.take(buffer, MsgFlags::MSG_DONTWAIT)?;
+        let early = take(MsgFlags::MSG_DONTWAIT)?;
         if early.is_some() || !self.wait(true, false, timeout)?.readable {
             return Ok(early);
         }
-        self.take(buffer, MsgFlags::MSG_DONTWAIT)
+        take(MsgFlags::MSG_DONTWAIT)
     }
 
     /// Takes the first datagram that is the peer's. `connect` keeps strangers out only from then on; what came between
     /// it and `bind` is still in the queue.
-    fn take(&self, buffer: &mut [u8], flags: MsgFlags) -> io::Result<Option<usize>> {
+    fn take(
+        &self,
+        buffer: &mut [u8],
+        mut control: Option<&mut [u8]>,
+        flags: MsgFlags,
+    ) -> io::Result<Option<Taken>> {
         for _ in 0..=limits::STRANGERS_SKIPPED {
             let mut parts = [IoSliceMut::new(buffer)];
             // With MSG_TRUNC as an argument the kernel returns the length of the datagram, not of what fitted.
             let received = socket::recvmsg::<SockaddrStorage>(
                 self.as_raw_fd(),
                 &mut parts,
-                None,
+                control.as_deref_mut(),
                 flags | MsgFlags::MSG_TRUNC,
             );
             match received {
                 Ok(message) => {
                     let source = message.address.as_ref().and_then(address_of);
-                    if source.is_some_and(|source| same(source, self.peer)) {
-                        return Ok(Some(message.bytes));
+                    let is_heard = |source| !self.is_connected || same(source, self.peer);
+                    if let Some(source) = source.filter(|source| is_heard(*source)) {
+                        return Ok(Some(Taken {
+                            length: message.bytes,
+                            segment: segment_size(&message),
+                            source,
+                        }));
                     }
                 }
                 // Waking up early is harmless: whoever waits compares the clock with a deadline of its own.
@@ -413,7 +487,13 @@ impl TransferSocket {
     pub(crate) fn send(&self, datagram: &[u8]) -> io::Result<bool> {
         let mut refused = false;
         loop {
-            match socket::send(self.as_raw_fd(), datagram, MsgFlags::MSG_DONTWAIT) {
+            let sent = if self.is_connected {
+                socket::send(self.as_raw_fd(), datagram, MsgFlags::MSG_DONTWAIT)
+            } else {
+                let server = SockaddrStorage::from(self.peer);
+                socket::sendto(self.as_raw_fd(), datagram, &server, MsgFlags::MSG_DONTWAIT)
+            };
+            match sent {
                 Ok(_) => return Ok(true),
                 Err(Errno::EAGAIN | Errno::ENOBUFS) => return Ok(false),
                 Err(Errno::EINTR) => {}
@@ -463,10 +543,31 @@ impl TransferSocket {
     }
 }
 
+impl AsFd for TransferSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
 impl AsRawFd for TransferSocket {
     fn as_raw_fd(&self) -> RawFd {
         self.socket.as_raw_fd()
     }
+}
+
+/// Room for the length of the segments that came together, aligned as a control message must be.
+#[repr(align(8))]
+struct SegmentSize([u8; socket::cmsg_space::<i32>()]);
+
+/// The length of each datagram but the last in what was received.
+fn segment_size(message: &RecvMsg<'_, '_, SockaddrStorage>) -> usize {
+    #[cfg(target_os = "linux")]
+    for control in message.cmsgs().into_iter().flatten() {
+        if let ControlMessageOwned::UdpGroSegments(size) = control {
+            return usize::try_from(size).unwrap_or(message.bytes).max(1);
+        }
+    }
+    message.bytes
 }
 
 /// Whether all payloads are as long as the first, and the last is not longer.

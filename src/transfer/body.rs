@@ -5,7 +5,9 @@
 
 use super::netascii::Netascii;
 use crate::error::plain;
-use crate::limits::{BUFFERED_OCTETS, BURST_OCTETS, BURST_SEGMENTS, DATA_HEADER, IN_FLIGHT_OCTETS};
+use crate::limits::{
+    BUFFERED_OCTETS, BURST_OCTETS, BURST_SEGMENTS, DATA_HEADER, IN_FLIGHT_OCTETS, RECEIVE_OCTETS,
+};
 use crate::proto::Rollover;
 use crate::store::mappings::{Mappings, OpenFile};
 use crate::store::{Kind, ReadAt, Source};
@@ -29,12 +31,13 @@ pub(crate) enum Body {
     Stream(Stream),
 }
 
-/// Memory that a worker lends to the transfer it runs: blocks that must be read before they are sent.
-pub(crate) struct Scratch(Box<[u8]>);
+/// Memory that a worker lends to the transfer it runs: for blocks that must be read before they are sent, and for those
+/// that are received.
+pub(crate) struct Scratch(pub(super) Box<[u8]>);
 
 impl Scratch {
     pub(crate) fn new() -> Self {
-        Self(vec![0; BURST_OCTETS].into())
+        Self(vec![0; RECEIVE_OCTETS].into())
     }
 }
 

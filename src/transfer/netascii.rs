@@ -1,8 +1,9 @@
-//! netascii (RFC 1350 §1, RFC 764): LF becomes CR LF, CR becomes CR NUL, everything else stays.
+//! netascii (RFC 1350 §1, RFC 764): on the wire LF is CR LF and CR is CR NUL; everything else stays.
 //!
 //! The translation is of the stream, so a pair may be cut by the end of a block or of a read.
 
 use std::io::{self, Read};
+use std::ops::Range;
 
 const CR: u8 = b'\r';
 const LF: u8 = b'\n';
@@ -65,9 +66,81 @@ impl<R: Read> Read for Netascii<R> {
     }
 }
 
+/// Translates back what came from the wire. A CR before anything else stays what it is.
+#[derive(Default)]
+pub(super) struct Decoder {
+    /// The last octet was a CR; what it means depends on the next one.
+    after_cr: bool,
+}
+
+impl Decoder {
+    /// Translates the octets in `range` and puts them down from `to` on, which lies before them: a CR that was held back
+    /// needs a place. Returns one past the last octet put down.
+    pub(super) fn decode(&mut self, buffer: &mut [u8], range: Range<usize>, to: usize) -> usize {
+        debug_assert!(to < range.start);
+        let mut end = to;
+        for index in range {
+            let octet = buffer[index];
+            let after_cr = std::mem::replace(&mut self.after_cr, octet == CR);
+            if after_cr && octet != LF {
+                buffer[end] = CR;
+                end += 1;
+            }
+            if octet != CR && !(after_cr && octet == NUL) {
+                buffer[end] = octet;
+                end += 1;
+            }
+        }
+        end
+    }
+
+    /// What the end of the stream brings: a CR that nothing follows.
+    pub(super) fn finish(&mut self) -> Option<u8> {
+        std::mem::take(&mut self.after_cr).then_some(CR)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Translated back in blocks of this size, each behind a header as on the wire.
+    fn decoded(wire: &[u8], size: usize) -> Vec<u8> {
+        let mut decoder = Decoder::default();
+        let mut text = Vec::new();
+        for block in wire.chunks(size) {
+            let mut buffer = [&[0xee; 4], block].concat();
+            let range = 4..buffer.len();
+            let end = decoder.decode(&mut buffer, range, 0);
+            text.extend_from_slice(&buffer[..end]);
+        }
+        text.extend(decoder.finish());
+        text
+    }
+
+    #[test]
+    fn what_was_translated_comes_back_whatever_the_blocks() {
+        for text in [
+            &b""[..],
+            b"a\nb\n",
+            b"a\rb",
+            b"\r\n\r\r\n\n",
+            b"\r\0\0\r",
+            b"\0\xff\t",
+        ] {
+            let wire = translated(text);
+            for size in 1..6 {
+                assert_eq!(decoded(&wire, size), text, "blocks of {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_carriage_return_without_a_partner_stays() {
+        for size in 1..6 {
+            assert_eq!(decoded(b"a\rb\r\r\nc\r", size), b"a\rb\r\nc\r");
+        }
+    }
 
     /// Translated with reads of every small size on both sides.
     fn translated(text: &[u8]) -> Vec<u8> {

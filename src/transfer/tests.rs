@@ -1,0 +1,481 @@
+use super::*;
+use crate::error::Refusal;
+use crate::proto::{Receiver, Sender, Terms, grant};
+use crate::store::mappings::Mappings;
+use crate::store::{Sink, Source};
+use crate::sys::udp::SocketOptions;
+use crate::wire::{Mode, OptionName};
+use std::net::{Ipv4Addr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+struct Alone;
+
+impl Surroundings for Alone {
+    fn others_wait(&self) -> bool {
+        false
+    }
+
+    fn is_stopping(&self) -> bool {
+        false
+    }
+}
+
+/// A stream of 700 octets, two blocks, for which a large window and an OACK were agreed; and its peer.
+fn streaming() -> (Transfer, UdpSocket) {
+    let localhost = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let peer = UdpSocket::bind(localhost).expect("a socket");
+    let peer_address = peer.local_addr().expect("an address");
+    let socket =
+        TransferSocket::open(localhost, peer_address, &SocketOptions::default()).expect("a socket");
+    let agreed = Agreed {
+        windowsize: 32,
+        ..Agreed::default()
+    };
+    let mappings = Mappings::new(0, Duration::ZERO);
+    let source = Source::reader(io::Cursor::new(vec![7; 700]), None);
+    let body = Body::new(source, Mode::Octet, &mappings, now()).expect("a body");
+    let machine = Sender::answering(&agreed, true, None, &Policy::default(), now());
+    let end = End::sending(machine, body, &agreed);
+    let origin = Origin {
+        id: TransferId(1),
+        name: Name::new(b"stream"),
+        direction: Direction::Read,
+        asked: Options::default(),
+        arrived: now(),
+    };
+    let oack = b"\0\x06windowsize\x0032\0".to_vec();
+    let transfer = Transfer::answering(origin, end, socket, localhost, agreed, oack);
+    (transfer, peer)
+}
+
+#[test]
+fn the_end_of_a_stream_is_known_although_its_block_could_not_be_sent() {
+    let (mut transfer, _peer) = streaming();
+    let mut scratch = Scratch::new();
+    assert!(matches!(transfer.run(&mut scratch, &Alone), Turn::Quiet(_)));
+    transfer.end.handle(&Packet::Ack { block: 0 }, now());
+    transfer.socket.stop_sending();
+    assert!(matches!(transfer.run(&mut scratch, &Alone), Turn::Quiet(_)));
+    assert!(transfer.network.is_some(), "the blocks did not leave");
+    transfer.end.handle(&Packet::Ack { block: 3 }, now());
+    assert_eq!(transfer.end.octets(), 0, "there is no block 3");
+    transfer.end.handle(&Packet::Ack { block: 2 }, now());
+    assert!(matches!(
+        transfer.run(&mut scratch, &Alone),
+        Turn::Done(Ending::Completed)
+    ));
+}
+
+// ---- a client's two roles ---------------------------------------------------------------------
+
+/// A sink that shows what became of the octets, and may refuse.
+#[derive(Clone, Default)]
+struct Shelf {
+    octets: Arc<Mutex<Vec<u8>>>,
+    fate: Arc<Mutex<&'static str>>,
+    refuses: &'static str,
+}
+
+impl Shelf {
+    fn octets(&self) -> Vec<u8> {
+        self.octets.lock().expect("no panic").clone()
+    }
+
+    fn fate(&self) -> &'static str {
+        *self.fate.lock().expect("no panic")
+    }
+
+    fn ask(&self, call: &'static str) -> Result<(), Refusal> {
+        if self.refuses == call {
+            return Err(Refusal::new(ErrorCode::DISK_FULL, "disk full"));
+        }
+        Ok(())
+    }
+}
+
+impl Sink for Shelf {
+    fn append(&mut self, octets: &[u8]) -> Result<(), Refusal> {
+        self.ask("append")?;
+        self.octets
+            .lock()
+            .expect("no panic")
+            .extend_from_slice(octets);
+        Ok(())
+    }
+
+    fn commit(self: Box<Self>) -> Result<(), Refusal> {
+        self.ask("commit")?;
+        *self.fate.lock().expect("no panic") = "committed";
+        Ok(())
+    }
+}
+
+/// The sink as a transfer holds it: its end is seen.
+struct Held(Shelf);
+
+impl Sink for Held {
+    fn append(&mut self, octets: &[u8]) -> Result<(), Refusal> {
+        self.0.append(octets)
+    }
+
+    fn commit(self: Box<Self>) -> Result<(), Refusal> {
+        Box::new(self.0.clone()).commit()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut fate = self.0.fate.lock().expect("no panic");
+        if fate.is_empty() {
+            *fate = "discarded";
+        }
+    }
+}
+
+const DALLY: Duration = Duration::from_secs(5);
+
+fn asking<'a>(server: SocketAddr, request: &Request<'_>, end: End<'a>) -> Exchange<'a> {
+    let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let socket =
+        TransferSocket::asking(local, server, &SocketOptions::default()).expect("a socket");
+    Exchange::asking(
+        origin(request),
+        end,
+        socket,
+        local,
+        request,
+        &Policy::default(),
+    )
+}
+
+fn origin(request: &Request<'_>) -> Origin {
+    Origin {
+        id: TransferId(1),
+        name: Name::new(request.name),
+        direction: request.direction,
+        asked: request.options,
+        arrived: now(),
+    }
+}
+
+fn body(file: &[u8], mode: Mode) -> Body {
+    let mappings = Mappings::new(0, Duration::ZERO);
+    Body::new(Source::bytes(file), mode, &mappings, now()).expect("a body")
+}
+
+fn request(direction: Direction, mode: Mode, options: &[(OptionName, u64)]) -> Request<'static> {
+    Request {
+        direction,
+        name: b"file",
+        mode,
+        options: options
+            .iter()
+            .fold(Options::default(), |all, (name, value)| {
+                all.with(*name, *value)
+            }),
+    }
+}
+
+fn get(server: SocketAddr, mode: Mode, options: &[(OptionName, u64)], shelf: &Shelf) -> Transfer {
+    let machine = Receiver::requesting(DALLY, &Policy::default(), now());
+    let end = End::receiving(machine, Box::new(Held(shelf.clone())), mode);
+    asking(server, &request(Direction::Read, mode, options), end)
+}
+
+fn put(server: SocketAddr, mode: Mode, options: &[(OptionName, u64)], file: &[u8]) -> Transfer {
+    let machine = Sender::requesting(&Policy::default(), now());
+    let end = End::sending(machine, body(file, mode), &Agreed::default());
+    asking(server, &request(Direction::Write, mode, options), end)
+}
+
+/// Runs until it is over, or until a file is whole.
+fn finish(exchange: &mut Exchange<'_>) -> Ending {
+    let mut scratch = Scratch::new();
+    loop {
+        match exchange.run(&mut scratch, &Alone) {
+            Turn::Done(ending) => return ending,
+            _ if exchange.is_complete() => return Ending::Completed,
+            Turn::Quiet(until) => _ = exchange.mail_until(until),
+            Turn::SliceUsed => {}
+        }
+    }
+}
+
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|at| (at % 251) as u8).collect()
+}
+
+/// Answers one request as a server does: with this file, or by taking one. Dallies until the client is done.
+fn serve(door: &UdpSocket, file: &[u8], shelf: &Shelf, done: &AtomicBool) {
+    let mut datagram = [0; 600];
+    let (length, client) = door.recv_from(&mut datagram).expect("a request");
+    let Ok(Packet::Request(request)) = wire::parse(&datagram[..length]) else {
+        panic!("no request");
+    };
+    let size = request.options.get(OptionName::Tsize);
+    let (agreed, answer) = grant(&request.options, size, &Terms::default());
+    let policy = Policy::default();
+    let mut opening = Vec::new();
+    if !answer.is_empty() {
+        wire::emit_option_ack(&answer, &mut opening);
+    }
+    let end = match request.direction {
+        Direction::Read => {
+            let body = body(file, request.mode);
+            let is_oack = !answer.is_empty();
+            let last = body.last(Format {
+                blksize: agreed.blksize,
+                rollover: agreed.rollover,
+            });
+            let machine = Sender::answering(&agreed, is_oack, last, &policy, now());
+            End::sending(machine, body, &agreed)
+        }
+        Direction::Write => {
+            if answer.is_empty() {
+                opening = wire::ack(0).to_vec();
+            }
+            let machine = Receiver::answering(&agreed, DALLY, &policy, now());
+            End::receiving(machine, Box::new(Held(shelf.clone())), request.mode)
+        }
+    };
+    let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let socket = TransferSocket::open(local, client, &SocketOptions::default()).expect("a socket");
+    let origin = origin(&request);
+    let mut transfer = Transfer::answering(origin, end, socket, local, agreed, opening);
+    let mut scratch = Scratch::new();
+    while !done.load(Ordering::SeqCst) {
+        match transfer.run(&mut scratch, &Alone) {
+            Turn::Done(ending) => return assert!(matches!(ending, Ending::Completed)),
+            Turn::Quiet(_) | Turn::SliceUsed => {}
+        }
+    }
+}
+
+#[test]
+fn files_go_both_ways_whatever_was_agreed() {
+    use OptionName::{Blksize, Rollover, Tsize, Windowsize};
+    let text = b"one\ntwo\rthree\r\n\0\n".repeat(100);
+    let asked: [&[(OptionName, u64)]; 5] = [
+        &[],
+        &[(Tsize, 5)],
+        &[(Blksize, 1428), (Windowsize, 16), (Tsize, 0)],
+        &[(Blksize, 8), (Windowsize, 64)],
+        &[(Windowsize, 7), (Rollover, 1)],
+    ];
+    let mut cases = vec![(Mode::Netascii, text)];
+    cases.extend([0, 1, 511, 512, 513, 1428 * 32, 60_000].map(|size| (Mode::Octet, pattern(size))));
+    for (mode, file) in &cases {
+        for options in asked {
+            for direction in [Direction::Read, Direction::Write] {
+                let shelf = Shelf::default();
+                let door = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+                let server = door.local_addr().expect("an address");
+                let mut transfer = match direction {
+                    Direction::Read => get(server, *mode, options, &shelf),
+                    Direction::Write => put(server, *mode, options, file),
+                };
+                let done = AtomicBool::new(false);
+                let ending = std::thread::scope(|scope| {
+                    scope.spawn(|| serve(&door, file, &shelf, &done));
+                    let ending = finish(&mut transfer);
+                    done.store(true, Ordering::SeqCst);
+                    ending
+                });
+                let why = format!("{direction:?} {} octets {mode:?} {options:?}", file.len());
+                assert!(matches!(ending, Ending::Completed), "{why}: {ending:?}");
+                assert!(shelf.octets() == *file, "{why}");
+                assert_eq!(shelf.fate(), "committed", "{why}");
+                assert_eq!(
+                    transfer.summary().bytes,
+                    wire_octets(direction, file, *mode)
+                );
+                let windowsize = options.iter().find(|(name, _)| *name == Windowsize);
+                let windowsize = windowsize.map_or(1, |(_, blocks)| *blocks);
+                assert_eq!(u64::from(transfer.agreed().windowsize), windowsize);
+            }
+        }
+    }
+}
+
+/// A sender counts what goes over the wire, a receiver what it stores.
+fn wire_octets(direction: Direction, file: &[u8], mode: Mode) -> u64 {
+    let pairs = file.iter().filter(|octet| matches!(octet, b'\r' | b'\n'));
+    let is_counted = direction == Direction::Write && mode == Mode::Netascii;
+    file.len() as u64 + if is_counted { pairs.count() as u64 } else { 0 }
+}
+
+/// A server by hand: the port that is asked, and the one that answers.
+struct ByHand {
+    door: UdpSocket,
+    tid: UdpSocket,
+}
+
+impl ByHand {
+    fn new() -> Self {
+        let bind = || {
+            let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+            let patience = Duration::from_secs(10);
+            socket
+                .set_read_timeout(Some(patience))
+                .expect("a patient socket");
+            socket
+        };
+        Self {
+            door: bind(),
+            tid: bind(),
+        }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.door.local_addr().expect("an address")
+    }
+
+    /// Takes the request.
+    fn asked(&self) -> SocketAddr {
+        let mut buffer = [0; 600];
+        self.door.recv_from(&mut buffer).expect("a request").1
+    }
+
+    fn heard(&self) -> Vec<u8> {
+        let mut buffer = [0; 600];
+        let length = self.tid.recv(&mut buffer).expect("an answer");
+        buffer[..length].to_vec()
+    }
+
+    fn say(&self, client: SocketAddr, datagram: &[u8]) {
+        self.tid.send_to(datagram, client).expect("a datagram");
+    }
+}
+
+/// What a client makes of a server that answers by these datagrams in a row, each after the client's last.
+fn answered_by(
+    options: &[(OptionName, u64)],
+    shelf: &Shelf,
+    datagrams: &[&[u8]],
+) -> (Ending, Vec<Vec<u8>>) {
+    let server = ByHand::new();
+    let mut transfer = get(server.address(), Mode::Octet, options, shelf);
+    std::thread::scope(|scope| {
+        let answers = scope.spawn(|| {
+            let client = server.asked();
+            let answer = |datagram: &&[u8]| {
+                server.say(client, datagram);
+                server.heard()
+            };
+            datagrams.iter().map(answer).collect()
+        });
+        let ending = finish(&mut transfer);
+        (ending, answers.join().expect("no panic"))
+    })
+}
+
+const DATA_1: &[u8] = b"\0\x03\0\x01hello";
+
+#[test]
+fn a_server_that_ignores_options_is_taken_at_its_word() {
+    let shelf = Shelf::default();
+    let options = [(OptionName::Blksize, 1428), (OptionName::Windowsize, 8)];
+    let (ending, heard) = answered_by(&options, &shelf, &[DATA_1]);
+    assert!(matches!(ending, Ending::Completed), "{ending:?}");
+    assert_eq!(
+        (&shelf.octets()[..], shelf.fate()),
+        (&b"hello"[..], "committed")
+    );
+    assert_eq!(heard, [b"\0\x04\0\x01"]);
+}
+
+#[test]
+fn an_oack_with_what_was_never_asked_is_refused() {
+    for oack in [
+        &b"\0\x06windowsize\x004\0"[..],
+        b"\0\x06blksize\x001429\0",
+        b"\0\x06colour\x00red\0",
+    ] {
+        let shelf = Shelf::default();
+        let (ending, heard) = answered_by(&[(OptionName::Blksize, 1428)], &shelf, &[oack]);
+        let is_told = matches!(ending, Ending::Failed(Failure::Protocol(_)));
+        assert!(
+            is_told && heard[0].starts_with(b"\0\x05\0\x08"),
+            "{ending:?} {heard:?}"
+        );
+        assert_eq!(shelf.fate(), "discarded");
+    }
+}
+
+#[test]
+fn a_block_longer_than_agreed_ends_it() {
+    let shelf = Shelf::default();
+    let data = [b"\0\x03\0\x01", &[7; 513][..]].concat();
+    let (ending, heard) = answered_by(&[], &shelf, &[&data]);
+    assert!(
+        matches!(ending, Ending::Failed(Failure::Protocol(_))),
+        "{ending:?}"
+    );
+    assert!(heard[0].starts_with(b"\0\x05\0\x04"), "{heard:?}");
+    assert_eq!((shelf.octets().len(), shelf.fate()), (0, "discarded"));
+}
+
+#[test]
+fn a_sink_that_refuses_ends_it_and_the_server_is_told() {
+    for refuses in ["append", "commit"] {
+        let shelf = Shelf {
+            refuses,
+            ..Shelf::default()
+        };
+        let (ending, heard) = answered_by(&[], &shelf, &[DATA_1]);
+        assert!(
+            matches!(ending, Ending::Failed(Failure::Store(_))),
+            "{ending:?}"
+        );
+        assert_eq!(heard, [b"\0\x05\0\x03disk full\0"], "{refuses}");
+        assert_eq!(shelf.fate(), "discarded");
+    }
+}
+
+#[test]
+fn the_first_answer_of_the_servers_address_makes_the_peer() {
+    let (server, late) = (ByHand::new(), ByHand::new());
+    let stranger = UdpSocket::bind("127.0.0.2:0").expect("a socket");
+    let shelf = Shelf::default();
+    let mut transfer = get(server.address(), Mode::Octet, &[], &shelf);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let client = server.asked();
+            let block = [b"\0\x03\0\x01", &[1; 512][..]].concat();
+            let other = [b"\0\x03\0\x01", &[9; 512][..]].concat();
+            stranger.send_to(&other, client).expect("a datagram");
+            server.say(client, &block);
+            assert_eq!(server.heard(), b"\0\x04\0\x01");
+            // Another port of the same address, once the peer is known. Its own socket hears of nothing.
+            late.say(client, b"\0\x03\0\x02wrong");
+            server.say(client, b"\0\x03\0\x02right");
+            assert_eq!(server.heard(), b"\0\x04\0\x02");
+        });
+        let ending = finish(&mut transfer);
+        assert!(matches!(ending, Ending::Completed), "{ending:?}");
+    });
+    assert_eq!(transfer.stranger(), stranger.local_addr().ok());
+    let peer = server.tid.local_addr().expect("an address");
+    assert_eq!(transfer.summary().peer, peer);
+    assert_eq!(shelf.octets(), [&[1; 512][..], b"right"].concat());
+}
+
+#[test]
+fn an_error_ends_a_request_with_its_words() {
+    let server = ByHand::new();
+    let mut transfer = put(server.address(), Mode::Octet, &[], b"hello");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let client = server.asked();
+            server.say(client, b"\0\x05\0\x08no options here\0");
+        });
+        match finish(&mut transfer) {
+            Ending::Failed(Failure::Aborted { code, text }) => {
+                assert_eq!(code, ErrorCode::OPTION_REFUSED);
+                assert_eq!(text.as_bytes(), b"no options here");
+            }
+            other => panic!("{other:?}"),
+        }
+    });
+}
