@@ -24,9 +24,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         wanted.insert(name.as_encoded_bytes().to_vec());
     }
     driver.start()?;
+    let mut events = driver.events()?; // from here on: before the first client knows the address
     println!("serving on {}:{}", driver.host()?, driver.port());
 
-    let mut events = driver.events()?;
     while !wanted.is_empty() {
         let Some(event) = events.next() else { break };
         if let Event::Completed(summary) = event {

@@ -10,8 +10,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let server = Server::builder(Dir::read_only(directory)?)
         .bind(address.parse()?)
         .start()?;
+    let events = server.events(); // from here on: before the first client knows the address
     println!("serving on {}", server.local_addr());
-    for event in server.events() {
+    for event in events {
         println!("{event:?}");
     }
     println!("{:?}", server.join()?);
