@@ -107,6 +107,22 @@ pub enum Failure {
     Store(Refusal),
     /// The network could not be used.
     Network(String),
+    /// A client's: the name is empty, too long for a request, or holds a NUL.
+    Name,
+    /// A client's: not the server that was asked has answered, but this one. It was not believed.
+    AnsweredElsewhere(SocketAddr),
+    /// A client's: the file has more octets than are taken.
+    TooLarge {
+        /// So many are.
+        limit: u64,
+    },
+    /// A client's: the server announced a size, and sends another one.
+    SizeDiffers {
+        /// Octets that it announced.
+        announced: u64,
+        /// Octets that have come: all, or the first too many.
+        received: u64,
+    },
     /// An embedder's store or source panicked.
     Panicked,
     /// The peer asked again from the same port; the newer transfer took over.
@@ -140,11 +156,15 @@ impl Failure {
             | Self::Aborted { .. }
             | Self::Protocol(_)
             | Self::TooSlow
-            | Self::TooLong => Fault::Peer,
+            | Self::TooLong
+            | Self::AnsweredElsewhere(_)
+            | Self::TooLarge { .. }
+            | Self::SizeDiffers { .. } => Fault::Peer,
             Self::FileChanged
             | Self::Read(_)
             | Self::Store(_)
             | Self::Network(_)
+            | Self::Name
             | Self::Panicked => Fault::Here,
             Self::Superseded | Self::Evicted | Self::Stopped | Self::Cancelled => Fault::Nobody,
         }
@@ -165,6 +185,26 @@ impl fmt::Display for Failure {
             Self::Read(cause) => write!(f, "cannot read the file: {cause}"),
             Self::Store(refusal) => write!(f, "cannot store the file: {refusal}"),
             Self::Network(cause) => write!(f, "cannot send: {cause}"),
+            Self::Name => f.write_str("no name that can be asked for"),
+            Self::AnsweredElsewhere(other) => {
+                write!(f, "the answer came from {other}, which was not asked")
+            }
+            Self::TooLarge { limit } => {
+                write!(
+                    f,
+                    "the file is larger than the {limit} octets that are taken"
+                )
+            }
+            Self::SizeDiffers {
+                announced,
+                received,
+            } => {
+                let more = if received > announced { " or more" } else { "" };
+                write!(
+                    f,
+                    "server announced {announced} octets and sent {received}{more}"
+                )
+            }
             Self::Panicked => f.write_str("the store panicked"),
             Self::Superseded => f.write_str("peer asked again"),
             Self::Evicted => f.write_str("made room for a newer request"),

@@ -40,6 +40,7 @@
 //! The protocol is that of RFC 1350 with the options of RFC 2347, 2348, 2349 and 7440; see `docs/protocol.md` for each requirement and
 //! the test that proves it, and `docs/architecture.md` for the way through the sources.
 
+mod client;
 mod driver;
 mod error;
 mod event;
@@ -55,6 +56,7 @@ mod wire;
 #[doc(hidden)]
 pub mod cli;
 
+pub use client::{Client, Progress};
 pub use driver::{Driver, DriverBuilder};
 pub use error::{Error, Failure, Fault, Refusal, TftpError};
 pub use event::{DropReason, Event, Lesson, Name, Stats, Summary, TransferId};

@@ -18,6 +18,9 @@ pub const DATA_HEADER: usize = 4;
 /// Longest file name taken from a request, in octets. RFC 2347 ends a whole request at 512; firmware that
 /// ignores it stays under this.
 pub const MAX_NAME: usize = 1024;
+/// Longest file name that a client of ours asks for: with mode and every option the request stays within the 512 octets of
+/// RFC 2347.
+pub const MAX_ASKED_NAME: usize = 400;
 /// Option pairs looked at in one packet; the standard ones are seven. Later ones count as unknown.
 pub const MAX_OPTIONS: usize = 16;
 /// Longest option name that is compared at all.
@@ -109,6 +112,21 @@ pub const RECEIVED_WINDOW_OCTETS: u64 = 128 << 10;
 /// How long the last ACK of an upload is repeated on demand (RFC 1350 §6). tftp-hpa, atftp and U-Boot send their last block
 /// again after 5 s.
 pub const DALLY: Duration = Duration::from_secs(6);
+// ---- client -------------------------------------------------------------------------------
+
+/// Block size that a client asks for: it fits into one packet of Ethernet also over IPv6, VLAN tags and PPPoE.
+pub const CLIENT_BLKSIZE: u16 = 1428;
+/// Window that a client asks for, in blocks: with blocks of 1428 octets within what every system's receive buffer holds.
+pub const CLIENT_WINDOWSIZE: u16 = 16;
+/// Octets of a file that a client takes unless told otherwise: more than any boot image, less than most disks.
+pub const MAX_DOWNLOAD: u64 = 16 << 30;
+/// How long a client repeats its last ACK on demand (RFC 1350 §6), where packets were lost. Most servers send their last block
+/// again after a second.
+pub const CLIENT_DALLY: Duration = Duration::from_millis(1500);
+/// How often a client tells its progress, at most.
+pub const CLIENT_PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+/// Octets that a client collects before it writes them out: fewer system calls than blocks.
+pub const WRITE_OCTETS: usize = 256 << 10;
 
 // ---- server -------------------------------------------------------------------------------
 

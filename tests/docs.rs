@@ -51,11 +51,7 @@ impl House {
             .filter(|path| path.ends_with(".rs"))
             .flat_map(|path| tests_in(path, &read(path)))
             .collect();
-        let help = Command::new(env!("CARGO_BIN_EXE_tftpool"))
-            .args(["serve", "--help"])
-            .output()
-            .expect("the binary starts");
-        let help = String::from_utf8(help.stdout).expect("text");
+        let help: String = ["serve", "get", "put", "probe"].map(help_of).concat();
         Self {
             paths,
             tests,
@@ -83,6 +79,14 @@ impl House {
         let is_last = |known: &String| known.rsplit('/').next() == Some(path);
         self.paths.contains(path) || !path.contains('/') && self.paths.iter().any(is_last)
     }
+}
+
+fn help_of(subcommand: &str) -> String {
+    let help = Command::new(env!("CARGO_BIN_EXE_tftpool"))
+        .args([subcommand, "--help"])
+        .output()
+        .expect("the binary starts");
+    String::from_utf8(help.stdout).expect("text")
 }
 
 fn list(folder: &Path, paths: &mut BTreeSet<String>) {

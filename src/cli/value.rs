@@ -1,7 +1,9 @@
 //! Values of options. A wrong one is answered with what would be accepted.
 
 use crate::limits;
+use crate::wire::Mode;
 use std::fmt::Display;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
@@ -65,6 +67,65 @@ pub(super) fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
         .and_then(|(low, high)| Some(low.parse().ok()?..=high.parse().ok()?))
         .filter(|range| *range.start() > 0 && !range.is_empty())
         .ok_or_else(|| "expected LO:HI with ports from 1 to 65535, LO not above HI".into())
+}
+
+/// One port, or `LO:HI`.
+pub(super) fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
+    match text.parse() {
+        Ok(port) if port > 0 => Ok(port..=port),
+        _ => port_range(text)
+            .map_err(|_| "expected a port from 1 to 65535, or LO:HI with LO not above HI".into()),
+    }
+}
+
+/// An address of this machine.
+pub(super) fn address(text: &str) -> Result<IpAddr, String> {
+    let bare = host(text)?;
+    bare.parse()
+        .map_err(|_| "expected an IPv4 or IPv6 address".into())
+}
+
+/// A transfer mode.
+pub(super) fn mode(text: &str) -> Result<Mode, String> {
+    [Mode::Octet, Mode::Netascii]
+        .into_iter()
+        .find(|mode| mode.as_str().eq_ignore_ascii_case(text))
+        .ok_or_else(|| "expected the mode octet or netascii".into())
+}
+
+/// Octets: `1000`, `64K`, `512M`, `4G`, `1T`, by powers of 1024.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    let units = [('K', 10), ('M', 20), ('G', 30), ('T', 40)];
+    let (digits, shift) = units
+        .into_iter()
+        .find_map(|(unit, shift)| {
+            Some((text.strip_suffix([unit, unit.to_ascii_lowercase()])?, shift))
+        })
+        .unwrap_or((text, 0));
+    digits
+        .parse::<u64>()
+        .ok()
+        .filter(|count| *count > 0 && digits.bytes().all(|digit| digit.is_ascii_digit()))
+        .and_then(|count| count.checked_mul(1 << shift))
+        .ok_or_else(|| "expected a size from 1 to 16777215T, such as 1000, 64K, 512M or 4G".into())
+}
+
+/// A SHA-256 digest.
+pub(super) fn digest(text: &str) -> Result<[u8; 32], String> {
+    let mut octets = [0; 32];
+    let digits: Option<Vec<u8>> = text
+        .chars()
+        .map(|letter| Some(letter.to_digit(16)? as u8))
+        .collect();
+    match digits {
+        Some(digits) if digits.len() == 64 => {
+            for (octet, pair) in octets.iter_mut().zip(digits.chunks(2)) {
+                *octet = pair[0] << 4 | pair[1];
+            }
+            Ok(octets)
+        }
+        _ => Err("expected the 64 hexadecimal digits of a SHA-256 digest".into()),
+    }
 }
 
 /// An address or a name, without its brackets. Names are looked up later.
@@ -134,6 +195,46 @@ mod tests {
         assert_eq!(port_range("2000:2000"), Ok(2000..=2000));
         for wrong in ["", "1", "1:", "0:1", "2:1", "1:65536", "1-2"] {
             assert!(port_range(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        for (text, octets) in [
+            ("1", 1),
+            ("64K", 65_536),
+            ("64k", 65_536),
+            ("512M", 512 << 20),
+            ("4G", 4 << 30),
+            ("16777215T", 16_777_215 << 40),
+        ] {
+            assert_eq!(size(text), Ok(octets), "{text}");
+        }
+        for wrong in ["", "0", "-1", "+1", "1.5G", "K", "16777216T", "1KB", "1 K"] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_port_or_a_range() {
+        assert_eq!(ports("69"), Ok(69..=69));
+        assert_eq!(ports("2000:3000"), Ok(2000..=3000));
+        for wrong in ["0", "", "65536", "3:2", "x"] {
+            assert!(ports(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn digests_are_whole() {
+        assert_eq!(digest(&"aF".repeat(32)), Ok([0xaf; 32]));
+        for wrong in [
+            "",
+            "af",
+            &"ag".repeat(32),
+            &"a".repeat(63),
+            &"af".repeat(33),
+        ] {
+            assert!(digest(wrong).is_err(), "{wrong}");
         }
     }
 

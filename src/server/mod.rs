@@ -335,6 +335,7 @@ impl Listening {
             sockets: SocketOptions {
                 ports: limits.ports.clone(),
                 dont_fragment: limits.dont_fragment,
+                interface: None,
             },
             store_slots: limits.workers.div_ceil(2),
             in_store: AtomicUsize::new(0),

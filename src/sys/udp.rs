@@ -259,6 +259,8 @@ pub(crate) struct SocketOptions {
     pub(crate) ports: Option<RangeInclusive<u16>>,
     /// Whether routers are told not to fragment.
     pub(crate) dont_fragment: bool,
+    /// The interface that packets leave and come by; `None` leaves it to the route.
+    pub(crate) interface: Option<String>,
 }
 
 /// How long to wait for a datagram.
@@ -302,18 +304,32 @@ impl TransferSocket {
     /// # Errors
     ///
     /// `AddrInUse` when every port of the range is taken.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the client to come"))]
     pub(crate) fn asking(
         local: SocketAddr,
         server: SocketAddr,
         options: &SocketOptions,
     ) -> io::Result<TransferSocket> {
-        Self::unconnected(Self::bound(local, options)?, server)
+        let socket = Self::unconnected(Self::bound(local, options)?, server)?;
+        socket.hear_errors(true);
+        Ok(socket)
+    }
+
+    /// Whether a socket that is not connected is told of ICMP messages, as a connected one is. Each stays in a queue of its own
+    /// and keeps the socket readable; switching off empties that queue.
+    fn hear_errors(&self, wanted: bool) {
+        #[cfg(target_os = "linux")]
+        let _ = match self.peer {
+            SocketAddr::V4(_) => socket::setsockopt(self, sockopt::Ipv4RecvErr, &wanted),
+            SocketAddr::V6(_) => socket::setsockopt(self, sockopt::Ipv6RecvErr, &wanted),
+        };
     }
 
     fn bound(local: SocketAddr, options: &SocketOptions) -> io::Result<UdpSocket> {
         let socket = open(local, SockFlag::empty())?;
         set_fragments(&socket, family(local), !options.dont_fragment)?;
+        if let Some(interface) = &options.interface {
+            bind_to_interface(&socket, interface)?;
+        }
         bind_in(&socket, local, options.ports.as_ref())?;
         Ok(UdpSocket::from(socket))
     }
@@ -330,13 +346,15 @@ impl TransferSocket {
 
     fn connect(socket: UdpSocket, peer: SocketAddr) -> io::Result<TransferSocket> {
         let mut socket = Self::unconnected(socket, peer)?;
-        socket.connect_to(peer)?;
+        socket.socket.connect(peer)?;
+        socket.is_connected = true;
         Ok(socket)
     }
 
     /// From now on this is the peer, and nobody else is heard.
     pub(crate) fn connect_to(&mut self, peer: SocketAddr) -> io::Result<()> {
         self.socket.connect(peer)?;
+        self.hear_errors(false);
         (self.peer, self.is_connected) = (peer, true);
         Ok(())
     }
@@ -450,7 +468,13 @@ impl TransferSocket {
                 }
                 // Waking up early is harmless: whoever waits compares the clock with a deadline of its own.
                 Err(Errno::EAGAIN | Errno::EINTR) => return Ok(None),
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    if !self.is_connected {
+                        self.hear_errors(false);
+                        self.hear_errors(true);
+                    }
+                    return Err(error.into());
+                }
             }
         }
         Ok(None)
@@ -678,6 +702,20 @@ fn set_option(
         )
     };
     Ok(Errno::result(result).map(drop)?)
+}
+
+#[cfg(target_os = "linux")]
+fn bind_to_interface(socket: &OwnedFd, name: &str) -> io::Result<()> {
+    Ok(socket::setsockopt(
+        socket,
+        sockopt::BindToDevice,
+        &name.into(),
+    )?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn bind_to_interface(_: &OwnedFd, _: &str) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Binds to the address of `local` and to a port of the range, starting anywhere in it; without a range the kernel

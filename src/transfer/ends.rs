@@ -184,6 +184,10 @@ fn format(agreed: &Agreed) -> Format {
 }
 
 impl Sending {
+    pub(super) fn into_body(self) -> Body {
+        self.body
+    }
+
     pub(super) fn machine(&self) -> &Sender {
         &self.machine
     }

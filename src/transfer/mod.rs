@@ -10,7 +10,7 @@ mod netascii;
 pub(crate) use body::{Body, Format, Scratch, Trouble};
 pub(crate) use ends::End;
 
-use crate::error::{Failure, plain};
+use crate::error::{Failure, Refusal, plain};
 use crate::event::{Event, Name, Summary, TransferId};
 use crate::limits::{MAX_ERROR_TEXT, PATIENCE, PROGRESS_INTERVAL, SLICE};
 use crate::proto::{Agreed, Outcome, Policy, Step, accept};
@@ -98,6 +98,10 @@ pub(crate) trait Surroundings {
     fn others_wait(&self) -> bool;
     /// The server ends: tell the peer and go.
     fn is_stopping(&self) -> bool;
+    /// A client comes to know what it is offered. On a refusal the server is told so.
+    fn agreed(&self, _agreed: &Agreed, _direction: Direction) -> Result<(), Refusal> {
+        Ok(())
+    }
 }
 
 /// Who asked for what.
@@ -143,6 +147,7 @@ struct Call {
     policy: Policy,
     /// The server has answered.
     is_answered: bool,
+    is_offer_seen: bool,
     /// Another host did.
     stranger: Option<SocketAddr>,
 }
@@ -179,7 +184,6 @@ impl<'a> Exchange<'a> {
 
     /// Asks a server, to which the socket is not connected yet. The first answer from its address, whatever the port,
     /// makes it the peer (RFC 1350 §4).
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the client to come"))]
     pub(crate) fn asking(
         origin: Origin,
         end: End<'a>,
@@ -193,6 +197,7 @@ impl<'a> Exchange<'a> {
         let call = Call {
             policy: *policy,
             is_answered: false,
+            is_offer_seen: false,
             stranger: None,
         };
         Self {
@@ -219,6 +224,7 @@ impl<'a> Exchange<'a> {
                 self.tell(ErrorCode::NOT_DEFINED, self.farewell());
                 return Err(Ending::Failed(Failure::Stopped));
             }
+            self.look_at_offer(around)?;
             let step = self.end.poll(time);
             if !matches!(step, Step::Wait(_) | Step::Done(_)) {
                 log::trace!("send id={} {step:?}", self.origin.id);
@@ -262,6 +268,9 @@ impl<'a> Exchange<'a> {
                 Step::Ack(_) | Step::Error(..) => {
                     if !self.reply(step, time) {
                         return Ok(Turn::Quiet(time + DRAIN));
+                    }
+                    if self.may_leave() {
+                        return Err(Ending::Completed);
                     }
                 }
                 Step::Wait(until) => {
@@ -314,6 +323,29 @@ impl<'a> Exchange<'a> {
             _ => unreachable!("{step:?} is no reply"),
         }
         true
+    }
+
+    /// A client that has lost nothing does not dally (RFC 1350 §6 encourages it): its last ACK will not be lost either, and
+    /// somebody waits for it to end.
+    fn may_leave(&self) -> bool {
+        self.call.is_some()
+            && self.end.is_complete()
+            && self.end.retransmits() == 0
+            && self.end.torn() == 0
+    }
+
+    /// Asks the world around a client whether what the server offers will do; once, before the offer is confirmed.
+    fn look_at_offer(&mut self, around: &impl Surroundings) -> Result<(), Ending> {
+        match &mut self.call {
+            Some(call) if call.is_answered && !call.is_offer_seen => call.is_offer_seen = true,
+            _ => return Ok(()),
+        }
+        around
+            .agreed(&self.agreed, self.origin.direction)
+            .map_err(|refusal| {
+                self.tell(refusal.code(), refusal.text());
+                Ending::Failed(Failure::Store(refusal))
+            })
     }
 
     fn told(&mut self, end: u64, time: Instant) {
@@ -587,19 +619,31 @@ impl<'a> Exchange<'a> {
     }
 
     /// True once the whole file is stored and acknowledged. Its last ACK is repeated on demand for a while.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the client to come"))]
+    #[cfg(test)]
     pub(crate) fn is_complete(&self) -> bool {
         self.end.is_complete()
     }
 
+    /// True once the server has answered a client's request with anything but an ERROR.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.call.as_ref().is_some_and(|call| call.is_answered)
+    }
+
+    /// What was to be sent, for another attempt.
+    pub(crate) fn into_body(self) -> Option<Body> {
+        match self.end {
+            End::Sending(sending) => Some(sending.into_body()),
+            End::Receiving(_) => None,
+        }
+    }
+
     /// Who answered a client's request in place of the server: a host with several addresses, or somebody else.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the client to come"))]
     pub(crate) fn stranger(&self) -> Option<SocketAddr> {
         self.call.as_ref().and_then(|call| call.stranger)
     }
 
     /// What both ends go by.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the client to come"))]
+    #[cfg(test)]
     pub(crate) fn agreed(&self) -> &Agreed {
         &self.agreed
     }

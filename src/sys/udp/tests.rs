@@ -367,6 +367,7 @@ fn ports_are_taken_from_the_range_until_none_is_left() {
     let options = SocketOptions {
         ports: Some(range.clone()),
         dont_fragment: false,
+        ..SocketOptions::default()
     };
     let peer = address("127.0.0.1:9");
     let open = || TransferSocket::open(address("127.0.0.10:0"), peer, &options);
@@ -401,6 +402,7 @@ fn fragments_are_allowed_unless_asked_otherwise() {
         let options = SocketOptions {
             ports: None,
             dont_fragment,
+            ..SocketOptions::default()
         };
         let socket = TransferSocket::open(address("127.0.0.1:0"), address("127.0.0.1:9"), &options)
             .expect("a transfer socket");

@@ -1,0 +1,675 @@
+//! `tftpool probe`: asks one server for one file in many ways, and says in words what it can do.
+//!
+//! Every question is one request with a socket of its own, answered by its first window at most and then ended with an
+//! ERROR; there are some thirty of them, none overlaps another, and all of them together have a time limit. This looks at
+//! single packets, which [`Client`](crate::client::Client) hides on purpose.
+
+use super::json;
+use super::place::{Family, Place};
+use super::settings::Families;
+use super::{Exit, value};
+use crate::event::Name;
+use crate::limits;
+use crate::sys::udp::{SocketOptions, TransferSocket};
+use crate::transfer::now;
+use crate::wire::{self, Direction, ErrorCode, Mode, OptionName, Options, Packet, Request};
+use std::fmt::Write as _;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+/// Addresses of one host that are asked.
+const MOST_ADDRESSES: usize = 8;
+/// A question is asked so often before silence is the answer.
+const SENDS: u32 = 3;
+/// How long one send is waited for; also the pause that ends a window.
+const ANSWER_WAIT: Duration = Duration::from_secs(1);
+/// Datagrams read for one question: the largest window and some copies.
+const MOST_DATAGRAMS: usize = 512;
+/// Block sizes that are tried: 1428 fits through IPv6, VLAN and PPPoE on Ethernet, 1468 through plain Ethernet, 8192 through
+/// jumbo frames; what is larger travels in fragments.
+const BLOCK_SIZES: [u16; 6] = [1024, 1428, 1468, 8192, 32768, limits::MAX_BLKSIZE];
+/// Windows that are tried, in blocks.
+const WINDOWS: [u16; 4] = [4, 16, 64, 256];
+
+/// Find out what a server can do, and the best settings for it
+///
+/// Asks for one file in about thirty ways: without options, with each of them, with growing blocks and windows, at every
+/// address of the host. Nothing is stored. A file of a few MiB shows most.
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// tftp://HOST[:PORT]/PATH, HOST:PATH, or HOST and PATH
+    #[arg(value_name = "PLACE", num_args = 1..=2, required = true)]
+    place: Vec<String>,
+
+    /// Stop asking after this time, 1s to 1h
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = value::long_time)]
+    max_time: Duration,
+
+    #[command(flatten)]
+    families: Families,
+
+    /// One JSON object a line instead of a table [default: a table]
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the subcommand.
+pub(super) fn main(arguments: &Arguments) -> Exit {
+    let place = match &arguments.place[..] {
+        [host, path] => Place::of(host, path),
+        [place] => place.parse(),
+        _ => Err("expected HOST PATH or a URL".into()),
+    };
+    let place = match place {
+        Ok(place) => place,
+        Err(words) => return Exit::usage(&words),
+    };
+    match probe(&place, arguments.families.family(), arguments.max_time) {
+        Ok(report) => {
+            super::print(&if arguments.json {
+                report.json()
+            } else {
+                report.table(&place)
+            });
+            report.exit()
+        }
+        Err(words) => {
+            super::say(&words);
+            Exit::FAILURE
+        }
+    }
+}
+
+// ---- one question -------------------------------------------------------------------------------
+
+/// What came back first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Answer {
+    /// The time was over before this was asked.
+    NotAsked,
+    Silence,
+    /// Nobody listens: ICMP said so.
+    Closed,
+    Error(ErrorCode, Name),
+    /// DATA 1 with so many octets: the options were ignored, if there were any.
+    Data(usize),
+    Agreed(Options),
+    /// What makes no sense here.
+    Strange,
+}
+
+/// One question and what became of it.
+#[derive(Clone, Debug)]
+struct Row {
+    /// What was asked for, as shown.
+    asked: String,
+    options: Options,
+    server: SocketAddr,
+    answer: Answer,
+    from: Option<SocketAddr>,
+    time: Duration,
+    /// Blocks of the first window that came, and the octets of the first of them.
+    blocks: u16,
+    octets: usize,
+    /// The last of them was shorter than agreed: the file ends there.
+    is_whole: bool,
+}
+
+impl Row {
+    fn new(asked: impl Into<String>, options: Options, server: SocketAddr) -> Self {
+        Self {
+            asked: asked.into(),
+            options,
+            server,
+            answer: Answer::NotAsked,
+            from: None,
+            time: Duration::ZERO,
+            blocks: 0,
+            octets: 0,
+            is_whole: false,
+        }
+    }
+
+    /// Asks, and waits no longer than `until`.
+    fn ask(mut self, name: &[u8], until: Instant) -> io::Result<Self> {
+        if now() >= until {
+            return Ok(self);
+        }
+        let socket = UdpSocket::bind((wildcard(self.server), 0))?;
+        let request = Request {
+            direction: Direction::Read,
+            name,
+            mode: Mode::Octet,
+            options: self.options,
+        };
+        let mut datagram = Vec::new();
+        request.emit(&mut datagram);
+        self.answer = Answer::Silence;
+        let mut buffer = vec![0; limits::RECEIVE_OCTETS];
+        for _ in 0..SENDS {
+            let sent = now();
+            socket.send_to(&datagram, self.server)?;
+            let end = until.min(sent + ANSWER_WAIT);
+            match receive(&socket, &mut buffer, end) {
+                Ok(Some((length, from))) => {
+                    self.time = now().saturating_duration_since(sent);
+                    self.from = Some(from);
+                    self.first(&socket, from, &mut buffer, length, until);
+                    break;
+                }
+                Ok(None) if now() >= until => break,
+                Ok(None) => {}
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    self.answer = Answer::Closed;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(self)
+    }
+
+    fn first(
+        &mut self,
+        socket: &UdpSocket,
+        from: SocketAddr,
+        buffer: &mut [u8],
+        length: usize,
+        until: Instant,
+    ) {
+        self.answer = match wire::parse(&buffer[..length]) {
+            Ok(Packet::Error { code, message }) => {
+                self.answer = Answer::Error(code, Name::new(message));
+                return; // an ERROR is never answered
+            }
+            Ok(Packet::Data { block: 1, payload }) => Answer::Data(payload.len()),
+            Ok(Packet::OptionAck(options)) => Answer::Agreed(options),
+            _ => Answer::Strange,
+        };
+        if let Answer::Agreed(options) = self.answer {
+            self.window(socket, from, buffer, &options, until);
+        }
+        let mut farewell = Vec::new();
+        wire::emit_error(ErrorCode::NOT_DEFINED, "probe is over", &mut farewell);
+        let _ = socket.send_to(&farewell, from);
+    }
+
+    /// Confirms the OACK and counts what comes of the first window.
+    fn window(
+        &mut self,
+        socket: &UdpSocket,
+        from: SocketAddr,
+        buffer: &mut [u8],
+        agreed: &Options,
+        until: Instant,
+    ) {
+        let number = |name| agreed.get(name).and_then(|value| u16::try_from(value).ok());
+        let blksize = number(OptionName::Blksize).or_else(|| number(OptionName::Blksize2));
+        let blksize = usize::from(blksize.unwrap_or(limits::DEFAULT_BLKSIZE));
+        let window = number(OptionName::Windowsize).unwrap_or(1);
+        for _ in 0..SENDS {
+            let _ = socket.send_to(&wire::ack(0), from);
+            let mut end = until.min(now() + ANSWER_WAIT);
+            for _ in 0..MOST_DATAGRAMS {
+                let Ok(Some((length, source))) = receive(socket, buffer, end) else {
+                    break;
+                };
+                if source != from {
+                    continue;
+                }
+                let Ok(Packet::Data { block, payload }) = wire::parse(&buffer[..length]) else {
+                    continue;
+                };
+                if block == self.blocks + 1 {
+                    self.blocks = block;
+                    if block == 1 {
+                        self.octets = payload.len();
+                    }
+                    self.is_whole = payload.len() < blksize;
+                    end = until.min(now() + ANSWER_WAIT);
+                }
+                if self.blocks == window || self.is_whole {
+                    return;
+                }
+            }
+            if self.blocks > 0 {
+                return;
+            }
+        }
+    }
+
+    fn agreed(&self) -> Option<Options> {
+        match self.answer {
+            Answer::Agreed(options) => Some(options),
+            _ => None,
+        }
+    }
+
+    fn granted(&self, name: OptionName) -> Option<u64> {
+        self.agreed()?.get(name)
+    }
+
+    fn is_heard(&self) -> bool {
+        !matches!(
+            self.answer,
+            Answer::NotAsked | Answer::Silence | Answer::Closed
+        )
+    }
+
+    /// What came, in the words of the protocol.
+    fn got(&self) -> String {
+        match &self.answer {
+            Answer::NotAsked => "-".into(),
+            Answer::Silence => "nothing".into(),
+            Answer::Closed => "port is closed".into(),
+            Answer::Error(code, text) => format!("ERROR {} {text}", code.0),
+            Answer::Data(octets) => format!("DATA, {octets} octets"),
+            Answer::Agreed(options) => format!("OACK {options}"),
+            Answer::Strange => "no TFTP".into(),
+        }
+    }
+
+    /// What it means.
+    fn verdict(&self) -> String {
+        let asked: Vec<_> = self.options.iter().collect();
+        match &self.answer {
+            Answer::NotAsked => return "not tried: the time was over".into(),
+            Answer::Silence if asked.is_empty() => {
+                return "no answer: wrong address, a firewall, or no server".into();
+            }
+            Answer::Silence => return "no answer to a request with this option".into(),
+            Answer::Closed => return "no server at this port".into(),
+            Answer::Strange => return "something else than TFTP answers here".into(),
+            Answer::Error(ErrorCode(1), _) => return "server does not have this file".into(),
+            Answer::Error(ErrorCode(8), _) => return "server refuses this option".into(),
+            Answer::Error(..) => return "server refuses".into(),
+            Answer::Data(_) if asked.is_empty() => return self.origin().into(),
+            Answer::Data(_) => return "server ignores options".into(),
+            Answer::Agreed(_) => {}
+        }
+        let Some(&(name, wanted)) = asked.last() else {
+            return "an OACK that nobody asked for".into();
+        };
+        let Some(granted) = self.granted(name) else {
+            return format!("server ignores {}", name.as_str());
+        };
+        match name {
+            _ if self.blocks == 0 => {
+                if granted > u64::from(limits::DEFAULT_BLKSIZE) && name == OptionName::Blksize {
+                    format!("blocks of {granted} never arrive: MTU or fragments")
+                } else {
+                    "agreed, but no data comes".into()
+                }
+            }
+            OptionName::Tsize => format!("the file has {granted} octets"),
+            _ if granted > wanted => "more than was asked for: a broken server".into(),
+            OptionName::Blksize | OptionName::Blksize2 => {
+                let full = self.octets as u64 == granted;
+                match (granted == wanted, full) {
+                    (true, true) => "works".into(),
+                    (false, true) => format!("lowered to {granted}, works"),
+                    (_, false) => "agreed; the file is too small to show it".into(),
+                }
+            }
+            OptionName::Windowsize => {
+                let lowered = if granted == wanted { "" } else { "lowered, " };
+                match u64::from(self.blocks) == granted {
+                    true => format!("{lowered}whole window arrives"),
+                    false if self.is_whole => {
+                        format!("{lowered}agreed; the file is too small to show it")
+                    }
+                    false => format!("{} of {granted} blocks arrive: loss", self.blocks),
+                }
+            }
+            _ => "works".into(),
+        }
+    }
+
+    /// Who answered, seen from who was asked.
+    fn origin(&self) -> &'static str {
+        match self.from {
+            Some(from) if from.ip() != self.server.ip() => {
+                "answers from another address: NAT or multi-homing"
+            }
+            Some(from) if from.port() == self.server.port() => {
+                "answers from the port that was asked: single-port mode"
+            }
+            _ => "works",
+        }
+    }
+
+    /// Blocks of this size came through.
+    fn block_works(&self) -> bool {
+        self.granted(OptionName::Blksize) == Some(self.octets as u64)
+    }
+
+    /// A window of this size came through whole, or as far as the file goes.
+    fn window_works(&self) -> bool {
+        let granted = self.granted(OptionName::Windowsize);
+        self.blocks > 0 && (granted == Some(self.blocks.into()) || self.is_whole)
+    }
+}
+
+fn wildcard(server: SocketAddr) -> IpAddr {
+    match server {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
+/// The next datagram; `None` when none came in time.
+fn receive(
+    socket: &UdpSocket,
+    buffer: &mut [u8],
+    end: Instant,
+) -> io::Result<Option<(usize, SocketAddr)>> {
+    let left = end.saturating_duration_since(now());
+    socket.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+    match socket.recv_from(buffer) {
+        Ok(received) => Ok(Some(received)),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+// ---- all of them ----------------------------------------------------------------------------------
+
+struct Report {
+    rows: Vec<Row>,
+    /// The largest block that the route to the server carries in one piece, as far as this machine knows.
+    room: Option<usize>,
+}
+
+fn probe(place: &Place, family: Family, most: Duration) -> Result<Report, String> {
+    let until = now() + most;
+    let trouble = |cause: io::Error| format!("cannot ask: {}", crate::error::plain(&cause));
+    let addresses = place.addresses(family)?;
+    let mut rows = Vec::new();
+    for &server in addresses.iter().take(MOST_ADDRESSES) {
+        let row = Row::new(format!("{server}, no options"), Options::default(), server);
+        // A family that this machine cannot reach is an answer too.
+        let row = row.clone().ask(&place.path, until).unwrap_or(Row {
+            answer: Answer::Closed,
+            ..row
+        });
+        rows.push(row);
+    }
+    let works = |row: &&Row| matches!(row.answer, Answer::Data(_));
+    let Some(server) = rows.iter().find(works).map(|row| row.server) else {
+        return Ok(Report { rows, room: None });
+    };
+    let option = |name: OptionName, value: u64| Options::default().with(name, value);
+    let single = [
+        option(OptionName::Tsize, 0),
+        option(OptionName::Timeout, 3),
+        option(OptionName::Utimeout, 500_000),
+        option(OptionName::Rollover, 0),
+        option(OptionName::Blksize2, 1024),
+    ];
+    let sizes = BLOCK_SIZES.map(|size| option(OptionName::Blksize, size.into()));
+    let windows = WINDOWS.map(|window| option(OptionName::Windowsize, window.into()));
+    for options in single.into_iter().chain(sizes).chain(windows) {
+        let row = Row::new(options.to_string(), options, server);
+        rows.push(row.ask(&place.path, until).map_err(trouble)?);
+    }
+    let local = SocketAddr::new(wildcard(server), 0);
+    let room = TransferSocket::open(local, server, &SocketOptions::default())
+        .and_then(|socket| socket.room())
+        .ok();
+    let mut report = Report {
+        rows,
+        room: room.map(|octets| octets.saturating_sub(limits::DATA_HEADER)),
+    };
+    // The two that were found, together: a receiver that has room for each may not have it for both.
+    let (size, window) = report.best();
+    let both = Options::default()
+        .with(OptionName::Blksize, size.into())
+        .with(OptionName::Windowsize, window.into());
+    if size > limits::DEFAULT_BLKSIZE && window > 1 {
+        let row = Row::new(both.to_string(), both, server);
+        report
+            .rows
+            .push(row.ask(&place.path, until).map_err(trouble)?);
+    }
+    Ok(report)
+}
+
+impl Report {
+    /// The largest block that comes through and stays within the route's MTU, and the largest window.
+    fn best(&self) -> (u16, u16) {
+        let room = self.room.unwrap_or(usize::MAX);
+        let size = (self.rows.iter())
+            .filter(|row| row.block_works() && row.octets <= room)
+            .map(|row| row.octets as u16)
+            .max();
+        let window = (self.rows.iter())
+            .filter(|row| row.window_works())
+            .filter_map(|row| u16::try_from(row.granted(OptionName::Windowsize)?).ok())
+            .max();
+        (size.unwrap_or(limits::DEFAULT_BLKSIZE), window.unwrap_or(1))
+    }
+
+    /// The best settings as options of `tftpool get`; `None` where nothing works.
+    fn advice(&self) -> Option<String> {
+        self.rows
+            .iter()
+            .find(|row| matches!(row.answer, Answer::Data(_)) && row.options.is_empty())?;
+        Some(match self.best() {
+            (limits::DEFAULT_BLKSIZE, 1) => "--no-options".into(),
+            (size, window) => format!("--blksize {size} --windowsize {window}"),
+        })
+    }
+
+    fn exit(&self) -> Exit {
+        let mut exits = self.rows.iter().map(|row| match &row.answer {
+            Answer::Error(code, _) => Exit::of(*code),
+            _ if row.is_heard() => Exit::SUCCESS,
+            _ => Exit::TIMED_OUT,
+        });
+        match self.advice() {
+            Some(_) => Exit::SUCCESS,
+            None => exits.next().unwrap_or(Exit::FAILURE),
+        }
+    }
+
+    fn table(&self, place: &Place) -> String {
+        let mut cells = vec![["asked for", "got", "time", "verdict"].map(str::to_owned)];
+        for row in &self.rows {
+            let time = match row.is_heard() {
+                true => format!("{:.1} ms", row.time.as_secs_f64() * 1e3),
+                false => "-".into(),
+            };
+            cells.push([row.asked.clone(), row.got(), time, row.verdict()]);
+        }
+        let width = |column: usize| cells.iter().map(|row| row[column].chars().count()).max();
+        let widths = [0, 1, 2].map(|column| width(column).unwrap_or(0));
+        let mut table = format!("{place}\n\n");
+        for [asked, got, time, verdict] in &cells {
+            let [first, second, third] = widths;
+            let _ = writeln!(
+                table,
+                "{asked:first$}  {got:second$}  {time:>third$}  {verdict}"
+            );
+        }
+        table.push('\n');
+        if let Some(room) = self.room {
+            let _ = writeln!(
+                table,
+                "the route carries blocks of {room} octets in one piece"
+            );
+        }
+        match self.advice() {
+            Some(best) => {
+                let _ = writeln!(table, "best settings: {best}");
+            }
+            None => table.push_str("nothing works here\n"),
+        }
+        table
+    }
+
+    fn json(&self) -> String {
+        let mut lines = String::new();
+        for row in &self.rows {
+            let mut line = json::Object::new();
+            line.text("asked", &row.options.to_string())
+                .text("server", &row.server.to_string())
+                .text("got", &row.got())
+                .text("verdict", &row.verdict());
+            if let Some(from) = row.from {
+                line.text("from", &from.to_string())
+                    .number("us", row.time.as_micros())
+                    .number("blocks", row.blocks)
+                    .number("octets", row.octets);
+            }
+            lines.push_str(&line.line());
+        }
+        let mut line = json::Object::new();
+        let (size, window) = self.best();
+        line.boolean("works", self.advice().is_some())
+            .number("blksize", size)
+            .number("windowsize", window);
+        if let Some(room) = self.room {
+            line.number("room", room);
+        }
+        lines.push_str(&line.line());
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(options: Options, answer: Answer) -> Row {
+        Row {
+            answer,
+            from: Some(([192, 0, 2, 1], 4000).into()),
+            ..Row::new("", options, ([192, 0, 2, 1], 69).into())
+        }
+    }
+
+    fn asked(name: OptionName, value: u64) -> Options {
+        Options::default().with(name, value)
+    }
+
+    #[test]
+    fn verdicts_are_words() {
+        let (size, window) = (OptionName::Blksize, OptionName::Windowsize);
+        let plain = |answer| row(Options::default(), answer);
+        assert_eq!(plain(Answer::Data(512)).verdict(), "works");
+        let other = Row {
+            from: Some(([192, 0, 2, 2], 4000).into()),
+            ..plain(Answer::Data(512))
+        };
+        assert_eq!(
+            other.verdict(),
+            "answers from another address: NAT or multi-homing"
+        );
+        let single = Row {
+            from: Some(([192, 0, 2, 1], 69).into()),
+            ..plain(Answer::Data(512))
+        };
+        assert_eq!(
+            single.verdict(),
+            "answers from the port that was asked: single-port mode"
+        );
+        let ignored = row(asked(size, 1428), Answer::Data(512));
+        assert_eq!(ignored.verdict(), "server ignores options");
+        let granted =
+            |name, wanted, got| row(asked(name, wanted), Answer::Agreed(asked(name, got)));
+        assert_eq!(
+            granted(size, 8192, 8192).verdict(),
+            "blocks of 8192 never arrive: MTU or fragments"
+        );
+        let with = |row: Row, blocks, octets| Row {
+            blocks,
+            octets,
+            ..row
+        };
+        assert_eq!(with(granted(size, 8192, 8192), 1, 8192).verdict(), "works");
+        assert_eq!(
+            with(granted(size, 8192, 1432), 1, 1432).verdict(),
+            "lowered to 1432, works"
+        );
+        assert_eq!(
+            with(granted(size, 8192, 9000), 1, 9000).verdict(),
+            "more than was asked for: a broken server"
+        );
+        assert_eq!(
+            with(granted(window, 64, 32), 32, 512).verdict(),
+            "lowered, whole window arrives"
+        );
+        assert_eq!(
+            with(granted(window, 64, 64), 9, 512).verdict(),
+            "9 of 64 blocks arrive: loss"
+        );
+        let tsize = with(granted(OptionName::Tsize, 0, 70_000), 1, 512);
+        assert_eq!(tsize.verdict(), "the file has 70000 octets");
+        let refused = row(
+            asked(size, 1428),
+            Answer::Error(ErrorCode(8), Name::new(b"no")),
+        );
+        assert_eq!(refused.verdict(), "server refuses this option");
+    }
+
+    #[test]
+    fn the_best_stays_within_the_mtu() {
+        let size = |octets: u16| Row {
+            blocks: 1,
+            octets: octets.into(),
+            ..row(
+                asked(OptionName::Blksize, octets.into()),
+                Answer::Agreed(asked(OptionName::Blksize, octets.into())),
+            )
+        };
+        let window = |blocks: u16| Row {
+            blocks: blocks.min(64),
+            octets: 512,
+            ..row(
+                asked(OptionName::Windowsize, blocks.into()),
+                Answer::Agreed(asked(OptionName::Windowsize, blocks.into())),
+            )
+        };
+        let report = Report {
+            rows: vec![
+                row(Options::default(), Answer::Data(512)),
+                size(1428),
+                size(1468),
+                size(8192),
+                window(64),
+                window(256),
+            ],
+            room: Some(1468),
+        };
+        assert_eq!(report.best(), (1468, 64));
+        assert_eq!(
+            report.advice().as_deref(),
+            Some("--blksize 1468 --windowsize 64")
+        );
+        let old = Report {
+            rows: vec![row(Options::default(), Answer::Data(512))],
+            room: Some(1468),
+        };
+        assert_eq!(old.advice().as_deref(), Some("--no-options"));
+    }
+
+    #[test]
+    fn what_a_server_says_cannot_move_the_cursor() {
+        let text = Name::new(b"\x1b[2Jgone\r\n");
+        let report = Report {
+            rows: vec![row(Options::default(), Answer::Error(ErrorCode(1), text))],
+            room: None,
+        };
+        let place = "h:f".parse().expect("a place");
+        let shown = report.table(&place) + &report.json();
+        assert!(!shown.contains(['\x1b', '\r']), "{shown:?}");
+        assert_eq!(report.exit(), Exit::of(ErrorCode(1)));
+    }
+}

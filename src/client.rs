@@ -1,0 +1,702 @@
+//! The client: one file from a server or to it, in the caller's thread.
+//!
+//! A request asks for large blocks, a window and the file's size. A server that refuses options, or is silent to them, is
+//! asked once more without any, as long as no octet of the file has moved; one that ignores them is understood at once. What
+//! a server says is believed only as far as it was asked: it never makes a block, a window or a file larger.
+
+use crate::error::{Failure, Refusal, plain};
+use crate::event::{Name, Summary, TransferId};
+use crate::limits;
+use crate::proto::{Agreed, Policy, Receiver, Sender};
+use crate::store::mappings::Mappings;
+use crate::store::{Sink, Source};
+use crate::sys::udp::{SocketOptions, TransferSocket};
+use crate::transfer::{
+    Body, End, Ending, Exchange, Origin, Scratch, Surroundings, Trouble, Turn, now,
+};
+use crate::wire::{Direction, ErrorCode, Mode, OptionName, Options, Request};
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+/// Gets files from a TFTP server and puts them there. It blocks, on purpose, and starts no thread.
+///
+/// ```no_run
+/// use tftpool::Client;
+///
+/// let client = Client::new("192.0.2.1:69".parse()?).windowsize(64);
+/// let mut kernel = Vec::new();
+/// let summary = client.get("boot/vmlinuz", &mut kernel)?;
+/// println!("{} octets in {:?}", summary.bytes, summary.duration);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Client {
+    servers: Vec<SocketAddr>,
+    /// As asked for; `None` leaves it to the route.
+    blksize: Option<u16>,
+    windowsize: u16,
+    mode: Mode,
+    asks_options: bool,
+    asks_size: bool,
+    timeout: Option<Duration>,
+    retries: u32,
+    max_time: Option<Duration>,
+    max_size: u64,
+    local: Option<IpAddr>,
+    sockets: SocketOptions,
+    watch: Option<Watch>,
+}
+
+type Watch = Arc<dyn Fn(&Progress) + Send + Sync>;
+
+/// How far a client's transfer is.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Octets of the file that have arrived, at this end or the other.
+    pub bytes: u64,
+    /// Octets of the whole file, where they are known.
+    pub size: Option<u64>,
+    /// Since the call of [`Client::get`] or [`Client::put`].
+    pub elapsed: Duration,
+    /// Smoothed round trip, where one was measured.
+    pub rtt: Option<Duration>,
+    /// Packets that were sent again.
+    pub retransmits: u64,
+}
+
+impl Client {
+    /// A client of this server.
+    pub fn new(server: SocketAddr) -> Self {
+        Self::with_addresses([server])
+    }
+
+    /// A client of a server that has several addresses: the next one is asked where one does not answer at all.
+    pub fn with_addresses(servers: impl IntoIterator<Item = SocketAddr>) -> Self {
+        Self {
+            servers: servers.into_iter().collect(),
+            blksize: None,
+            windowsize: limits::CLIENT_WINDOWSIZE,
+            mode: Mode::Octet,
+            asks_options: true,
+            asks_size: true,
+            timeout: None,
+            retries: limits::DEFAULT_RETRIES,
+            max_time: None,
+            max_size: limits::MAX_DOWNLOAD,
+            local: None,
+            sockets: SocketOptions::default(),
+            watch: None,
+        }
+    }
+
+    /// Octets in a block to ask for, 8 to 65464 (RFC 2348); others are moved into that range. Without it 1428, or what the
+    /// route to the server carries in one piece, if that is less.
+    #[must_use]
+    pub fn blksize(mut self, octets: u16) -> Self {
+        self.blksize = Some(octets.clamp(limits::MIN_BLKSIZE, limits::MAX_BLKSIZE));
+        self
+    }
+
+    /// Blocks in a window to ask for, 1 to 32767 (RFC 7440); others are moved into that range. 16 without it.
+    #[must_use]
+    pub fn windowsize(mut self, blocks: u16) -> Self {
+        self.windowsize = blocks.clamp(1, limits::MAX_WINDOWSIZE);
+        self
+    }
+
+    /// How octets are translated; [`Mode::Octet`], not at all, without it.
+    #[must_use]
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Whether options are asked for at all (RFC 2347). Without them blocks have 512 octets and each one is waited for.
+    #[must_use]
+    pub fn options(mut self, asks: bool) -> Self {
+        self.asks_options = asks;
+        self
+    }
+
+    /// Whether the server is asked for the file's size, and held to it; told, when it gets one (RFC 2349). For servers that
+    /// say something wrong, such as one that counts in 32 bits.
+    #[must_use]
+    pub fn tsize(mut self, asks: bool) -> Self {
+        self.asks_size = asks;
+        self
+    }
+
+    /// How long an answer is waited for before something is sent again; 1 s without it. Whole seconds from 1 to 255 are asked
+    /// of the server as well (RFC 2349).
+    #[must_use]
+    pub fn timeout(mut self, interval: Duration) -> Self {
+        let (least, most) = (*limits::TIMEOUTS.start(), *limits::TIMEOUTS.end());
+        self.timeout = Some(interval.clamp(least, most));
+        self
+    }
+
+    /// Resends into silence before the transfer is given up, at most 100; 5 without it.
+    #[must_use]
+    pub fn retries(mut self, count: u32) -> Self {
+        self.retries = count.min(limits::MAX_RETRIES);
+        self
+    }
+
+    /// The longest that one file may take, everything included; any time without it.
+    #[must_use]
+    pub fn max_time(mut self, time: Duration) -> Self {
+        self.max_time = Some(time);
+        self
+    }
+
+    /// Most octets of a file that are taken; 16 GiB without it. A server that announces a size is held to that as well.
+    #[must_use]
+    pub fn max_size(mut self, octets: u64) -> Self {
+        self.max_size = octets;
+        self
+    }
+
+    /// Local ports to choose from; the system chooses without it.
+    #[must_use]
+    pub fn local_ports(mut self, ports: RangeInclusive<u16>) -> Self {
+        self.sockets.ports = Some(ports);
+        self
+    }
+
+    /// The local address to send from; the route decides without it. Servers of the other family are not asked.
+    #[must_use]
+    pub fn bind(mut self, address: IpAddr) -> Self {
+        self.local = Some(address);
+        self
+    }
+
+    /// The network interface to use, by its name; the route decides without it.
+    #[must_use]
+    pub fn interface(mut self, name: impl Into<String>) -> Self {
+        self.sockets.interface = Some(name.into());
+        self
+    }
+
+    /// Calls this some ten times a second, and once at the end, in the thread that transfers. While it runs nothing is
+    /// received.
+    #[must_use]
+    pub fn progress(mut self, watch: impl Fn(&Progress) + Send + Sync + 'static) -> Self {
+        self.watch = Some(Arc::new(watch));
+        self
+    }
+
+    /// Gets a file (RRQ) and writes it out in pieces of 64 KiB and more. What was written stays written when the transfer
+    /// fails later.
+    ///
+    /// # Errors
+    /// The [`Failure`] says what went wrong, and whose fault it is; [`Failure::Aborted`] holds what the server said.
+    pub fn get<W>(&self, name: impl AsRef<[u8]>, into: &mut W) -> Result<Summary, Failure>
+    where
+        W: Write + Send + ?Sized,
+    {
+        self.get_into(name, Box::new(Writer::new(into)))
+    }
+
+    /// Gets a file (RRQ) into a [`Sink`], which is committed before the server is told that the file has arrived.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get); a sink that is not committed is dropped.
+    pub fn get_into(
+        &self,
+        name: impl AsRef<[u8]>,
+        sink: Box<dyn Sink + '_>,
+    ) -> Result<Summary, Failure> {
+        let guard = Guard::new(self.max_size, self.mode);
+        let size = (self.asks_size && self.mode == Mode::Octet).then_some(0);
+        let mut load = Load::Sink(Some(sink));
+        let outcome = self.ask_all(Direction::Read, name.as_ref(), size, &mut load, &guard);
+        outcome.map_err(|failure| match (failure, guard.trouble.get()) {
+            (Failure::Store(_), Some(trouble)) => trouble.clone(),
+            (failure, _) => failure,
+        })
+    }
+
+    /// Puts a file (WRQ). The server decides where, and whether it may replace another.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get); [`Failure::Read`] where the source cannot be read.
+    pub fn put(&self, name: impl AsRef<[u8]>, source: Source) -> Result<Summary, Failure> {
+        let mappings = Mappings::new(0, Duration::ZERO);
+        let body = Body::new(source, self.mode, &mappings, now()).map_err(unreadable)?;
+        let size = body.length();
+        let guard = Guard::new(u64::MAX, self.mode);
+        guard.announce(size);
+        let size = size.filter(|_| self.asks_size);
+        let mut load = Load::Body(Some(body));
+        self.ask_all(Direction::Write, name.as_ref(), size, &mut load, &guard)
+    }
+
+    /// Asks the addresses one after the other: all of them with options, and without where that may help.
+    fn ask_all(
+        &self,
+        direction: Direction,
+        name: &[u8],
+        size: Option<u64>,
+        load: &mut Load<'_>,
+        guard: &Guard,
+    ) -> Result<Summary, Failure> {
+        if name.is_empty() || name.len() > limits::MAX_ASKED_NAME || name.contains(&0) {
+            return Err(Failure::Name);
+        }
+        let start = now();
+        let servers = self.servers.iter().filter(|server| {
+            self.local
+                .is_none_or(|local| local.is_ipv4() == server.is_ipv4())
+        });
+        let mut queue: VecDeque<_> = servers.map(|server| (*server, self.asks_options)).collect();
+        let mut last = Failure::Network("there is no address to ask".into());
+        while let Some((server, asks)) = queue.pop_front() {
+            let attempt = Attempt {
+                client: self,
+                server,
+                asks,
+                start,
+                request: Request {
+                    direction,
+                    name,
+                    mode: self.mode,
+                    options: match asks {
+                        true => self.wishes(server, size),
+                        false => Options::default(),
+                    },
+                },
+            };
+            let lost = match attempt.make(load, guard) {
+                Ok(summary) => return Ok(summary),
+                Err(lost) => lost,
+            };
+            log::debug!(
+                "client server={server} options={asks} failure=\"{}\"",
+                lost.failure
+            );
+            match lost.then(asks) {
+                Then::Plain => queue.push_front((server, false)),
+                Then::PlainLater => queue.push_back((server, false)),
+                Then::NextAddress => {}
+                Then::GiveUp => return Err(lost.failure),
+            }
+            last = lost.failure;
+        }
+        Err(last)
+    }
+
+    /// The options to ask this server for.
+    fn wishes(&self, server: SocketAddr, size: Option<u64>) -> Options {
+        let blksize = self.blksize.unwrap_or_else(|| {
+            let room = TransferSocket::open(self.local(server), server, &SocketOptions::default())
+                .and_then(|socket| socket.room())
+                .unwrap_or(usize::MAX)
+                .saturating_sub(limits::DATA_HEADER);
+            room.clamp(
+                limits::DEFAULT_BLKSIZE.into(),
+                limits::CLIENT_BLKSIZE.into(),
+            ) as u16
+        });
+        let mut options = Options::default();
+        if let Some(size) = size {
+            options = options.with(OptionName::Tsize, size);
+        }
+        if blksize != limits::DEFAULT_BLKSIZE {
+            options = options.with(OptionName::Blksize, blksize.into());
+        }
+        if self.windowsize > 1 {
+            options = options.with(OptionName::Windowsize, self.windowsize.into());
+        }
+        match self.timeout {
+            Some(time) if time.subsec_nanos() == 0 && time >= Duration::from_secs(1) => {
+                options.with(OptionName::Timeout, time.as_secs())
+            }
+            _ => options,
+        }
+    }
+
+    fn local(&self, server: SocketAddr) -> SocketAddr {
+        let wildcard: IpAddr = match server {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        SocketAddr::new(self.local.unwrap_or(wildcard), 0)
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("servers", &self.servers)
+            .field("blksize", &self.blksize)
+            .field("windowsize", &self.windowsize)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a transfer takes its octets from or gives them to, kept for the next attempt while none has moved.
+enum Load<'a> {
+    Sink(Option<Box<dyn Sink + 'a>>),
+    Body(Option<Body>),
+}
+
+// ---- one request ------------------------------------------------------------------------------
+
+/// One request to one address, and the transfer that comes of it.
+struct Attempt<'a> {
+    client: &'a Client,
+    server: SocketAddr,
+    /// With options.
+    asks: bool,
+    /// When the caller called.
+    start: Instant,
+    request: Request<'a>,
+}
+
+/// An attempt that came to nothing.
+struct Lost {
+    failure: Failure,
+    /// The server has answered with something else than an ERROR.
+    is_answered: bool,
+    /// Octets of the file that have moved.
+    bytes: u64,
+}
+
+/// What to do after that.
+enum Then {
+    /// The same server may understand a request without options.
+    Plain,
+    /// So may this one, but first the others.
+    PlainLater,
+    NextAddress,
+    GiveUp,
+}
+
+impl Lost {
+    fn then(&self, asks: bool) -> Then {
+        match &self.failure {
+            // Old servers refuse with whatever code they have.
+            Failure::Aborted {
+                code:
+                    ErrorCode::NOT_DEFINED | ErrorCode::ILLEGAL_OPERATION | ErrorCode::OPTION_REFUSED,
+                ..
+            } if asks && !self.is_answered => Then::Plain,
+            // Its OACK was wrong, or what was agreed does not come through: large blocks, say.
+            Failure::Protocol(_) | Failure::Silent if asks && self.bytes == 0 => Then::Plain,
+            Failure::Unanswered if asks => Then::PlainLater,
+            Failure::Unanswered
+            | Failure::Unreachable
+            | Failure::AnsweredElsewhere(_)
+            | Failure::Network(_)
+                if !self.is_answered =>
+            {
+                Then::NextAddress
+            }
+            _ => Then::GiveUp,
+        }
+    }
+}
+
+impl From<Failure> for Lost {
+    fn from(failure: Failure) -> Self {
+        Self {
+            failure,
+            is_answered: false,
+            bytes: 0,
+        }
+    }
+}
+
+impl Attempt<'_> {
+    fn make(&self, load: &mut Load<'_>, guard: &Guard) -> Result<Summary, Lost> {
+        let client = self.client;
+        let network = |error: io::Error| Failure::Network(plain(&error));
+        let local = client.local(self.server);
+        let socket =
+            TransferSocket::asking(local, self.server, &client.sockets).map_err(network)?;
+        let local = socket.local_addr().map_err(network)?;
+        let policy = self.policy()?;
+        let opening = Policy {
+            retries: self.opening_retries(),
+            ..policy
+        };
+        let end = match load {
+            Load::Sink(sink) => {
+                let machine = Receiver::requesting(limits::CLIENT_DALLY, &opening, now());
+                let intake = Box::new(Guarded {
+                    sink,
+                    guard,
+                    total: 0,
+                });
+                End::receiving(machine, intake, client.mode)
+            }
+            Load::Body(body) => {
+                let body = body.take().ok_or(Failure::Unanswered)?;
+                End::sending(
+                    Sender::requesting(&opening, now()),
+                    body,
+                    &Agreed::default(),
+                )
+            }
+        };
+        let origin = Origin {
+            id: TransferId(0),
+            name: Name::new(self.request.name),
+            direction: self.request.direction,
+            asked: self.request.options,
+            arrived: self.start,
+        };
+        let exchange = Exchange::asking(origin, end, socket, local, &self.request, &policy);
+        let (exchange, ending) = self.run(exchange, guard);
+        let summary = exchange.summary();
+        let failure = match ending {
+            Ending::Completed | Ending::Probed => {
+                self.tell(&summary, guard);
+                return Ok(summary);
+            }
+            Ending::Failed(failure) => failure,
+        };
+        let (is_answered, bytes) = (exchange.is_answered(), summary.bytes);
+        let failure = match (failure, exchange.stranger()) {
+            (Failure::Unanswered | Failure::Unreachable, Some(stranger)) => {
+                Failure::AnsweredElsewhere(stranger)
+            }
+            (failure, _) => failure,
+        };
+        let returned = exchange.into_body();
+        if let Load::Body(body) = load
+            && !is_answered
+        {
+            *body = returned;
+        }
+        Err(Lost {
+            failure,
+            is_answered,
+            bytes,
+        })
+    }
+
+    /// Until the end of the transfer: the caller's thread waits here for the server.
+    fn run<'b>(&self, mut exchange: Exchange<'b>, guard: &Guard) -> (Exchange<'b>, Ending) {
+        let mut scratch = Scratch::new();
+        let mut told = self.start;
+        loop {
+            let turn = exchange.run(&mut scratch, guard);
+            let time = now();
+            if let Turn::Done(ending) = turn {
+                return (exchange, ending);
+            }
+            if time >= told + limits::CLIENT_PROGRESS_INTERVAL {
+                told = time;
+                self.tell(&exchange.summary(), guard);
+            }
+            if let Turn::Quiet(until) = turn {
+                exchange.mail_until(until.min(told + limits::CLIENT_PROGRESS_INTERVAL));
+            }
+        }
+    }
+
+    fn tell(&self, summary: &Summary, guard: &Guard) {
+        if let Some(watch) = &self.client.watch {
+            watch(&Progress {
+                bytes: summary.bytes,
+                size: guard.announced(),
+                elapsed: summary.duration,
+                rtt: summary.rtt,
+                retransmits: summary.retransmits,
+            });
+        }
+    }
+
+    fn policy(&self) -> Result<Policy, Failure> {
+        let client = self.client;
+        let spent = now().saturating_duration_since(self.start);
+        let max_time = match client.max_time.map(|most| most.saturating_sub(spent)) {
+            Some(Duration::ZERO) => return Err(Failure::TooLong),
+            left => left,
+        };
+        Ok(Policy {
+            timeout: client.timeout.unwrap_or(limits::DEFAULT_TIMEOUT),
+            retries: client.retries,
+            max_time,
+            ..Policy::default()
+        })
+    }
+
+    /// Where two requests may be needed, they share the resends.
+    fn opening_retries(&self) -> u32 {
+        let all = self.client.retries;
+        match (self.client.asks_options, self.asks) {
+            (false, _) => all,
+            (true, true) => all / 2,
+            (true, false) => (all - all / 2).saturating_sub(1),
+        }
+    }
+}
+
+fn unreadable(trouble: Trouble) -> Failure {
+    match trouble {
+        Trouble::Changed => Failure::FileChanged,
+        Trouble::Read(cause) => Failure::Read(cause),
+        Trouble::Network(error) => Failure::Network(plain(&error)),
+    }
+}
+
+// ---- what comes is not believed -----------------------------------------------------------------
+
+/// What the server may send, and what it says about it. Shared by the sink and the loop around it.
+struct Guard {
+    most: u64,
+    /// Sizes count octets as they are sent.
+    is_exact: bool,
+    /// Octets of the file, as announced; [`UNKNOWN`] where they were not.
+    size: AtomicU64,
+    /// Why the sink took no more.
+    trouble: OnceLock<Failure>,
+}
+
+const UNKNOWN: u64 = u64::MAX;
+
+impl Guard {
+    fn new(most: u64, mode: Mode) -> Self {
+        Self {
+            most,
+            is_exact: mode == Mode::Octet,
+            size: AtomicU64::new(UNKNOWN),
+            trouble: OnceLock::new(),
+        }
+    }
+
+    /// 0 is what servers say that do not know, and nothing to hold an empty file to.
+    fn announce(&self, size: Option<u64>) {
+        let size = size.filter(|size| *size > 0).unwrap_or(UNKNOWN);
+        self.size.store(size, Ordering::Relaxed);
+    }
+
+    fn announced(&self) -> Option<u64> {
+        let size = self.size.load(Ordering::Relaxed);
+        (size != UNKNOWN).then_some(size)
+    }
+
+    fn refuse(&self, failure: Failure, text: &'static str) -> Refusal {
+        let _ = self.trouble.set(failure);
+        Refusal::new(ErrorCode::DISK_FULL, text)
+    }
+
+    fn too_large(&self) -> Refusal {
+        self.refuse(Failure::TooLarge { limit: self.most }, "file is too large")
+    }
+
+    /// Whether `received` octets may have come so far, or are the whole file.
+    fn check(&self, received: u64, is_whole: bool) -> Result<(), Refusal> {
+        if received > self.most {
+            return Err(self.too_large());
+        }
+        match self.announced().filter(|_| self.is_exact) {
+            Some(announced) if received > announced || (is_whole && received < announced) => {
+                let failure = Failure::SizeDiffers {
+                    announced,
+                    received,
+                };
+                Err(self.refuse(failure, "not the size that was announced"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Surroundings for Guard {
+    fn others_wait(&self) -> bool {
+        false
+    }
+
+    fn is_stopping(&self) -> bool {
+        false
+    }
+
+    fn agreed(&self, agreed: &Agreed, direction: Direction) -> Result<(), Refusal> {
+        if direction == Direction::Read {
+            self.announce(agreed.tsize);
+            if self.announced().is_some_and(|size| size > self.most) {
+                return Err(self.too_large());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A sink that takes what may come, and leaves the caller's for the next attempt.
+struct Guarded<'a, 'b> {
+    sink: &'a mut Option<Box<dyn Sink + 'b>>,
+    guard: &'a Guard,
+    total: u64,
+}
+
+impl Sink for Guarded<'_, '_> {
+    fn append(&mut self, octets: &[u8]) -> Result<(), Refusal> {
+        self.total = self.total.saturating_add(octets.len() as u64);
+        self.guard.check(self.total, false)?;
+        match self.sink {
+            Some(sink) => sink.append(octets),
+            None => Ok(()),
+        }
+    }
+
+    fn commit(self: Box<Self>) -> Result<(), Refusal> {
+        self.guard.check(self.total, true)?;
+        match self.sink.take() {
+            Some(sink) => sink.commit(),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Octets on their way to a writer, in pieces that are worth a system call.
+pub(crate) struct Writer<'a, W: ?Sized> {
+    writer: &'a mut W,
+    waiting: Vec<u8>,
+}
+
+impl<'a, W: Write + ?Sized> Writer<'a, W> {
+    pub(crate) fn new(writer: &'a mut W) -> Self {
+        let waiting = Vec::new();
+        Self { writer, waiting }
+    }
+
+    fn write_out(&mut self) -> Result<(), Refusal> {
+        let written = self.writer.write_all(&self.waiting);
+        self.waiting.clear();
+        written.map_err(|cause| unwritten(&cause))
+    }
+}
+
+impl<W: Write + Send + ?Sized> Sink for Writer<'_, W> {
+    fn append(&mut self, octets: &[u8]) -> Result<(), Refusal> {
+        if self.waiting.is_empty() {
+            // Blocks are most often far smaller; once this is full they fit without growing it.
+            self.waiting
+                .reserve(limits::WRITE_OCTETS + limits::RECEIVE_OCTETS);
+        }
+        self.waiting.extend_from_slice(octets);
+        match self.waiting.len() < limits::WRITE_OCTETS {
+            true => Ok(()),
+            false => self.write_out(),
+        }
+    }
+
+    fn commit(mut self: Box<Self>) -> Result<(), Refusal> {
+        self.write_out()?;
+        self.writer.flush().map_err(|cause| unwritten(&cause))
+    }
+}
+
+fn unwritten(cause: &io::Error) -> Refusal {
+    Refusal::new(ErrorCode::DISK_FULL, "cannot write").because(plain(cause))
+}
