@@ -178,6 +178,10 @@ pub enum DropReason {
     ClientFull,
     /// Too many peers that never answered, and none old enough to be let go.
     UnprovenFull,
+    /// Too many transfers of this address that were never answered.
+    ClientUnprovenFull,
+    /// Too many transfers of this network (an IPv4 /24, an IPv6 /64) that were never answered.
+    NetworkUnprovenFull,
     /// The server is stopping.
     Stopping,
 }
@@ -193,6 +197,12 @@ impl fmt::Display for DropReason {
             Self::Full => f.write_str("too many transfers"),
             Self::ClientFull => f.write_str("too many transfers of this client"),
             Self::UnprovenFull => f.write_str("too many peers that never answered"),
+            Self::ClientUnprovenFull => {
+                f.write_str("too many transfers that this client never answered")
+            }
+            Self::NetworkUnprovenFull => {
+                f.write_str("too many transfers that this network never answered")
+            }
             Self::Stopping => f.write_str("server is stopping"),
         }
     }

@@ -84,6 +84,15 @@ pub const MAX_TIME: Duration = Duration::from_secs(24 * 60 * 60);
 pub const MAX_TIMES: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(365 * 24 * 60 * 60);
 
+/// What streams and netascii transfers may keep for resending, all together: 64 large windows.
+pub const BUFFERED_TOTAL_OCTETS: u64 = 64 << 20;
+/// The least that can be asked for.
+pub const MIN_BUFFERED_TOTAL_OCTETS: u64 = 64 << 10;
+/// One transfer takes no more than this part of what is left of it, so that many find some.
+pub const BUFFERED_SHARE: u64 = 8;
+/// Its block size is not pressed below this: a window of one such block is always granted.
+pub const BUFFERED_BLKSIZE: u16 = 1428;
+
 // ---- sending ------------------------------------------------------------------------------
 
 /// Segments one `sendmsg` with `UDP_SEGMENT` may carry (`UDP_MAX_SEGMENTS` of older kernels).
@@ -184,6 +193,14 @@ pub const LESSON_BLKSIZES: [u16; 3] = [1428, 1024, DEFAULT_BLKSIZE];
 pub const TRANSFERS_PER_TID: usize = 4;
 /// Kernel receive buffer of the listening sockets: a thousand boards ask within a millisecond.
 pub const REQUEST_BUFFER_OCTETS: usize = 4 << 20;
+/// ERROR replies a second, in all, to what starts nothing: malformed requests and uploads to a server that takes none. A person with
+/// a mistyped command gets one; a flood with a forged source is not passed on.
+pub const ERRORS_PER_SECOND: u32 = 100;
+/// ERROR replies a second, in all, to requests that the store refused. 5,000 boards ask for eight names each before the one that
+/// exists, and each must be told at once; an ERROR is about as long as its request.
+pub const REFUSALS_PER_SECOND: u32 = 20_000;
+/// Log lines a second about refused requests, which anybody can send; further ones are counted. With -v there is no limit.
+pub const REFUSAL_LINES_PER_SECOND: u32 = 200;
 /// Events an embedder may leave unread; later ones are counted in `Event::Lagged`.
 pub const EVENT_QUEUE: usize = 16_384;
 /// How long a driver that is told to stop lets running transfers go on.

@@ -50,6 +50,15 @@ fn help_names_every_option_with_its_default() {
             "[default: what the descriptor limit allows, at most 65536]",
         ),
         ("--max-transfers-per-client <COUNT>", "[default: no limit]"),
+        ("--max-unproven <COUNT>", "[default: half of the transfers]"),
+        (
+            "--max-unproven-per-client <COUNT>",
+            "[default: no limit of its own]",
+        ),
+        (
+            "--max-unproven-per-network <COUNT>",
+            "[default: no limit of its own]",
+        ),
         ("--user <NAME>", "[default: nobody, when started as root]"),
         ("--verbose", "[default: one line per transfer]"),
         ("--quiet", ""),
@@ -79,6 +88,9 @@ fn wrong_values_are_told_what_is_accepted() {
         ("--workers", "0", "from 1 to 1024"),
         ("--max-transfers", "0", "from 1 to 65536"),
         ("--max-transfers-per-client", "0", "from 1 to 65536"),
+        ("--max-unproven", "0", "from 1 to 65536"),
+        ("--max-unproven-per-client", "0", "from 1 to 65536"),
+        ("--max-unproven-per-network", "65537", "from 1 to 65536"),
         ("--port-range", "3000:2000", "from 1 to 65535"),
         ("--retransmit", "never", "adaptive, rfc"),
         ("--host", "127.0.0.1:69", "--port"),
@@ -446,4 +458,93 @@ fn running_out_of_descriptors_is_survived() {
     assert!(again, "there is no room any more");
     server.signal(Signal::SIGTERM);
     assert_eq!(server.wait(LONG).code(), Some(0));
+}
+
+/// From the wire to the line: what a peer says moves no cursor and fakes no line.
+#[test]
+fn no_peer_writes_to_the_log_or_the_terminal() {
+    let root = Scratch::new();
+    root.file("file", &harness::content(2000));
+    let server = Server::start(root.path(), &["-vv"]);
+    let peer = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    peer.set_read_timeout(Some(LONG)).expect("a timeout");
+    let evil = b"x\x1b[2J\r\n2026 INFO done peer=0\" bytes=1\x07\x9b\xff\xe2\x80\xae\xc2\x9b";
+    let send = |parts: &[&[u8]], to| peer.send_to(&parts.concat(), to).expect("sent");
+    // As a name, as a mode, as an option, and as the text of an ERROR.
+    send(&[b"\0\x01", evil, b"\0octet\0"], server.address());
+    assert_eq!(next_datagram(&peer).0[..2], [0, 5]);
+    send(&[b"\0\x02", evil, b"\0octet\0"], server.address());
+    assert_eq!(next_datagram(&peer).0[..2], [0, 5]);
+    send(&[b"\0\x01file\0", evil, b"\0"], server.address());
+    assert_eq!(next_datagram(&peer).0[..2], [0, 5]);
+    let options: [&[u8]; 5] = [
+        b"\0\x01file\0octet\0",
+        evil,
+        b"\0",
+        evil,
+        b"\0blksize\x001000\0",
+    ];
+    send(&options, server.address());
+    let (_, tid) = next_datagram(&peer);
+    send(&[b"\0\x05\0\0", evil, b"\0"], tid);
+    let mut lines = Vec::new();
+    loop {
+        let line = server.line_with("");
+        let is_last = line.contains("peer sent error 0");
+        lines.push(line);
+        if is_last {
+            break;
+        }
+    }
+    assert!(lines.len() > 5, "{lines:?}");
+    for line in &lines {
+        assert!(!line.contains(char::is_control), "{line:?}");
+        assert!(
+            !line.contains('\u{202e}') && !line.contains('\u{fffd}'),
+            "{line:?}"
+        );
+        assert!(!line.starts_with("2026 INFO done"), "{line:?}");
+    }
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.contains(r#"read="x\x1b[2J\x0d\n2026"#)),
+        "{lines:?}"
+    );
+}
+
+/// One line a datagram would let anybody fill a disk.
+#[test]
+fn a_flood_of_refusals_is_a_few_lines_and_a_count() {
+    let root = Scratch::new();
+    root.file("file", &harness::content(100));
+    let server = Server::start(root.path(), &[]);
+    let peer = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    let count = 3000;
+    for sent in 1..=count {
+        peer.send_to(b"\0\x02file\0octet\0", server.address())
+            .expect("sent");
+        if sent % 100 == 0 {
+            ask(server.address(), "file"); // no faster than they are taken in
+        }
+    }
+    server.signal(Signal::SIGTERM);
+    let (mut lines, mut counted) = (0, 0);
+    loop {
+        let line = server.line_with("");
+        if line.contains("refused peer=") {
+            lines += 1;
+        } else if let Some((_, rest)) = line.split_once("refused count=") {
+            let (number, _) = rest.split_once(' ').expect("a reason");
+            counted += number.parse::<u32>().expect("a number");
+        } else if line.contains(" stopped completed=") {
+            assert!(line.contains("refused=3000 "), "{line}");
+            break;
+        }
+    }
+    assert_eq!(lines + counted, count);
+    assert!(
+        lines >= 200 && counted > 0,
+        "{lines} lines, {counted} counted"
+    );
 }

@@ -162,6 +162,33 @@ pub(super) struct Arguments {
     )]
     max_transfers_per_client: Option<usize>,
 
+    /// Transfers at once whose clients have not answered yet, as forged addresses never do [default: half of the transfers]
+    #[arg(
+        long,
+        value_name = "COUNT",
+        value_parser = value::number(1..=limits::MAX_TRANSFERS),
+        help_heading = "Capacity"
+    )]
+    max_unproven: Option<usize>,
+
+    /// The same for one client address; whole labs may sit behind one [default: no limit of its own]
+    #[arg(
+        long,
+        value_name = "COUNT",
+        value_parser = value::number(1..=limits::MAX_TRANSFERS),
+        help_heading = "Capacity"
+    )]
+    max_unproven_per_client: Option<usize>,
+
+    /// The same for one network, an IPv4 /24 or an IPv6 /64 [default: no limit of its own]
+    #[arg(
+        long,
+        value_name = "COUNT",
+        value_parser = value::number(1..=limits::MAX_TRANSFERS),
+        help_heading = "Capacity"
+    )]
+    max_unproven_per_network: Option<usize>,
+
     /// Serve as this user; `root` keeps root's rights [default: nobody, when started as root]
     #[arg(long, value_name = "NAME", help_heading = "Rights")]
     user: Option<String>,
@@ -271,6 +298,9 @@ impl Arguments {
             limits.workers = self.workers;
             limits.max_transfers = max_transfers;
             limits.max_transfers_per_client = self.max_transfers_per_client;
+            limits.max_unproven = self.max_unproven;
+            limits.max_unproven_per_client = self.max_unproven_per_client;
+            limits.max_unproven_per_network = self.max_unproven_per_network;
             if let Some(octets) = self.max_block_size {
                 (limits.max_block_size, limits.fit_route) = (octets, false);
             }

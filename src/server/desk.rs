@@ -7,7 +7,7 @@
 use crate::event::{DropReason, TransferId};
 use crate::limits::{TRANSFERS_PER_TID, UNPROVEN_CHANCE};
 use std::collections::{HashMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
 /// Who asked whom. An IPv6 link-local address carries its scope.
@@ -23,6 +23,9 @@ pub(super) struct Quota {
     pub(super) transfers: usize,
     pub(super) per_client: Option<usize>,
     pub(super) unproven: usize,
+    /// Of one address, and of one network: see [`network`].
+    pub(super) unproven_per_client: Option<usize>,
+    pub(super) unproven_per_network: Option<usize>,
 }
 
 /// What to do with a request.
@@ -46,10 +49,27 @@ pub(super) struct Desk {
     entries: HashMap<TransferId, Entry>,
     /// Newest last.
     by_tid: HashMap<Tid, Vec<TransferId>>,
-    by_client: HashMap<IpAddr, usize>,
+    by_client: HashMap<IpAddr, Held>,
+    /// Unproven transfers of each network.
+    by_network: HashMap<IpAddr, usize>,
     /// In order of admission; those that are proven or gone are skipped when they come to the front.
     waiting: VecDeque<(TransferId, Instant)>,
     unproven: usize,
+}
+
+/// What one address has.
+#[derive(Default)]
+struct Held {
+    transfers: usize,
+    unproven: usize,
+}
+
+/// The network of an address: who can forge one address of it can forge them all. A /24 of IPv4, a /64 of IPv6.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(ip) => Ipv4Addr::from_bits(ip.to_bits() & (!0 << 8)).into(),
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & (!0 << 64)).into(),
+    }
 }
 
 struct Entry {
@@ -67,6 +87,7 @@ impl Desk {
             entries: HashMap::new(),
             by_tid: HashMap::new(),
             by_client: HashMap::new(),
+            by_network: HashMap::new(),
             waiting: VecDeque::new(),
             unproven: 0,
         }
@@ -92,9 +113,8 @@ impl Desk {
         if self.entries.len() >= self.quota.transfers {
             return Verdict::Drop(DropReason::Full);
         }
-        let of_client = self.by_client.get(&tid.peer.ip()).copied().unwrap_or(0);
-        if self.quota.per_client.is_some_and(|most| of_client >= most) {
-            return Verdict::Drop(DropReason::ClientFull);
+        if let Some(reason) = self.full_for(tid.peer.ip()) {
+            return Verdict::Drop(reason);
         }
         if self
             .by_tid
@@ -120,10 +140,49 @@ impl Desk {
             },
         );
         self.by_tid.entry(tid).or_default().push(id);
-        *self.by_client.entry(tid.peer.ip()).or_default() += 1;
+        let client = tid.peer.ip();
+        let held = self.by_client.entry(client).or_default();
+        held.transfers += 1;
+        held.unproven += 1;
+        *self.by_network.entry(network(client)).or_default() += 1;
         self.waiting.push_back((id, now));
         self.unproven += 1;
         Verdict::Admit(id)
+    }
+
+    /// Why this client may have no other transfer.
+    fn full_for(&self, client: IpAddr) -> Option<DropReason> {
+        let is_full = |held: usize, most: Option<usize>| most.is_some_and(|most| held >= most);
+        let quota = &self.quota;
+        let held = self.by_client.get(&client);
+        let of_network = self.by_network.get(&network(client)).copied();
+        if is_full(held.map_or(0, |held| held.transfers), quota.per_client) {
+            Some(DropReason::ClientFull)
+        } else if is_full(
+            held.map_or(0, |held| held.unproven),
+            quota.unproven_per_client,
+        ) {
+            Some(DropReason::ClientUnprovenFull)
+        } else if is_full(of_network.unwrap_or(0), quota.unproven_per_network) {
+            Some(DropReason::NetworkUnprovenFull)
+        } else {
+            None
+        }
+    }
+
+    /// One of this client's transfers is not unproven any more.
+    fn settle(&mut self, client: IpAddr) {
+        self.unproven -= 1;
+        if let Some(held) = self.by_client.get_mut(&client) {
+            held.unproven -= 1;
+        }
+        let network = network(client);
+        if let Some(count) = self.by_network.get_mut(&network) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_network.remove(&network);
+            }
+        }
     }
 
     /// The oldest unproven transfer, if it has had its chance.
@@ -151,8 +210,9 @@ impl Desk {
             return Vec::new();
         };
         entry.proven = true;
-        self.unproven -= 1;
-        let ids = &self.by_tid[&entry.tid];
+        let tid = entry.tid;
+        self.settle(tid.peer.ip());
+        let ids = &self.by_tid[&tid];
         ids.iter()
             .copied()
             .take_while(|older| *older != id)
@@ -164,8 +224,9 @@ impl Desk {
         let Some(entry) = self.entries.remove(&id) else {
             return;
         };
+        let client = entry.tid.peer.ip();
         if !entry.proven {
-            self.unproven -= 1;
+            self.settle(client);
         }
         // The line must not outgrow the table; cleaning it up seldom costs nothing on average.
         if self.waiting.len() > 2 * self.entries.len() {
@@ -178,10 +239,9 @@ impl Desk {
                 self.by_tid.remove(&entry.tid);
             }
         }
-        let client = entry.tid.peer.ip();
-        if let Some(count) = self.by_client.get_mut(&client) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(held) = self.by_client.get_mut(&client) {
+            held.transfers -= 1;
+            if held.transfers == 0 {
                 self.by_client.remove(&client);
             }
         }
@@ -197,6 +257,8 @@ mod tests {
         transfers: 100,
         per_client: None,
         unproven: 100,
+        unproven_per_client: None,
+        unproven_per_network: None,
     };
 
     fn tid(host: u8, port: u16) -> Tid {
@@ -262,7 +324,7 @@ mod tests {
         let mut desk = Desk::new(Quota {
             transfers: 3,
             per_client: Some(2),
-            unproven: 100,
+            ..QUOTA
         });
         let first = admitted(desk.arrive(tid(1, 1), 0, now));
         admitted(desk.arrive(tid(1, 2), 0, now));
@@ -306,6 +368,57 @@ mod tests {
     }
 
     #[test]
+    fn who_never_answers_has_few_where_that_was_asked_for() {
+        let now = start();
+        let mut desk = Desk::new(Quota {
+            unproven_per_client: Some(2),
+            unproven_per_network: Some(3),
+            ..QUOTA
+        });
+        let first = admitted(desk.arrive(tid(1, 1), 0, now));
+        let second = admitted(desk.arrive(tid(1, 2), 0, now));
+        let full = Verdict::Drop(DropReason::ClientUnprovenFull);
+        assert_eq!(desk.arrive(tid(1, 3), 0, now), full);
+        // Whoever answers may have more; so may the neighbours, but together no more than three.
+        desk.proven(first);
+        admitted(desk.arrive(tid(1, 3), 0, now));
+        admitted(desk.arrive(tid(2, 1), 0, now));
+        let full = Verdict::Drop(DropReason::NetworkUnprovenFull);
+        assert_eq!(desk.arrive(tid(3, 1), 0, now), full);
+        let elsewhere = Tid {
+            peer: ([127, 0, 1, 1], 1).into(),
+            ..tid(1, 1)
+        };
+        admitted(desk.arrive(elsewhere, 0, now));
+        desk.remove(second);
+        admitted(desk.arrive(tid(3, 1), 0, now));
+        // Of IPv6, 64 bits are one network.
+        let v6 = |text: &str| Tid {
+            peer: std::net::SocketAddr::new(text.parse().expect("an address"), 1),
+            ..tid(1, 1)
+        };
+        for host in ["2001:db8::1", "2001:db8::2", "2001:db8::ffff:0:0:1"] {
+            admitted(desk.arrive(v6(host), 0, now));
+        }
+        assert_eq!(desk.arrive(v6("2001:db8::3"), 0, now), full);
+        admitted(desk.arrive(v6("2001:db8:0:1::3"), 0, now));
+    }
+
+    /// 5,000 boards behind one address boot at once.
+    #[test]
+    fn by_default_one_address_may_have_them_all() {
+        let now = start();
+        let mut desk = Desk::new(Quota {
+            transfers: 10_000,
+            unproven: 5_000,
+            ..QUOTA
+        });
+        for port in 1..=5_000 {
+            admitted(desk.arrive(tid(1, port), 0, now));
+        }
+    }
+
+    #[test]
     fn a_flood_leaves_nothing_behind() {
         let now = start();
         let mut desk = Desk::new(QUOTA);
@@ -316,7 +429,8 @@ mod tests {
             }
             desk.remove(id);
         }
-        assert!(desk.entries.is_empty() && desk.by_tid.is_empty() && desk.by_client.is_empty());
+        assert!(desk.entries.is_empty() && desk.by_tid.is_empty());
+        assert!(desk.by_client.is_empty() && desk.by_network.is_empty());
         assert_eq!((desk.unproven, desk.waiting.len()), (0, 0));
     }
 }

@@ -3,13 +3,14 @@
 //! It owns the admission desk, the table and every parked transfer; a worker owns the one it runs; everything between
 //! them is a message. The loop never waits for a file, a worker, a reader of events or a send.
 
+use super::bucket::Bucket;
 use super::desk::{Desk, Quota, Tid, Verdict};
 use super::mailbox::{Mail, Mailbox};
 use super::worker::{Chore, Opening, Queues, Report, Shared, Worker};
 use super::{MAIL, Stop};
 use crate::error::{Error, Failure, Refusal, plain};
 use crate::event::{DropReason, Event, Name, TransferId, quoted};
-use crate::limits::{MAPPING_IDLE, MAX_REQUEST, PORT_WAIT};
+use crate::limits::{ERRORS_PER_SECOND, MAPPING_IDLE, MAX_REQUEST, PORT_WAIT};
 use crate::sys::udp::{Listener, Received};
 use crate::transfer::{CANCELLED, Ending, STOPPING, Transfer, now};
 use crate::wire::{self, Direction, ErrorCode, Malformed, Packet};
@@ -83,6 +84,10 @@ pub(super) struct Loop {
     next_sweep: Option<Instant>,
     stopping: Option<Stopping>,
     complaints: HashMap<&'static str, Complaint>,
+    /// When a complaint that waits is due.
+    next_complaint: Option<Instant>,
+    /// ERROR replies to what starts nothing.
+    errors: Bucket,
 }
 
 struct Door {
@@ -125,6 +130,16 @@ struct Stopping {
 struct Complaint {
     said: Option<Instant>,
     unsaid: u64,
+    /// The latest reason.
+    why: String,
+}
+
+impl Complaint {
+    fn say(&mut self, what: &str) {
+        let why = quoted(&self.why);
+        log::warn!("{what} count={} reason={why}", self.unsaid);
+        self.unsaid = 0;
+    }
 }
 
 /// The threads, and the queues that feed them. The queues have no bound of their own: what is in them is in the desk's
@@ -239,6 +254,8 @@ impl Loop {
             next_sweep: None,
             stopping: None,
             complaints: HashMap::new(),
+            next_complaint: None,
+            errors: Bucket::new(ERRORS_PER_SECOND, now()),
         })
     }
 
@@ -293,6 +310,7 @@ impl Loop {
             self.timers.peek().map(|Reverse((deadline, _))| *deadline),
             (!self.starved.is_empty()).then_some(self.next_retry),
             self.next_sweep,
+            self.next_complaint,
             self.stopping.as_ref().map(|stopping| stopping.deadline),
             growth,
         ];
@@ -327,6 +345,9 @@ impl Loop {
             for _ in 0..RETRIES_AT_ONCE {
                 self.retry_starved();
             }
+        }
+        if self.next_complaint.is_some_and(|due| time >= due) {
+            self.say_complaints(time);
         }
         if self.next_sweep.is_some_and(|sweep| time >= sweep) {
             let is_needed = self.shared.mappings.has_entries();
@@ -414,6 +435,19 @@ impl Loop {
                     "a client has too many (see --max-transfers-per-client)",
                 );
             }
+            DropReason::ClientUnprovenFull => self.complain(
+                time,
+                "requests dropped",
+                "a client never answers (see --max-unproven-per-client)",
+            ),
+            DropReason::NetworkUnprovenFull => self.complain(
+                time,
+                "requests dropped",
+                "a network never answers (see --max-unproven-per-network)",
+            ),
+            DropReason::Malformed(_) | DropReason::NotARequest => {
+                self.complain(time, "datagrams ignored", "not requests");
+            }
             _ => {}
         }
     }
@@ -442,7 +476,7 @@ impl Loop {
         match request {
             Ok(request) if request.direction == Direction::Write && !self.shared.takes_uploads => {
                 let refusal = Refusal::read_only();
-                self.answer(door, local, peer, &refusal);
+                self.turn_away(door, local, peer, &refusal);
                 let (direction, name) = (request.direction, Name::new(request.name));
                 self.shared.reporter.report(Event::Refused {
                     id: None,
@@ -470,10 +504,17 @@ impl Loop {
             Err(malformed) => {
                 if malformed.is_request() {
                     let refusal = Refusal::new(ErrorCode::ILLEGAL_OPERATION, malformed.to_string());
-                    self.answer(door, local, peer, &refusal);
+                    self.turn_away(door, local, peer, &refusal);
                 }
                 Err(DropReason::Malformed(malformed))
             }
+        }
+    }
+
+    /// The answer to what starts nothing, where not too many were given: its source may be forged.
+    fn turn_away(&mut self, door: usize, local: SocketAddr, peer: SocketAddr, refusal: &Refusal) {
+        if self.errors.take(now()) {
+            self.answer(door, local, peer, refusal);
         }
     }
 
@@ -774,7 +815,9 @@ impl Loop {
         let refusal = Refusal::new(ErrorCode::NOT_DEFINED, text).because(detail);
         let answered = now();
         let mut doors = self.listeners.iter();
-        if let Some(door) = doors.position(|door| door.listener.serves(local)) {
+        if let Some(door) = doors.position(|door| door.listener.serves(local))
+            && self.shared.may_refuse(answered)
+        {
             self.answer(door, local, peer, &refusal);
         }
         if let Ok(Packet::Request(request)) = wire::parse(&opening.datagram) {
@@ -802,15 +845,32 @@ impl Loop {
     fn complain(&mut self, time: Instant, what: &'static str, why: &str) {
         let complaint = self.complaints.entry(what).or_default();
         complaint.unsaid += 1;
-        if complaint
-            .said
-            .is_none_or(|said| time >= said + COMPLAINT_PAUSE)
-        {
-            log::warn!("{what} count={} reason={}", complaint.unsaid, quoted(&why));
-            *complaint = Complaint {
-                said: Some(time),
-                unsaid: 0,
-            };
+        complaint.why.clear();
+        complaint.why.push_str(why);
+        let due = complaint.said.map_or(time, |said| said + COMPLAINT_PAUSE);
+        if self.next_complaint.is_none_or(|next| due < next) {
+            self.next_complaint = Some(due);
+        }
+        if due <= time {
+            self.say_complaints(time);
+        }
+    }
+
+    /// Says what is due.
+    fn say_complaints(&mut self, time: Instant) {
+        self.next_complaint = None;
+        for (what, complaint) in &mut self.complaints {
+            if complaint.unsaid == 0 {
+                continue;
+            }
+            let due = complaint.said.map_or(time, |said| said + COMPLAINT_PAUSE);
+            if due > time {
+                let next = self.next_complaint.map_or(due, |next| next.min(due));
+                self.next_complaint = Some(next);
+                continue;
+            }
+            complaint.say(what);
+            complaint.said = Some(time);
         }
     }
 
@@ -877,8 +937,14 @@ impl Loop {
             mail,
             mailbox,
             shared,
+            complaints,
             ..
         } = self;
+        for (what, mut complaint) in complaints {
+            if complaint.unsaid > 0 {
+                complaint.say(what);
+            }
+        }
         let Pool {
             threads,
             mut left,

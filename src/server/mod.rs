@@ -2,6 +2,7 @@
 //!
 //! One loop on the listening sockets, a bounded pool of workers, and one transfer at a time in each worker's hands.
 
+mod bucket;
 mod desk;
 mod dispatch;
 mod mailbox;
@@ -18,6 +19,8 @@ use crate::proto::{Policy, Retransmit, Terms};
 use crate::store::Store;
 use crate::store::mappings::Mappings;
 use crate::sys::udp::{Listener, SocketOptions};
+use crate::transfer::{Buffers, now};
+use bucket::Bucket;
 use desk::Quota;
 use dispatch::{Loop, Message};
 use mailbox::{Mailbox, mailbox};
@@ -47,6 +50,13 @@ pub struct Limits {
     /// Transfers at once whose peers have not answered yet: their addresses may be forged. `None` for half of
     /// `max_transfers`.
     pub max_unproven: Option<usize>,
+    /// The same of one client address; `None` for no limit of its own.
+    pub max_unproven_per_client: Option<usize>,
+    /// The same of one network, an IPv4 /24 or an IPv6 /64; `None` for no limit of its own.
+    pub max_unproven_per_network: Option<usize>,
+    /// Octets that streams and netascii transfers may keep for resending, all together: 64 KiB or more. When they are
+    /// used up, windows and blocks get smaller.
+    pub max_buffered: u64,
     /// Largest block size that is agreed, in octets: 8 to 65464 (RFC 2348).
     pub max_block_size: u16,
     /// Agree to no block size that the route to the client does not carry in one piece.
@@ -78,6 +88,9 @@ impl Default for Limits {
             max_transfers: limits::DEFAULT_TRANSFERS,
             max_transfers_per_client: None,
             max_unproven: None,
+            max_unproven_per_client: None,
+            max_unproven_per_network: None,
+            max_buffered: limits::BUFFERED_TOTAL_OCTETS,
             max_block_size: limits::MAX_BLKSIZE,
             fit_route: true,
             max_window_size: limits::MAX_WINDOWSIZE,
@@ -112,6 +125,21 @@ impl Limits {
                 "1 or more",
             ),
             (self.max_unproven != Some(0), "max_unproven", "1 or more"),
+            (
+                self.max_unproven_per_client != Some(0),
+                "max_unproven_per_client",
+                "1 or more",
+            ),
+            (
+                self.max_unproven_per_network != Some(0),
+                "max_unproven_per_network",
+                "1 or more",
+            ),
+            (
+                self.max_buffered >= limits::MIN_BUFFERED_TOTAL_OCTETS,
+                "max_buffered",
+                "64 KiB or more",
+            ),
             (
                 (limits::MIN_BLKSIZE..=limits::MAX_BLKSIZE).contains(&self.max_block_size),
                 "max_block_size",
@@ -317,6 +345,8 @@ impl Listening {
             store,
             mappings: Mappings::new(limits::CACHED_MAPPINGS, limits::MAPPING_IDLE),
             memory: limits.client_memory.then(|| Mutex::new(Memory::default())),
+            buffers: Buffers::new(limits.max_buffered),
+            refusals: Mutex::new(Bucket::new(limits::REFUSALS_PER_SECOND, now())),
             reporter: Reporter::default(),
             terms: Terms {
                 max_blksize: limits.max_block_size,
@@ -350,6 +380,8 @@ impl Listening {
             unproven: limits
                 .max_unproven
                 .unwrap_or(limits.max_transfers.div_ceil(2)),
+            unproven_per_client: limits.max_unproven_per_client,
+            unproven_per_network: limits.max_unproven_per_network,
         };
         let ends = (mailbox.clone(), mail);
         let event_loop = Loop::new(

@@ -1,7 +1,9 @@
 //! Where events go: the log, the counters, and whoever listens. Never waits for any of them.
 
+use super::bucket::Bucket;
 use crate::event::{Event, Stats};
-use crate::limits::EVENT_QUEUE;
+use crate::limits::{EVENT_QUEUE, REFUSAL_LINES_PER_SECOND};
+use crate::transfer::now;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,6 +14,35 @@ pub(super) struct Reporter {
     state: Mutex<State>,
     /// Somebody reads events. Looked at without the lock, for events that are made for readers only.
     is_heard: AtomicBool,
+    flood: Mutex<Flood>,
+}
+
+/// Lines about refused requests, which anybody can send: so many a second, the others are counted.
+struct Flood {
+    lines: Bucket,
+    unsaid: u64,
+}
+
+impl Default for Flood {
+    fn default() -> Self {
+        Self {
+            lines: Bucket::new(REFUSAL_LINES_PER_SECOND, now()),
+            unsaid: 0,
+        }
+    }
+}
+
+impl Flood {
+    /// Says how many lines are missing, if any are.
+    fn catch_up(&mut self) {
+        if self.unsaid > 0 {
+            log::info!(
+                "refused count={} reason=\"too many to tell one by one\"",
+                self.unsaid
+            );
+            self.unsaid = 0;
+        }
+    }
 }
 
 #[derive(Default)]
@@ -28,7 +59,7 @@ struct Listener {
 
 impl Reporter {
     pub(super) fn report(&self, event: Event) {
-        event.log();
+        self.log(&event);
         let mut state = self.lock();
         state.stats.apply(&event);
         state
@@ -36,6 +67,19 @@ impl Reporter {
             .retain_mut(|listener| listener.offer(&event));
         let is_heard = !state.listeners.is_empty();
         self.is_heard.store(is_heard, Ordering::Relaxed);
+    }
+
+    /// Whoever asks for a line per decision gets it.
+    fn log(&self, event: &Event) {
+        if matches!(event, Event::Refused { .. }) && !log::log_enabled!(log::Level::Debug) {
+            let mut flood = self.flood.lock().unwrap_or_else(PoisonError::into_inner);
+            if !flood.lines.take(now()) {
+                flood.unsaid += 1;
+                return;
+            }
+            flood.catch_up();
+        }
+        event.log();
     }
 
     pub(super) fn is_heard(&self) -> bool {
@@ -59,6 +103,8 @@ impl Reporter {
 
     /// Nothing more will be delivered: readers, also later ones, come to an end.
     pub(super) fn close(&self) {
+        let mut flood = self.flood.lock().unwrap_or_else(PoisonError::into_inner);
+        flood.catch_up();
         let mut state = self.lock();
         state.closed = true;
         self.is_heard.store(false, Ordering::Relaxed);

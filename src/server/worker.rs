@@ -1,6 +1,7 @@
 //! The pool: threads that open and run transfers. A worker owns the transfer it runs and nothing else; what comes of it
 //! goes to the loop as a message.
 
+use super::bucket::Bucket;
 use super::desk::Tid;
 use super::dispatch::Message;
 use super::mailbox::Mailbox;
@@ -9,16 +10,16 @@ use super::reporter::Reporter;
 use crate::error::{Failure, Refusal, plain};
 use crate::event::{Event, Name, TransferId};
 use crate::limits::{
-    DALLY, DATA_HEADER, OPENINGS_PER_TURN, PATIENCE, RECEIVED_WINDOW_OCTETS, UNCHECKED_BLKSIZE,
-    UNPROVEN_DATA_SENDS,
+    BUFFERED_BLKSIZE, DALLY, DATA_HEADER, OPENINGS_PER_TURN, PATIENCE, RECEIVED_WINDOW_OCTETS,
+    UNCHECKED_BLKSIZE, UNPROVEN_DATA_SENDS,
 };
 use crate::proto::{self, Agreed, Policy, Sender, Terms, grant};
 use crate::store::mappings::Mappings;
 use crate::store::{Request, Sink, Store};
 use crate::sys::udp::{SocketOptions, TransferSocket};
 use crate::transfer::{
-    Body, End, Ending, Format, Origin, Outset, Scratch, Surroundings, Transfer, Trouble, Turn, now,
-    tell,
+    Body, Buffers, End, Ending, Format, Origin, Outset, Scratch, Surroundings, Transfer, Trouble,
+    Turn, now, tell,
 };
 use crate::wire::{self, Direction, ErrorCode, OptionName, Options, Packet};
 use crossbeam_channel::{Receiver, Select, Sender as Queue};
@@ -64,6 +65,9 @@ pub(super) struct Shared {
     pub(super) takes_uploads: bool,
     pub(super) mappings: Mappings,
     pub(super) reporter: Reporter,
+    pub(super) buffers: Arc<Buffers>,
+    /// ERROR replies to requests that were refused.
+    pub(super) refusals: Mutex<Bucket>,
     /// What clients have taught; locked once when a transfer opens, and once when it ends.
     pub(super) memory: Option<Mutex<Memory>>,
     pub(super) terms: Terms,
@@ -347,7 +351,9 @@ impl Worker {
             Ok(granted) => Some(self.place.begin(granted, &request, &opening, socket)),
             Err(refusal) => {
                 let answered = now();
-                tell(&socket, refusal.code(), refusal.text());
+                if self.place.shared.may_refuse(answered) {
+                    tell(&socket, refusal.code(), refusal.text());
+                }
                 let (direction, name) = (request.direction, Name::new(request.name));
                 let id = opening.id;
                 self.place.shared.reporter.report(Event::Refused {
@@ -463,11 +469,12 @@ impl Place {
         socket: TransferSocket,
     ) -> Box<Transfer> {
         let shared = &self.shared;
-        let (size, in_flight) = match &granted {
-            Granted::Read(body) => (body.length(), body.in_flight()),
+        let (size, in_flight, share) = match &granted {
+            Granted::Read(body) => (body.length(), body.in_flight(), body.share(&shared.buffers)),
             Granted::Write(_) => (
                 request.options.get(OptionName::Tsize),
                 RECEIVED_WINDOW_OCTETS,
+                u64::MAX,
             ),
         };
         let advice = shared.advise(opening.tid.peer, &request.options);
@@ -476,8 +483,15 @@ impl Place {
             false => Options::default(),
         };
         let terms = Terms {
-            in_flight: shared.terms.in_flight.min(in_flight),
-            max_blksize: self.max_blksize(&options, &socket).min(advice.max_blksize),
+            in_flight: shared.terms.in_flight.min(in_flight).min(share),
+            max_blksize: self
+                .max_blksize(&options, &socket)
+                .min(advice.max_blksize)
+                .min(
+                    u16::try_from(share)
+                        .unwrap_or(u16::MAX)
+                        .max(BUFFERED_BLKSIZE),
+                ),
             max_windowsize: shared.terms.max_windowsize.min(advice.max_windowsize),
         };
         let (agreed, answer) = grant(&options, size.filter(|size| *size > 0), &terms);
@@ -486,7 +500,10 @@ impl Place {
             policy.opening_sends = UNPROVEN_DATA_SENDS;
         }
         let (end, datagram) = match granted {
-            Granted::Read(body) => answer_read(body, &agreed, &answer, &policy),
+            Granted::Read(mut body) => {
+                body.reserve(&shared.buffers, &agreed);
+                answer_read(body, &agreed, &answer, &policy)
+            }
             Granted::Write(sink) => {
                 let machine = proto::Receiver::answering(&agreed, DALLY, &policy, now());
                 let ack = || wire::ack(0).to_vec();
@@ -573,6 +590,12 @@ impl Shared {
         if let Some(lesson) = lesson {
             self.reporter.report(Event::Learned { peer, lesson });
         }
+    }
+
+    /// Whether one more ERROR may go to a peer that has not answered anything.
+    pub(super) fn may_refuse(&self, now: Instant) -> bool {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        refusals.take(now)
     }
 
     /// What this peer is granted at most.

@@ -6,9 +6,10 @@
 use super::netascii::Netascii;
 use crate::error::plain;
 use crate::limits::{
-    BUFFERED_OCTETS, BURST_OCTETS, BURST_SEGMENTS, DATA_HEADER, IN_FLIGHT_OCTETS, RECEIVE_OCTETS,
+    BUFFERED_OCTETS, BUFFERED_SHARE, BURST_OCTETS, BURST_SEGMENTS, DATA_HEADER, IN_FLIGHT_OCTETS,
+    RECEIVE_OCTETS,
 };
-use crate::proto::Rollover;
+use crate::proto::{Agreed, Rollover};
 use crate::store::mappings::{Mappings, OpenFile};
 use crate::store::{Kind, ReadAt, Source};
 use crate::sys;
@@ -17,6 +18,7 @@ use crate::wire::{self, Mode};
 use std::io::{self, Read};
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 /// Where the octets of one transfer come from.
@@ -29,6 +31,39 @@ pub(crate) enum Body {
     ReadAt(ReadAt, u64),
     /// A stream, of which a window is kept.
     Stream(Stream),
+}
+
+/// The memory that all transfers together may keep for resending.
+pub(crate) struct Buffers {
+    most: u64,
+    held: AtomicU64,
+}
+
+impl Buffers {
+    pub(crate) fn new(most: u64) -> Arc<Self> {
+        Arc::new(Self {
+            most,
+            held: AtomicU64::new(0),
+        })
+    }
+
+    /// What one more transfer may have.
+    fn share(&self) -> u64 {
+        let left = self.most.saturating_sub(self.held.load(Ordering::Relaxed));
+        left / BUFFERED_SHARE
+    }
+}
+
+/// A part of the [`Buffers`], given back when it is dropped.
+struct Reservation {
+    buffers: Arc<Buffers>,
+    octets: u64,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.buffers.held.fetch_sub(self.octets, Ordering::Relaxed);
+    }
 }
 
 /// Memory that a worker lends to the transfer it runs: for blocks that must be read before they are sent, and for those
@@ -168,6 +203,26 @@ impl Body {
         match self {
             Self::File(file) => file.is_shared(),
             _ => None,
+        }
+    }
+
+    /// Octets that may be kept of it for resending; without bound where nothing has to be kept.
+    pub(crate) fn share(&self, buffers: &Buffers) -> u64 {
+        match self {
+            Self::Stream(_) => buffers.share(),
+            _ => u64::MAX,
+        }
+    }
+
+    /// Takes what was agreed out of the common memory, for as long as this body lives.
+    pub(crate) fn reserve(&mut self, buffers: &Arc<Buffers>, agreed: &Agreed) {
+        if let Self::Stream(stream) = self {
+            let octets = u64::from(agreed.blksize) * u64::from(agreed.windowsize);
+            buffers.held.fetch_add(octets, Ordering::Relaxed);
+            stream.reserved = Some(Reservation {
+                buffers: Arc::clone(buffers),
+                octets,
+            });
         }
     }
 
@@ -369,6 +424,8 @@ pub(crate) struct Stream {
     /// Octets read so far.
     total: u64,
     last: Option<u64>,
+    /// Its part of the memory for resending.
+    reserved: Option<Reservation>,
 }
 
 impl Stream {
@@ -382,6 +439,7 @@ impl Stream {
             read: 0,
             total: 0,
             last: None,
+            reserved: None,
         }
     }
 

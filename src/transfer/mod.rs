@@ -7,7 +7,7 @@ mod body;
 mod ends;
 mod netascii;
 
-pub(crate) use body::{Body, Format, Scratch, Trouble};
+pub(crate) use body::{Body, Buffers, Format, Scratch, Trouble};
 pub(crate) use ends::End;
 
 use crate::error::{Failure, Refusal, plain};

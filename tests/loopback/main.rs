@@ -5,6 +5,7 @@ mod addresses;
 mod again;
 mod changes;
 mod crowd;
+mod floods;
 mod handles;
 mod memory;
 mod quotas;

@@ -163,6 +163,9 @@ fn limits_are_checked() {
     assert!(refused(|limits| limits.workers = 0));
     assert!(refused(|limits| limits.max_transfers = 0));
     assert!(refused(|limits| limits.max_unproven = Some(0)));
+    assert!(refused(|limits| limits.max_unproven_per_client = Some(0)));
+    assert!(refused(|limits| limits.max_unproven_per_network = Some(0)));
+    assert!(refused(|limits| limits.max_buffered = 65_535));
     assert!(refused(|limits| limits.max_transfers_per_client = Some(0)));
     assert!(refused(|limits| limits.max_block_size = 7));
     assert!(refused(|limits| limits.max_window_size = 0));
