@@ -164,6 +164,17 @@ pub const DEFAULT_TRANSFERS: usize = (1024 - SPARE_DESCRIPTORS) / DESCRIPTORS_PE
 pub const PATIENCE: Duration = Duration::from_millis(4);
 /// How long one transfer may keep a worker while others wait.
 pub const SLICE: Duration = Duration::from_millis(20);
+/// A worker that has taken no step for so long is stuck, in a store or in a file whose disk does not answer: another one may be
+/// started in its place, and what it has of the store's places goes to others.
+pub const STUCK_AFTER: Duration = Duration::from_secs(1);
+/// Workers that may be started in place of stuck ones. Each costs a stack, of which a stuck one uses a page or two.
+pub const SPARE_WORKERS: usize = 64;
+/// How long the store may take to answer a request before the client is told. Long enough for a disk that has to spin up first;
+/// a client that has asked for so long will not ask much longer.
+pub const STORE_DEADLINE: Duration = Duration::from_secs(10);
+/// What can be asked for instead.
+pub const STORE_DEADLINES: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(60 * 60);
 /// Openings handed out per continued transfer while both wait.
 pub const OPENINGS_PER_TURN: u32 = 4;
 /// How long a request waits for a free port of `--port-range`.

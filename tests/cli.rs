@@ -45,6 +45,7 @@ fn help_names_every_option_with_its_default() {
             "[default: smaller ones for 10 minutes]",
         ),
         ("--workers <COUNT>", "[default: 16]"),
+        ("--store-deadline <TIME>", "[default: 10s]"),
         (
             "--max-transfers <COUNT>",
             "[default: what the descriptor limit allows, at most 65536]",
@@ -86,6 +87,7 @@ fn wrong_values_are_told_what_is_accepted() {
         ("--max-time", "0s", "from 1s to 365d"),
         ("--max-time", "366d", "from 1s to 365d"),
         ("--workers", "0", "from 1 to 1024"),
+        ("--store-deadline", "2h", "from 1s to 1h"),
         ("--max-transfers", "0", "from 1 to 65536"),
         ("--max-transfers-per-client", "0", "from 1 to 65536"),
         ("--max-unproven", "0", "from 1 to 65536"),

@@ -205,3 +205,36 @@ fn waiting_for_a_port_costs_little() {
     let sleeps = sleeps() - before;
     assert!(sleeps < 1000, "{sleeps} times asleep within a second");
 }
+
+/// Workers that were started in place of stuck ones are there as long as those are stuck.
+#[test]
+fn threads_in_place_of_stuck_ones_go_again() {
+    let _alone = ALONE
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let gate = Gate::default();
+    let inside = gate.clone();
+    let before = count("task");
+    let server = start(
+        builder(move |request: &tftpool::Request<'_>| {
+            if request.name == b"slow" {
+                inside.pass();
+            }
+            Ok(tftpool::Source::bytes(pattern(700)))
+        })
+        .limits(|limits| limits.workers = 2),
+    );
+    let slow: Vec<_> = (0..5).map(|_| Client::new(server.local_addr())).collect();
+    for client in &slow {
+        client.shout(&rrq("slow", "octet", &[]));
+    }
+    gate.wait_for(5);
+    assert_eq!(fetch(server.local_addr(), "file", &[]), Ok(pattern(700)));
+    let loop_and_workers = 1 + 2;
+    assert!(count("task") > before + loop_and_workers);
+    gate.open();
+    settles_at("task", before + loop_and_workers);
+    assert_eq!(fetch(server.local_addr(), "file", &[]), Ok(pattern(700)));
+    drop(server);
+    settles_at("task", before);
+}

@@ -144,6 +144,10 @@ pub(super) struct Arguments {
     )]
     workers: usize,
 
+    /// How long opening a file may take, on a disk or file server that hangs, before the client is told, 1s to 1h
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = value::store_deadline, help_heading = "Capacity")]
+    store_deadline: Duration,
+
     /// Transfers at once [default: what the descriptor limit allows, at most 65536]
     #[arg(
         long,
@@ -296,6 +300,7 @@ impl Arguments {
         let max_transfers = self.max_transfers();
         let builder = Server::builder(dir).limits(|limits| {
             limits.workers = self.workers;
+            limits.store_deadline = self.store_deadline;
             limits.max_transfers = max_transfers;
             limits.max_transfers_per_client = self.max_transfers_per_client;
             limits.max_unproven = self.max_unproven;

@@ -47,6 +47,20 @@ pub(super) fn time(text: &str) -> Result<Duration, String> {
 
 /// Times between 1 s and 365 days: `90`, `90s`, `5m`, `24h`, `7d`.
 pub(super) fn long_time(text: &str) -> Result<Duration, String> {
+    seconds(text)
+        .filter(|time| limits::MAX_TIMES.contains(time))
+        .ok_or_else(|| "expected a time from 1s to 365d, such as 90, 90s, 5m, 24h or 7d".into())
+}
+
+/// Times between 1 s and an hour.
+pub(super) fn store_deadline(text: &str) -> Result<Duration, String> {
+    seconds(text)
+        .filter(|time| limits::STORE_DEADLINES.contains(time))
+        .ok_or_else(|| "expected a time from 1s to 1h, such as 10, 10s or 2m".into())
+}
+
+/// Whole seconds, minutes, hours or days.
+fn seconds(text: &str) -> Option<Duration> {
     let units = [("s", 1), ("m", 60), ("h", 60 * 60), ("d", 24 * 60 * 60)];
     let (digits, unit_seconds) = units
         .iter()
@@ -57,8 +71,6 @@ pub(super) fn long_time(text: &str) -> Result<Duration, String> {
         .ok()
         .and_then(|count| count.checked_mul(unit_seconds))
         .map(Duration::from_secs)
-        .filter(|time| limits::MAX_TIMES.contains(time))
-        .ok_or_else(|| "expected a time from 1s to 365d, such as 90, 90s, 5m, 24h or 7d".into())
 }
 
 /// `LO:HI`, both included.

@@ -6,11 +6,13 @@
 use super::bucket::Bucket;
 use super::desk::{Desk, Quota, Tid, Verdict};
 use super::mailbox::{Mail, Mailbox};
-use super::worker::{Chore, Opening, Queues, Report, Shared, Worker};
+use super::worker::{Chore, Opening, Queues, Report, Shared, Stage, Worker};
 use super::{MAIL, Stop};
 use crate::error::{Error, Failure, Refusal, plain};
 use crate::event::{DropReason, Event, Name, TransferId, quoted};
-use crate::limits::{ERRORS_PER_SECOND, MAPPING_IDLE, MAX_REQUEST, PORT_WAIT};
+use crate::limits::{
+    ERRORS_PER_SECOND, MAPPING_IDLE, MAX_REQUEST, PORT_WAIT, SPARE_WORKERS, STUCK_AFTER,
+};
 use crate::sys::udp::{Listener, Received};
 use crate::transfer::{CANCELLED, Ending, STOPPING, Transfer, now};
 use crate::wire::{self, Direction, ErrorCode, Malformed, Packet};
@@ -18,13 +20,13 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -76,7 +78,7 @@ pub(super) struct Loop {
     /// A few per transfer; those that are not due any more are skipped, and cleared out when they outnumber the rest.
     timers: BinaryHeap<Reverse<(Instant, TransferId)>>,
     /// Requests that found no socket, and when the next of them try again.
-    starved: VecDeque<Box<Opening>>,
+    starved: VecDeque<Arc<Opening>>,
     next_retry: Instant,
     pool: Pool,
     digest: RandomState,
@@ -100,6 +102,8 @@ struct Door {
 struct Slot {
     /// The transfer, while it is parked; `None` while a worker or a queue has it.
     parked: Option<Box<Transfer>>,
+    /// The request, until the transfer is parked for the first time: the store may never answer.
+    opening: Option<Arc<Opening>>,
     /// Its socket's descriptor, from the first parking on, and whether the system watches it for us.
     descriptor: Option<RawFd>,
     watched: bool,
@@ -148,14 +152,22 @@ struct Pool {
     most: usize,
     /// Workers that should be free to take steps: one for each processor. More would only take turns.
     base: usize,
-    threads: Vec<JoinHandle<()>>,
-    /// Each worker's steps, and how many there were when it was looked at last.
-    steps: Vec<(Arc<AtomicU64>, u64)>,
-    left: usize,
+    /// By number.
+    threads: BTreeMap<usize, Thread>,
+    next: usize,
     looked: Instant,
-    openings: (Sender<Box<Opening>>, Receiver<Box<Opening>>),
+    openings: (Sender<Arc<Opening>>, Receiver<Arc<Opening>>),
     ready: (Sender<Box<Transfer>>, Receiver<Box<Transfer>>),
     chores: (Sender<Chore>, Receiver<Chore>),
+}
+
+/// One worker, as the loop sees it.
+struct Thread {
+    handle: JoinHandle<()>,
+    steps: Arc<AtomicU64>,
+    /// How many steps there were when it was looked at last, and since when there were so many.
+    seen: u64,
+    since: Instant,
 }
 
 impl Pool {
@@ -166,9 +178,8 @@ impl Pool {
         Self {
             most,
             base,
-            threads: Vec::new(),
-            steps: Vec::new(),
-            left: 0,
+            threads: BTreeMap::new(),
+            next: 0,
             looked: now(),
             openings: unbounded(),
             ready: unbounded(),
@@ -182,7 +193,9 @@ impl Pool {
 
     fn grow(&mut self, shared: &Arc<Shared>, mailbox: &Mailbox<Message>) -> io::Result<()> {
         let steps = Arc::new(AtomicU64::new(0));
+        let number = self.next;
         let queues = Queues {
+            number,
             steps: Arc::clone(&steps),
             openings: self.openings.1.clone(),
             ready: self.ready.1.clone(),
@@ -190,27 +203,44 @@ impl Pool {
             reports: mailbox.clone(),
         };
         let worker = Worker::new(Arc::clone(shared), queues);
-        let name = format!("tftp-worker-{}", self.threads.len());
-        self.threads.push(
-            std::thread::Builder::new()
-                .name(name)
-                .spawn(move || worker.run())?,
-        );
-        self.steps.push((steps, 0));
+        let handle = std::thread::Builder::new()
+            .name(format!("tftp-worker-{number}"))
+            .spawn(move || worker.run())?;
+        shared.workers.fetch_add(1, Ordering::SeqCst);
+        let thread = Thread {
+            handle,
+            steps,
+            seen: 0,
+            since: now(),
+        };
+        self.threads.insert(number, thread);
+        self.next += 1;
         Ok(())
     }
 
-    /// Workers that have taken no step since this was asked last.
-    fn stuck(&mut self) -> usize {
-        let stands = |(steps, seen): &mut (Arc<AtomicU64>, u64)| {
-            let now = steps.load(Ordering::Relaxed);
-            std::mem::replace(seen, now) == now
-        };
-        self.steps
-            .iter_mut()
-            .map(stands)
-            .filter(|stands| *stands)
-            .count()
+    /// Looks at all workers: how many have taken no step since they were looked at last, and how many for so long that
+    /// others may be started in their place.
+    fn look(&mut self, time: Instant) -> (usize, usize) {
+        let (mut still, mut stuck) = (0, 0);
+        for thread in self.threads.values_mut() {
+            let steps = thread.steps.load(Ordering::Relaxed);
+            if std::mem::replace(&mut thread.seen, steps) != steps {
+                thread.since = time;
+                continue;
+            }
+            still += 1;
+            stuck += usize::from(time >= thread.since + STUCK_AFTER);
+        }
+        (still, stuck.min(SPARE_WORKERS))
+    }
+
+    /// How often it is looked at while work waits and nobody is idle.
+    fn pause(&self) -> Duration {
+        if self.threads.len() < self.most {
+            GROWTH_PAUSE
+        } else {
+            STUCK_AFTER / 4
+        }
     }
 }
 
@@ -305,7 +335,7 @@ impl Loop {
         if self.listeners.iter().any(|door| door.open) {
             return Some(Duration::ZERO);
         }
-        let growth = self.is_short().then(|| time + GROWTH_PAUSE);
+        let growth = self.is_short().then(|| time + self.pool.pause());
         let deadlines = [
             self.timers.peek().map(|Reverse((deadline, _))| *deadline),
             (!self.starved.is_empty()).then_some(self.next_retry),
@@ -331,6 +361,7 @@ impl Loop {
                 slot.timer = None;
             }
             if slot.parked.is_none() {
+                self.unanswered(id, time);
                 continue;
             }
             if slot.deadline <= time {
@@ -358,10 +389,74 @@ impl Loop {
         }
     }
 
+    /// A request is with the store, or on its way to it, for a while. When its call is slow others may enter in its place; when it takes
+    /// too long the peer is told.
+    fn unanswered(&mut self, id: TransferId, time: Instant) {
+        let Some(opening) = self.slots.get(&id).and_then(|slot| slot.opening.clone()) else {
+            return;
+        };
+        let deadline = self.shared.store_deadline;
+        let slow_calls = self.shared.slow_calls.load(Ordering::SeqCst);
+        let mut stage = opening.stage();
+        let next = match *stage {
+            Stage::Answered | Stage::GivenUp { .. } => None,
+            Stage::Queued if time >= opening.arrived + deadline && self.is_hopeless() => {
+                *stage = Stage::GivenUp { slow: false };
+                None
+            }
+            Stage::Asked { since, slow } if time >= since + deadline => {
+                *stage = Stage::GivenUp { slow };
+                None
+            }
+            Stage::Asked { since, slow: false }
+                if time >= since + STUCK_AFTER && slow_calls < SPARE_WORKERS =>
+            {
+                *stage = Stage::Asked { since, slow: true };
+                self.shared.slow_calls.fetch_add(1, Ordering::SeqCst);
+                self.shared.free_slot();
+                Some(since + deadline)
+            }
+            Stage::Asked { since, slow: true } => Some(since + deadline),
+            Stage::Queued | Stage::Asked { .. } => Some(time + STUCK_AFTER),
+        };
+        let is_given_up = matches!(*stage, Stage::GivenUp { .. });
+        drop(stage);
+        if let Some(next) = next {
+            self.watch_the_clock(id, next);
+        } else if is_given_up {
+            let why = "the store does not answer";
+            self.complain(time, "requests refused", why);
+            self.refuse(&opening, "server is busy", why.into());
+        }
+    }
+
+    /// True where no worker and no place in the store will get free for a request that waits.
+    fn is_hopeless(&self) -> bool {
+        let Shared {
+            idle,
+            slow_calls,
+            in_store,
+            store_slots,
+            ..
+        } = &*self.shared;
+        let no_worker = self.pool.threads.len() >= self.pool.most + SPARE_WORKERS
+            && idle.load(Ordering::SeqCst) == 0;
+        let no_place = slow_calls.load(Ordering::SeqCst) >= SPARE_WORKERS
+            && in_store.load(Ordering::SeqCst) >= *store_slots;
+        no_worker || no_place
+    }
+
+    fn watch_the_clock(&mut self, id: TransferId, due: Instant) {
+        if let Some(slot) = self.slots.get_mut(&id) {
+            slot.timer = Some(due);
+            self.timers.push(Reverse((due, id)));
+        }
+    }
+
     /// True where work waits, nobody is idle, and there may be more workers.
     fn is_short(&self) -> bool {
         let Pool { threads, most, .. } = &self.pool;
-        threads.len() < *most
+        threads.len() < *most + SPARE_WORKERS
             && self.pool.has_work()
             && self.shared.idle.load(Ordering::SeqCst) == 0
     }
@@ -373,11 +468,13 @@ impl Loop {
         }
         let pool = &mut self.pool;
         if pool.threads.len() >= pool.base {
-            if time < pool.looked + GROWTH_PAUSE {
+            if time < pool.looked + pool.pause() {
                 return;
             }
             pool.looked = time;
-            if pool.threads.len() - pool.stuck() >= pool.base {
+            let (still, stuck) = pool.look(time);
+            let threads = pool.threads.len();
+            if threads - still >= pool.base || threads >= pool.most + stuck {
                 return;
             }
         }
@@ -556,18 +653,21 @@ impl Loop {
                 options: request.options,
             });
         }
-        self.slots.insert(id, Slot::new(at));
-        self.next_sweep.get_or_insert(at + MAPPING_IDLE / 2);
-        self.hand_over(Box::new(Opening {
+        let opening = Arc::new(Opening {
             id,
             tid,
             datagram,
             arrived: at,
             tense: self.desk.is_tense(),
-        }));
+            stage: Mutex::new(Stage::Queued),
+        });
+        self.slots.insert(id, Slot::new(at, Arc::clone(&opening)));
+        self.watch_the_clock(id, at + STUCK_AFTER);
+        self.next_sweep.get_or_insert(at + MAPPING_IDLE / 2);
+        self.hand_over(opening);
     }
 
-    fn hand_over(&self, opening: Box<Opening>) {
+    fn hand_over(&self, opening: Arc<Opening>) {
         self.pool
             .openings
             .0
@@ -673,7 +773,8 @@ impl Loop {
                 self.over(id, answered);
                 self.retry_starved(); // it has given its socket back
             }
-            Report::Left => self.pool.left += 1,
+            // It was stuck, and others work in its place.
+            Report::Left(number) => drop(self.pool.threads.remove(&number)),
         }
     }
 
@@ -686,6 +787,7 @@ impl Loop {
         let Some(slot) = self.slots.get_mut(&id) else {
             return;
         };
+        slot.opening = None;
         let descriptor = transfer.as_raw_fd();
         slot.descriptor = Some(descriptor);
         slot.deadline = until;
@@ -788,8 +890,11 @@ impl Loop {
     }
 
     /// No descriptor or port was free: the request waits a little, then is refused.
-    fn starve(&mut self, opening: Box<Opening>, error: &io::Error) {
+    fn starve(&mut self, opening: Arc<Opening>, error: &io::Error) {
         let time = now();
+        if !self.slots.contains_key(&opening.id) {
+            return; // it was given up
+        }
         if time < opening.arrived + PORT_WAIT && self.stopping.is_none() {
             if self.starved.is_empty() {
                 self.next_retry = time + SOCKET_RETRY;
@@ -946,8 +1051,7 @@ impl Loop {
             }
         }
         let Pool {
-            threads,
-            mut left,
+            mut threads,
             openings,
             ready,
             chores,
@@ -955,34 +1059,32 @@ impl Loop {
         } = pool;
         drop((openings, ready, chores, mailbox));
         let patience = now() + LAST_WAIT;
-        while left < threads.len() {
-            match mail.wait(patience.saturating_duration_since(now())) {
-                Some(Message::Reports(reports)) => {
-                    left += reports
-                        .iter()
-                        .filter(|report| matches!(report, Report::Left))
-                        .count();
+        while !threads.is_empty() {
+            let Some(message) = mail.wait(patience.saturating_duration_since(now())) else {
+                break;
+            };
+            if let Message::Reports(reports) = message {
+                for report in reports {
+                    if let Report::Left(number) = report
+                        && let Some(thread) = threads.remove(&number)
+                    {
+                        let _ = thread.handle.join();
+                    }
                 }
-                Some(_) => {}
-                None => break,
             }
         }
-        if left == threads.len() {
-            threads.into_iter().for_each(|thread| drop(thread.join()));
-        } else {
-            log::warn!(
-                "{} workers are left behind inside the store",
-                threads.len() - left
-            );
+        if !threads.is_empty() {
+            log::warn!("{} workers are left behind inside the store", threads.len());
         }
         shared.reporter.close();
     }
 }
 
 impl Slot {
-    fn new(time: Instant) -> Self {
+    fn new(time: Instant, opening: Arc<Opening>) -> Self {
         Self {
             parked: None,
+            opening: Some(opening),
             descriptor: None,
             watched: false,
             deadline: time,

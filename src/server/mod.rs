@@ -43,6 +43,8 @@ const MAIL: usize = 1024;
 pub struct Limits {
     /// Threads that run transfers, 1 to 1024. They are started when they are needed.
     pub workers: usize,
+    /// How long the store may take to answer a request before its client gets an ERROR: 1 s to an hour.
+    pub store_deadline: Duration,
     /// Transfers at once, 1 to 65,536. Each holds a socket and perhaps a file: two descriptors.
     pub max_transfers: usize,
     /// Transfers at once of one client address; `None` for no limit. Whole labs sit behind one address.
@@ -85,6 +87,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             workers: limits::DEFAULT_WORKERS,
+            store_deadline: limits::STORE_DEADLINE,
             max_transfers: limits::DEFAULT_TRANSFERS,
             max_transfers_per_client: None,
             max_unproven: None,
@@ -113,6 +116,11 @@ impl Limits {
                 (1..=limits::MAX_WORKERS).contains(&self.workers),
                 "workers",
                 "from 1 to 1024",
+            ),
+            (
+                limits::STORE_DEADLINES.contains(&self.store_deadline),
+                "store_deadline",
+                "from 1 s to 1 h",
             ),
             (
                 (1..=limits::MAX_TRANSFERS).contains(&self.max_transfers),
@@ -369,6 +377,10 @@ impl Listening {
             },
             store_slots: limits.workers.div_ceil(2),
             in_store: AtomicUsize::new(0),
+            slow_calls: AtomicUsize::new(0),
+            store_deadline: limits.store_deadline,
+            most_workers: limits.workers,
+            workers: AtomicUsize::new(0),
             slot_free: crossbeam_channel::bounded(1),
             idle: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),

@@ -11,7 +11,7 @@ use crate::error::{Failure, Refusal, plain};
 use crate::event::{Event, Name, TransferId};
 use crate::limits::{
     BUFFERED_BLKSIZE, DALLY, DATA_HEADER, OPENINGS_PER_TURN, PATIENCE, RECEIVED_WINDOW_OCTETS,
-    UNCHECKED_BLKSIZE, UNPROVEN_DATA_SENDS,
+    STUCK_AFTER, UNCHECKED_BLKSIZE, UNPROVEN_DATA_SENDS,
 };
 use crate::proto::{self, Agreed, Policy, Sender, Terms, grant};
 use crate::store::mappings::Mappings;
@@ -27,8 +27,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// A request that was admitted.
 pub(super) struct Opening {
@@ -38,6 +38,51 @@ pub(super) struct Opening {
     pub(super) arrived: Instant,
     /// Many peers have not answered: send the opening less often.
     pub(super) tense: bool,
+    pub(super) stage: Mutex<Stage>,
+}
+
+/// How far the store is with a request. Worker and loop agree on it under a lock, because either may end the waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// No worker has it yet, or none any more.
+    Queued,
+    /// The store was asked then. `slow` where the call takes so long that its place in the store was given to others.
+    Asked { since: Instant, slow: bool },
+    /// The store has answered.
+    Answered,
+    /// The peer was told that there is no answer. If one comes after all, nobody wants it.
+    GivenUp { slow: bool },
+}
+
+impl Opening {
+    /// Where the request stands.
+    pub(super) fn stage(&self) -> MutexGuard<'_, Stage> {
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A worker is about to ask the store; false if it need not any more.
+    fn ask(&self) -> bool {
+        let mut stage = self.stage();
+        let is_wanted = *stage == Stage::Queued;
+        if is_wanted {
+            let since = now();
+            *stage = Stage::Asked { since, slow: false };
+        }
+        is_wanted
+    }
+
+    /// The store has answered. Says whether anybody still waits, and whether the place in the store was given away.
+    fn answered(&self) -> (bool, bool) {
+        let mut stage = self.stage();
+        match *stage {
+            Stage::GivenUp { slow } => (false, slow),
+            Stage::Asked { slow, .. } => {
+                *stage = Stage::Answered;
+                (true, slow)
+            }
+            Stage::Queued | Stage::Answered => unreachable!("asked once, answered once"),
+        }
+    }
 }
 
 /// What a worker tells the loop.
@@ -45,7 +90,7 @@ pub(super) enum Report {
     /// The peer is quiet: watch its socket, and the clock.
     Parked(Box<Transfer>, Instant),
     /// No socket or port was free; the request can be tried again.
-    NoSocket(Box<Opening>, io::Error),
+    NoSocket(Arc<Opening>, io::Error),
     /// The transfer is over, or never began.
     Ended {
         id: TransferId,
@@ -54,8 +99,8 @@ pub(super) enum Report {
         /// When the peer was last sent something new.
         answered: Instant,
     },
-    /// The worker is gone.
-    Left,
+    /// The worker of this number is gone.
+    Left(usize),
 }
 
 /// What all workers share.
@@ -77,6 +122,12 @@ pub(super) struct Shared {
     /// Workers there may be inside the store at once, so that a slow one leaves the others to running transfers.
     pub(super) store_slots: usize,
     pub(super) in_store: AtomicUsize,
+    /// Calls into it that were slow enough to lose their place, and the longest that any may take.
+    pub(super) slow_calls: AtomicUsize,
+    pub(super) store_deadline: Duration,
+    /// Workers there may be, and are; more while some are stuck.
+    pub(super) most_workers: usize,
+    pub(super) workers: AtomicUsize,
     /// Rings when a place in the full store gets free, for workers that have turned away from the openings.
     pub(super) slot_free: (Queue<()>, Receiver<()>),
     /// Workers that have nothing to do.
@@ -89,9 +140,11 @@ pub(super) struct Shared {
 
 /// What one worker has: its ends of the queues, and the sign of life that the loop looks at.
 pub(super) struct Queues {
+    /// The worker's number.
+    pub(super) number: usize,
     /// Counts on while the worker goes from step to step; stands still while it is inside a store, a read or a wait.
     pub(super) steps: Arc<AtomicU64>,
-    pub(super) openings: Receiver<Box<Opening>>,
+    pub(super) openings: Receiver<Arc<Opening>>,
     pub(super) ready: Receiver<Box<Transfer>>,
     pub(super) chores: Receiver<Chore>,
     pub(super) reports: Mailbox<Message>,
@@ -143,7 +196,7 @@ impl Surroundings for Place {
 }
 
 enum Work {
-    Open(Box<Opening>, StoreSlot),
+    Open(Arc<Opening>, StoreSlot),
     Continue(Box<Transfer>),
     Chore(Chore),
 }
@@ -152,7 +205,10 @@ enum Work {
 struct Closed;
 
 /// The right to be inside the store.
-struct StoreSlot(Arc<Shared>);
+struct StoreSlot {
+    shared: Arc<Shared>,
+    is_held: bool,
+}
 
 impl StoreSlot {
     fn take(shared: &Arc<Shared>) -> Option<Self> {
@@ -162,16 +218,44 @@ impl StoreSlot {
         let taken = shared
             .in_store
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, more);
-        taken.is_ok().then(|| Self(Arc::clone(shared)))
+        taken.is_ok().then(|| Self {
+            shared: Arc::clone(shared),
+            is_held: true,
+        })
+    }
+
+    /// The store has answered; where it took long, the loop has given the place to others already.
+    fn give_back(mut self, is_slow: bool) {
+        if is_slow {
+            self.is_held = false;
+            self.shared.slow_calls.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 }
 
 impl Drop for StoreSlot {
     fn drop(&mut self) {
-        if self.0.in_store.fetch_sub(1, Ordering::SeqCst) == self.0.store_slots {
-            // A bell that has rung already is enough.
-            let _ = self.0.slot_free.0.try_send(());
+        if self.is_held {
+            self.shared.free_slot();
         }
+    }
+}
+
+impl Shared {
+    /// One place in the store is free again.
+    pub(super) fn free_slot(&self) {
+        if self.in_store.fetch_sub(1, Ordering::SeqCst) == self.store_slots {
+            // A bell that has rung already is enough.
+            let _ = self.slot_free.0.try_send(());
+        }
+    }
+
+    /// Whether a worker that was stuck may go: others were started in its place.
+    fn leave_to_others(&self) -> bool {
+        let fewer = |workers| (workers > self.most_workers).then(|| workers - 1);
+        self.workers
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, fewer)
+            .is_ok()
     }
 }
 
@@ -207,11 +291,15 @@ impl Worker {
             self.place.queues.steps.fetch_add(1, Ordering::Relaxed);
             let begun = now();
             self.work(work);
-            if self.reports.len() >= BATCH || now() - begun > PATIENCE {
+            let elapsed = now() - begun;
+            if self.reports.len() >= BATCH || elapsed > PATIENCE {
                 self.flush();
             }
+            if elapsed > STUCK_AFTER && self.place.shared.leave_to_others() {
+                break;
+            }
         }
-        self.reports.push(Report::Left);
+        self.reports.push(Report::Left(self.place.queues.number));
         self.flush();
     }
 
@@ -333,7 +421,7 @@ impl Worker {
     }
 
     /// Asks the store and makes the transfer; `None` when it has ended already, and that is reported.
-    fn open(&mut self, opening: Box<Opening>, slot: StoreSlot) -> Option<Box<Transfer>> {
+    fn open(&mut self, opening: Arc<Opening>, slot: StoreSlot) -> Option<Box<Transfer>> {
         let Tid { peer, local } = opening.tid;
         let socket = match TransferSocket::open(local, peer, &self.place.shared.sockets) {
             Ok(socket) => socket,
@@ -345,8 +433,16 @@ impl Worker {
         let Ok(Packet::Request(request)) = wire::parse(&opening.datagram) else {
             unreachable!("only requests are admitted");
         };
+        if !opening.ask() {
+            return None;
+        }
         let granted = self.place.ask(&request, &opening);
-        drop(slot);
+        let (is_wanted, is_slow) = opening.answered();
+        slot.give_back(is_slow);
+        if !is_wanted {
+            bury(granted);
+            return None;
+        }
         match granted {
             Ok(granted) => Some(self.place.begin(granted, &request, &opening, socket)),
             Err(refusal) => {
@@ -560,9 +656,9 @@ fn option_ack(answer: &Options) -> Option<Vec<u8>> {
     Some(datagram)
 }
 
-/// Closes a transfer's file and socket. An embedder's source may panic even here.
-fn bury(transfer: Box<Transfer>) {
-    if catch_unwind(AssertUnwindSafe(|| drop(transfer))).is_err() {
+/// Closes a transfer's file and socket, or what the store gave too late. An embedder's source may panic even here.
+fn bury<T>(ended: T) {
+    if catch_unwind(AssertUnwindSafe(|| drop(ended))).is_err() {
         log::error!("a source panicked while it was closed");
     }
 }

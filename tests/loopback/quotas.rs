@@ -161,6 +161,9 @@ fn transfers_stay_in_their_range_of_ports_and_wait_for_one() {
 fn limits_are_checked() {
     let refused = |change: fn(&mut Limits)| builder(shelf([])).limits(change).start().is_err();
     assert!(refused(|limits| limits.workers = 0));
+    assert!(refused(
+        |limits| limits.store_deadline = Duration::from_millis(999)
+    ));
     assert!(refused(|limits| limits.max_transfers = 0));
     assert!(refused(|limits| limits.max_unproven = Some(0)));
     assert!(refused(|limits| limits.max_unproven_per_client = Some(0)));

@@ -6,6 +6,7 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 use tftpool::unversioned::proto::{self, Outcome, Policy, Receiver, Step};
 use tftpool::unversioned::wire::{self, Packet};
@@ -20,6 +21,41 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 #[allow(clippy::disallowed_methods)] // a client's clock
 pub(crate) fn now() -> Instant {
     Instant::now()
+}
+
+// ---- waiting ---------------------------------------------------------------------------------
+
+/// A door that is shut until the test opens it.
+#[derive(Clone, Default)]
+pub(crate) struct Gate(Arc<(Mutex<(usize, bool)>, Condvar)>);
+
+impl Gate {
+    pub(crate) fn pass(&self) {
+        let (state, changed) = &*self.0;
+        let mut state = state.lock().expect("a gate");
+        state.0 += 1;
+        changed.notify_all();
+        drop(
+            changed
+                .wait_while(state, |(_, open)| !*open)
+                .expect("a gate"),
+        );
+    }
+
+    pub(crate) fn open(&self) {
+        self.0.0.lock().expect("a gate").1 = true;
+        self.0.1.notify_all();
+    }
+
+    /// Returns when so many stand before it.
+    pub(crate) fn wait_for(&self, many: usize) {
+        let (state, changed) = &*self.0;
+        let state = state.lock().expect("a gate");
+        let (_state, timeout) = changed
+            .wait_timeout_while(state, PATIENCE, |(inside, _)| *inside < many)
+            .expect("a gate");
+        assert!(!timeout.timed_out(), "{many} never came");
+    }
 }
 
 // ---- servers ----------------------------------------------------------------------------------

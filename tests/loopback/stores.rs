@@ -2,41 +2,8 @@
 
 use crate::rig::*;
 use std::io::{self, Read};
-use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 use tftpool::{Event, Failure, Refusal, Request, Source, Stop};
-
-/// A door that is shut until the test opens it.
-#[derive(Clone, Default)]
-struct Gate(Arc<(Mutex<(usize, bool)>, Condvar)>);
-
-impl Gate {
-    fn pass(&self) {
-        let (state, changed) = &*self.0;
-        let mut state = state.lock().expect("a gate");
-        state.0 += 1;
-        changed.notify_all();
-        drop(
-            changed
-                .wait_while(state, |(_, open)| !*open)
-                .expect("a gate"),
-        );
-    }
-
-    fn open(&self) {
-        self.0.0.lock().expect("a gate").1 = true;
-        self.0.1.notify_all();
-    }
-
-    /// Returns when so many stand before it.
-    fn wait_for(&self, many: usize) {
-        let (state, changed) = &*self.0;
-        let state = state.lock().expect("a gate");
-        let (_state, timeout) = changed
-            .wait_timeout_while(state, PATIENCE, |(inside, _)| *inside < many)
-            .expect("a gate");
-        assert!(!timeout.timed_out(), "{many} never came");
-    }
-}
 
 /// "slow" waits at the gate, "file" does not.
 fn gated(gate: &Gate) -> impl tftpool::Store {
@@ -197,4 +164,103 @@ fn a_stop_does_not_wait_for_a_store_for_ever() {
     assert_eq!(refused.as_bytes(), b"file");
     gate.open();
     assert_eq!(slow.error(), (0, "server is stopping".into()));
+}
+
+/// A file server that hangs: its clients are told in the end, and everybody else is served meanwhile.
+#[test]
+fn a_store_that_never_returns_for_more_requests_than_there_are_workers() {
+    let gate = Gate::default();
+    let server = start(calmly(builder(gated(&gate))).limits(|limits| {
+        limits.workers = 2;
+        limits.store_deadline = Duration::from_secs(2);
+    }));
+    let mut events = server.events();
+    let mut running = Client::new(server.local_addr());
+    running.ask("file", &[]);
+    running.data(1);
+    let mut slow: Vec<_> = (0..4).map(|_| Client::new(server.local_addr())).collect();
+    for client in &mut slow {
+        client.ask("slow", &[]);
+    }
+    gate.wait_for(1);
+    let mut other = Client::new(server.local_addr());
+    assert_eq!(
+        other.get("file"),
+        Ok(pattern(5000)),
+        "behind four that hang"
+    );
+    assert!(running.rest(1, 512) == Ok(pattern(5000)[512..].to_vec()));
+    for client in &mut slow {
+        assert_eq!(client.error(), (0, "server is busy".into()));
+        assert_eq!(client.tid, Some(server.local_addr()));
+    }
+    for _ in &slow {
+        let refusal = wait_for(&mut events, |event| match event {
+            Event::Refused { refusal, .. } => Some(refusal.clone()),
+            _ => None,
+        });
+        assert_eq!(refusal.detail(), Some("the store does not answer"));
+    }
+    // An answer that nobody waits for is thrown away.
+    gate.open();
+    assert_eq!(other.get("slow"), Ok(pattern(700)));
+    slow.iter().for_each(Client::quiet);
+    server.stop(Stop::Drain(PATIENCE));
+    let stats = server.join().expect("a server that stops in peace");
+    assert_eq!((stats.active, stats.refused), (0, 4));
+}
+
+/// A slow store is no dead one: whoever is answered before the deadline gets the file.
+#[test]
+fn a_call_that_lost_its_place_in_the_store_is_still_good() {
+    let gate = Gate::default();
+    let server = start(calmly(builder(gated(&gate))).limits(|limits| {
+        limits.workers = 2;
+        limits.store_deadline = 2 * PATIENCE;
+    }));
+    let mut slow: Vec<_> = (0..3).map(|_| Client::new(server.local_addr())).collect();
+    for client in &mut slow {
+        client.ask("slow", &[]);
+    }
+    gate.wait_for(3); // one place, and given on twice
+    gate.open();
+    for client in &mut slow {
+        assert_eq!(client.data(1), pattern(512));
+        assert!(client.rest(1, 512).is_ok());
+    }
+    let mut other = Client::new(server.local_addr());
+    assert_eq!(other.get("file"), Ok(pattern(5000)));
+}
+
+/// The same where the store has answered, and the octets do not come.
+#[test]
+fn sources_that_never_return_for_more_transfers_than_there_are_workers() {
+    let gate = Gate::default();
+    let inside = gate.clone();
+    let store = move |request: &Request<'_>| {
+        let gate = inside.clone();
+        Ok(match request.name {
+            b"dead" => Source::read_at(
+                move |buffer, _| {
+                    gate.pass();
+                    Ok(buffer.len())
+                },
+                700,
+            ),
+            _ => Source::bytes(pattern(5000)),
+        })
+    };
+    let server = start(calmly(builder(store)).limits(|limits| limits.workers = 2));
+    let mut dead: Vec<_> = (0..5).map(|_| Client::new(server.local_addr())).collect();
+    for client in &mut dead {
+        client.ask("dead", &[]);
+    }
+    gate.wait_for(2);
+    let mut other = Client::new(server.local_addr());
+    assert_eq!(other.get("file"), Ok(pattern(5000)));
+    gate.open();
+    for client in &mut dead {
+        assert_eq!(client.data(1).len(), 512);
+        assert!(client.rest(1, 512).is_ok());
+    }
 }
