@@ -169,6 +169,8 @@ pub const SLICE: Duration = Duration::from_millis(20);
 pub const STUCK_AFTER: Duration = Duration::from_secs(1);
 /// Workers that may be started in place of stuck ones. Each costs a stack, of which a stuck one uses a page or two.
 pub const SPARE_WORKERS: usize = 64;
+/// A worker that was started in place of a stuck one goes after so long without work: those that hang may do so for hours.
+pub const SPARE_IDLE: Duration = Duration::from_secs(10);
 /// How long the store may take to answer a request before the client is told. Long enough for a disk that has to spin up first;
 /// a client that has asked for so long will not ask much longer.
 pub const STORE_DEADLINE: Duration = Duration::from_secs(10);

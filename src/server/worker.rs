@@ -11,7 +11,7 @@ use crate::error::{Failure, Refusal, plain};
 use crate::event::{Event, Name, TransferId};
 use crate::limits::{
     BUFFERED_BLKSIZE, DALLY, DATA_HEADER, OPENINGS_PER_TURN, PATIENCE, RECEIVED_WINDOW_OCTETS,
-    STUCK_AFTER, UNCHECKED_BLKSIZE, UNPROVEN_DATA_SENDS,
+    SPARE_IDLE, STUCK_AFTER, UNCHECKED_BLKSIZE, UNPROVEN_DATA_SENDS,
 };
 use crate::proto::{self, Agreed, Policy, Sender, Terms, grant};
 use crate::store::mappings::Mappings;
@@ -201,7 +201,7 @@ enum Work {
     Chore(Chore),
 }
 
-/// The loop has closed the queues.
+/// The loop has closed the queues, or has more workers than it should.
 struct Closed;
 
 /// The right to be inside the store.
@@ -250,7 +250,7 @@ impl Shared {
         }
     }
 
-    /// Whether a worker that was stuck may go: others were started in its place.
+    /// Whether a worker may go that was stuck, or has had nothing to do: there are others.
     fn leave_to_others(&self) -> bool {
         let fewer = |workers| (workers > self.most_workers).then(|| workers - 1);
         self.workers
@@ -344,8 +344,19 @@ impl Worker {
             select.recv(&shared.slot_free.1);
         }
         shared.idle.fetch_add(1, Ordering::SeqCst);
-        let index = select.ready();
+        let surplus = shared.workers.load(Ordering::SeqCst) > shared.most_workers;
+        let index = if surplus {
+            select.ready_timeout(SPARE_IDLE).ok()
+        } else {
+            Some(select.ready())
+        };
         shared.idle.fetch_sub(1, Ordering::SeqCst);
+        let Some(index) = index else {
+            return match shared.leave_to_others() {
+                true => Err(Closed),
+                false => Ok(None),
+            };
+        };
         let closed = match index {
             0 => match queues.ready.try_recv() {
                 Ok(transfer) => return Ok(Some(Work::Continue(transfer))),
