@@ -171,6 +171,8 @@ fn send_segments(socket: BorrowedFd<'_>, parts: &mut [libc::iovec]) -> Result<()
 }
 
 fn send_message(socket: BorrowedFd<'_>, message: &libc::msghdr) -> Result<(), Errno> {
+    #[cfg(test)]
+    super::calls::count(|calls| calls.sends += 1);
     // SAFETY: the message was made by this file: its parts point to headers, buffers or mappings that the callers
     // borrow until this returns, and its control data to a value of theirs. The kernel only reads, and answers a
     // page that is gone with EFAULT.
@@ -189,6 +191,8 @@ fn send_batch(socket: BorrowedFd<'_>, parts: &mut [libc::iovec]) -> Result<usize
         });
         count += 1;
     }
+    #[cfg(test)]
+    super::calls::count(|calls| calls.sends += 1);
     // SAFETY: the loop wrote the first `count` messages; what they point to lives as in `send_message`.
     let result = unsafe {
         libc::sendmmsg(

@@ -159,6 +159,8 @@ pub(crate) struct Status {
 impl Status {
     /// One system call.
     pub(crate) fn of(file: &File) -> io::Result<Self> {
+        #[cfg(test)]
+        super::calls::count(|calls| calls.files += 1);
         let found = file.metadata()?;
         Ok(Self {
             identity: Identity {

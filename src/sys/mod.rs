@@ -2,6 +2,8 @@
 //! Uses no other floor.
 
 mod burst;
+#[cfg(test)]
+pub(crate) mod calls;
 pub(crate) mod edit;
 pub(crate) mod fs;
 pub(crate) mod mapping;

@@ -447,6 +447,8 @@ impl TransferSocket {
     ) -> io::Result<Option<Taken>> {
         for _ in 0..=limits::STRANGERS_SKIPPED {
             let mut parts = [IoSliceMut::new(buffer)];
+            #[cfg(test)]
+            super::calls::count(|calls| calls.receives += 1);
             // With MSG_TRUNC as an argument the kernel returns the length of the datagram, not of what fitted.
             let received = socket::recvmsg::<SockaddrStorage>(
                 self.as_raw_fd(),
@@ -511,6 +513,8 @@ impl TransferSocket {
     pub(crate) fn send(&self, datagram: &[u8]) -> io::Result<bool> {
         let mut refused = false;
         loop {
+            #[cfg(test)]
+            super::calls::count(|calls| calls.sends += 1);
             let sent = if self.is_connected {
                 socket::send(self.as_raw_fd(), datagram, MsgFlags::MSG_DONTWAIT)
             } else {
@@ -754,6 +758,8 @@ fn poll(descriptor: RawFd, events: libc::c_short, timeout: Duration) -> io::Resu
         revents: 0,
     };
     let timeout = nix::sys::time::TimeSpec::from_duration(timeout);
+    #[cfg(test)]
+    super::calls::count(|calls| calls.waits += 1);
     // SAFETY: one entry and a time, both alive during the call; no signal mask.
     let result = unsafe { libc::ppoll(&mut entry, 1, timeout.as_ref(), std::ptr::null()) };
     match Errno::result(result) {
@@ -800,4 +806,4 @@ fn in_addr(address: Ipv4Addr) -> libc::in_addr {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

@@ -4,6 +4,8 @@
 //! or it has had its turn; then the value can be put aside, watched by somebody else, and run again by any thread.
 
 mod body;
+#[cfg(test)]
+mod cost;
 mod ends;
 mod netascii;
 
@@ -282,6 +284,7 @@ impl<'a> Exchange<'a> {
                     } else {
                         Wait::Patience
                     };
+                    unheard = 0;
                     let came = self.take(scratch, wait)?;
                     time = came.unwrap_or_else(now);
                     if came.is_none() && time < until {
