@@ -7,7 +7,7 @@ PORT ?= 6969
 
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help run test sim bench bench-peers check tools clean
+.PHONY: help run test sim bench bench-curve bench-peers bench-plot check tools clean
 
 help:
 	@echo 'make run                        serve examples/files on port 6969'
@@ -17,6 +17,8 @@ help:
 	@echo 'make sim SEED=42 TRACE=1        one world, packet by packet'
 	@echo 'make bench                      this server beside the limits of the machine'
 	@echo 'make bench-peers                the same, and other servers beside it (fetches them)'
+	@echo 'make bench-curve                storms of 1 to 10,000 clients'
+	@echo 'make bench-plot                 draws docs/performance.svg from the figures'
 	@echo 'make check                      format, lints, documentation, the closed list of crates'
 	@echo 'make clean                      remove what was built'
 
@@ -44,9 +46,17 @@ test: tools
 sim:
 	$(CARGO) test --test sim every_world -- --nocapture
 
-# ROWS, RUNS, ONLY and QUICK are read from the environment; see benches/compare/main.rs.
+# ROWS, RUNS, ONLY, QUICK and BASE are read from the environment; see benches/compare/main.rs.
 bench:
 	$(CARGO) bench --bench compare -- --bench
+
+# Wherever the rivals are there already, they are on the curve too.
+bench-curve:
+	ROWS=curve PEERS=$(wildcard $(TARGET)/peers) $(CARGO) bench --bench compare -- --bench
+
+# From target/bench.json.
+bench-plot:
+	$(CARGO) bench --bench compare -- plot $(TARGET)/bench.json docs/performance.svg
 
 bench-peers:
 	sh benches/peers.sh $(TARGET)/peers

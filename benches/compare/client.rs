@@ -30,7 +30,8 @@ impl Fetch {
         options.with(OptionName::Windowsize, self.windowsize.into())
     }
 
-    fn request(&self) -> Vec<u8> {
+    /// The RRQ.
+    pub(crate) fn request(&self) -> Vec<u8> {
         let mut datagram = Vec::new();
         Request {
             direction: Direction::Read,

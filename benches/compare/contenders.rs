@@ -145,6 +145,16 @@ pub(crate) struct Ready {
 impl Contender {
     /// Starts the server over `directory` and waits until it has served the small file.
     pub(crate) fn start(&self, directory: &Path, pattern: &Pattern) -> Result<Ready, String> {
+        self.start_under(&[], directory, pattern)
+    }
+
+    /// The same, with the program and its arguments handed to another command, which may make it slow.
+    pub(crate) fn start_under(
+        &self,
+        wrapper: &[String],
+        directory: &Path,
+        pattern: &Pattern,
+    ) -> Result<Ready, String> {
         if !self.program.exists() {
             return Err("is not installed".to_owned());
         }
@@ -152,7 +162,8 @@ impl Contender {
             Some(address) => address,
             None => free_address().map_err(|error| error.to_string())?,
         };
-        let mut command = vec![self.program.display().to_string()];
+        let mut command = wrapper.to_vec();
+        command.push(self.program.display().to_string());
         command.extend(self.arguments.split_whitespace().map(|argument| {
             argument
                 .replace("ADDRESS", &address.ip().to_string())
@@ -163,7 +174,7 @@ impl Contender {
         let started = Instant::now();
         let mut running = Running::start(&command, &self.environment, directory, &log)
             .map_err(|error| format!("does not start: {error}"))?;
-        let answered = await_answer(address, started + Duration::from_secs(3));
+        let answered = await_answer(address, started + Duration::from_secs(5));
         let first_answer = started.elapsed();
         let served = answered.and_then(|()| fetch_small(pattern, address));
         match served {

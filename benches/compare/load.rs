@@ -2,11 +2,13 @@
 
 use crate::client::{Client, Failure, Fetch, Fetched, Progress};
 use crate::pattern::Pattern;
+use crate::sys;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::{SocketAddrV4, UdpSocket};
 use std::time::{Duration, Instant};
+use tftpool::unversioned::wire::{self, Packet};
 
 /// How often the crowd's deadlines are looked through.
 const SCAN: Duration = Duration::from_millis(10);
@@ -117,6 +119,61 @@ pub(crate) fn crowd(
         seats.fill(seats.clients.len() - 1)?;
     }
     seats.run(refill_for, limit)
+}
+
+/// Clients that ask for a file, take its beginning, and say no more, so that the server has to wait for them. Their sockets
+/// are there before `begin` is called, so that what is seen from then on is the server's. Returns how many it waits for.
+pub(crate) fn park(
+    count: usize,
+    fetch: &Fetch,
+    server: SocketAddrV4,
+    limit: Duration,
+    begin: impl FnOnce(),
+) -> io::Result<(usize, Vec<UdpSocket>)> {
+    let request = fetch.request();
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+    let mut sockets = Vec::with_capacity(count);
+    for seat in 0..count {
+        let socket = sys::udp_socket(true)?;
+        epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, seat as u64))?;
+        sockets.push(socket);
+    }
+    begin();
+    let started = Instant::now();
+    let mut is_parked = vec![false; count];
+    let mut parked = 0;
+    let mut events = vec![EpollEvent::empty(); 1024];
+    let mut buffer = vec![0; BUFFER];
+    let mut asked = 0;
+    while parked < count && started.elapsed() < limit {
+        // A few at a time: this is about memory, not about a storm.
+        for socket in sockets.iter().skip(asked).take(64) {
+            socket.send_to(&request, server)?;
+            asked += 1;
+        }
+        let ready = epoll.wait(&mut events, EpollTimeout::from(SCAN.as_millis() as u8))?;
+        for event in &events[..ready] {
+            let seat = event.data() as usize;
+            while let Ok((length, from)) = sockets[seat].recv_from(&mut buffer) {
+                match wire::parse(&buffer[..length]) {
+                    Ok(Packet::OptionAck(_)) => {
+                        sockets[seat].send_to(&wire::ack(0), from)?;
+                    }
+                    Ok(Packet::Data { .. }) if !is_parked[seat] => {
+                        is_parked[seat] = true;
+                        parked += 1;
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    // What still comes is taken, so that no queue of ours is counted for the server.
+    let ready = epoll.wait(&mut events, EpollTimeout::from(200u8))?;
+    for event in &events[..ready] {
+        while sockets[event.data() as usize].recv(&mut buffer).is_ok() {}
+    }
+    Ok((parked, sockets))
 }
 
 /// The clients of a crowd, each with a seat, its number the token of its socket.

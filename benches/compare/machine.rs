@@ -2,7 +2,16 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
+
+/// How many processes were busy in the last minute, on average.
+pub(crate) fn load() -> f64 {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let first = text.split(' ').next().unwrap_or_default();
+    first.parse().unwrap_or(0.0)
+}
 
 /// Held while a comparison runs: two at once would measure each other.
 pub(crate) fn lock() -> io::Result<File> {
@@ -23,12 +32,65 @@ pub(crate) fn description() -> String {
             .trim()
             .to_owned()
     };
+    let model = read("/proc/cpuinfo");
+    let model = model
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     format!(
-        "Linux {}, {} CPUs, load before the first run {}",
+        "Linux {}, {} CPUs ({}), load before the first run {}",
         read("/proc/sys/kernel/osrelease"),
         cpus(),
-        read("/proc/loadavg").split(' ').next().unwrap_or_default(),
+        model.map_or("unknown", |(_, model)| model),
+        load(),
     )
+}
+
+/// Memory that the kernel uses for what programs hold open: sockets, files, page tables, stacks of threads. In octets.
+pub(crate) fn kernel_memory() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = |line: &str| line.split_whitespace().nth(1)?.parse::<u64>().ok();
+    let ours = ["Slab:", "PageTables:", "KernelStack:", "Percpu:"];
+    let lines = text
+        .lines()
+        .filter(|line| ours.iter().any(|name| line.starts_with(name)));
+    let sockets = fs::read_to_string("/proc/net/sockstat").unwrap_or_default();
+    // Pages of datagrams that wait, which are in no slab.
+    let pages = sockets.lines().find_map(|line| {
+        let (_, pages) = line.strip_prefix("UDP: ")?.split_once("mem ")?;
+        pages.trim().parse::<u64>().ok()
+    });
+    (lines.filter_map(kib).sum::<u64>() << 10) + (pages.unwrap_or(0) << 12)
+}
+
+/// What is compared, as JSON members: the commit and the versions of the rivals.
+pub(crate) fn versions(peers: Option<&Path>) -> Vec<String> {
+    let mut versions = vec![format!("tftpool {}", env!("CARGO_PKG_VERSION"))];
+    let commit = Command::new("git")
+        .args(["describe", "--always", "--dirty"])
+        .output();
+    if let Ok(commit) = commit
+        .as_ref()
+        .map(|output| String::from_utf8_lossy(&output.stdout))
+    {
+        versions.push(format!("commit {}", commit.trim()));
+    }
+    let Some(peers) = peers else {
+        return versions;
+    };
+    let packages = fs::read_dir(peers.join("packages"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let mut packages: Vec<String> = packages
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| name.contains("tftpd") || name.contains("dnsmasq"))
+        .collect();
+    packages.sort();
+    versions.append(&mut packages);
+    let crates = fs::read_to_string(peers.join(".crates.toml")).unwrap_or_default();
+    let named = |line: &str| Some(line.strip_prefix('"')?.split_once(" (")?.0.to_owned());
+    versions.extend(crates.lines().filter_map(named));
+    versions
 }
 
 /// All CPUs of the machine, also those that this thread is kept away from.

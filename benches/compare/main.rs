@@ -2,11 +2,15 @@
 //!
 //! `ROWS=text` runs the rows whose name contains it (several with commas), `RUNS=n` takes medians of so many runs (3),
 //! `QUICK=1` makes small runs, `PEERS=dir` adds the rivals that `benches/peers.sh` fetched, `ONLY=names` picks servers,
-//! `SPREAD=1` pins nothing to one CPU.
+//! `SPREAD=1` pins nothing to one CPU, `ROWS=curve` storms with 1 to 10,000 clients, `BASE=file.json` prints what an older
+//! run measured beside it.
 //! The tables go to the standard output, and as JSON to `target/bench.json`. See `docs/performance.md`.
 //!
 //! For a profiler: `serve-bare ADDRESS PORT DIR`, `serve-floor ADDRESS PORT DIR`, and
 //! `fetch ADDRESS:PORT BLKSIZE WINDOWSIZE SIZE TIMES`, which fetches the file `f-SIZE` so many times.
+//!
+//! `plot FILE.json OUT.svg` draws the picture of `docs/performance.md`; `receive ADDRESS:PORT BLKSIZE WINDOWSIZE NAME OUT` is
+//! the bare receiver.
 //!
 //! Without `--bench`, as `cargo test --benches` runs it, it only checks that the load generator tells a file that arrived
 //! from one that did not.
@@ -15,15 +19,19 @@
 mod affinity;
 mod client;
 mod contenders;
+mod json;
 mod limit;
 mod load;
 mod machine;
 mod pattern;
+mod plot;
 mod process;
 mod report;
+mod results;
 mod rows;
 mod run;
 mod sys;
+mod tools;
 
 use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
@@ -42,6 +50,11 @@ fn main() -> ExitCode {
         ["fetch", address, blksize, windowsize, size, times] => {
             run::fetch(address, [blksize, windowsize, size, times])
         }
+        ["receive", server, blksize, window, file, out] => {
+            tools::receive([server, blksize, window, file, out])
+        }
+        ["plot", json, svg] => results::Results::read(Path::new(json))
+            .and_then(|results| std::fs::write(svg, plot::svg(&results))),
         _ if words.contains(&"--bench") => run::compare(&Settings::from_environment()),
         _ => run::self_check(&Settings::from_environment()),
     };
@@ -70,6 +83,8 @@ struct Settings {
     rows: Vec<String>,
     only: Vec<String>,
     peers: Option<PathBuf>,
+    /// The JSON of an older run.
+    base: Option<PathBuf>,
     /// `target`, where the files and the results go.
     target: PathBuf,
 }
@@ -77,6 +92,8 @@ struct Settings {
 impl Settings {
     fn from_environment() -> Self {
         let text = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
+        // Cargo runs a benchmark in the directory of the package, where `make` was called too.
+        let path = |name| text(name).map(|path| std::path::absolute(&path).unwrap_or(path.into()));
         let list = |name| -> Vec<String> {
             let text = text(name).unwrap_or_default();
             let words = text.split(',').map(|word| word.trim().to_lowercase());
@@ -95,7 +112,8 @@ impl Settings {
             spread: text("SPREAD").is_some(),
             rows: list("ROWS"),
             only: list("ONLY"),
-            peers: text("PEERS").map(|peers| std::path::absolute(&peers).unwrap_or(peers.into())),
+            peers: path("PEERS"),
+            base: path("BASE"),
             target: target.to_owned(),
         }
     }

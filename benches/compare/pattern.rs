@@ -4,7 +4,7 @@
 //! turn of the block numbers, differs; and the pattern fits the cache, so that checking costs little.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;
 
 const PERIOD: usize = 99_991;
@@ -32,6 +32,23 @@ impl Pattern {
     pub(crate) fn matches(&self, offset: u64, octets: &[u8]) -> bool {
         let start = (offset % PERIOD as u64) as usize;
         self.0.get(start..start + octets.len()) == Some(octets)
+    }
+
+    /// True where the file has `size` octets, each the right one.
+    pub(crate) fn check(&self, path: &Path, size: u64) -> io::Result<bool> {
+        let mut file = File::open(path)?;
+        let mut buffer = vec![0; LONGEST_BLOCK];
+        let mut offset = 0;
+        loop {
+            let length = file.read(&mut buffer)?;
+            if length == 0 {
+                return Ok(offset == size);
+            }
+            if !self.matches(offset, &buffer[..length]) {
+                return Ok(false);
+            }
+            offset += length as u64;
+        }
     }
 
     /// Writes a file of `size` octets, unless it is there from an earlier run.

@@ -3,13 +3,15 @@
 
 use crate::{affinity, sys};
 use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,7 +26,23 @@ pub(crate) struct Running {
 pub(crate) struct Peak {
     /// Octets of memory that are its own: no file pages, nothing shared with children.
     pub(crate) private: u64,
+    /// Octets of memory in all, its share of what others use too: the pages of a mapped file as well.
+    pub(crate) proportional: u64,
+    /// Octets of page tables.
+    pub(crate) tables: u64,
     pub(crate) threads: u64,
+}
+
+impl Peak {
+    /// The larger of each.
+    pub(crate) fn max(self, other: Peak) -> Peak {
+        Peak {
+            private: self.private.max(other.private),
+            proportional: self.proportional.max(other.proportional),
+            tables: self.tables.max(other.tables),
+            threads: self.threads.max(other.threads),
+        }
+    }
 }
 
 impl Running {
@@ -74,24 +92,49 @@ impl Running {
         }
     }
 
-    /// Memory and threads now.
-    pub(crate) fn usage(&self) -> Peak {
+    /// Waits until the process has ended by itself, for as long as `limit`.
+    pub(crate) fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
+        let started = Instant::now();
+        loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) => return Some(status),
+                Err(_) => return None,
+                Ok(None) if started.elapsed() > limit => return None,
+                Ok(None) => thread::sleep(Duration::from_micros(500)),
+            }
+        }
+    }
+
+    /// Asks the process to end.
+    pub(crate) fn ask_to_end(&self) {
+        let id = Pid::from_raw(self.child.id() as i32);
+        let _ = kill(id, Signal::SIGTERM);
+    }
+
+    /// Memory and threads now. The share of file pages means a look at every page, so of a lone process it is only
+    /// taken `fully`, when nothing is measured.
+    pub(crate) fn usage(&self, fully: bool) -> Peak {
         let group = self.group.as_ref().map(Group::processes);
         let processes = group.unwrap_or_else(|| vec![self.child.id()]);
         let mut sum = Peak::default();
         for &process in &processes {
             let status = fields(&format!("/proc/{process}/status"));
-            let kib = if processes.len() == 1 {
-                status.get("RssAnon").copied().unwrap_or(0)
+            let of = |fields: &BTreeMap<String, u64>, name| fields.get(name).copied().unwrap_or(0);
+            let alone = processes.len() == 1;
+            let rollup = match fully || !alone {
+                true => fields(&format!("/proc/{process}/smaps_rollup")),
+                false => BTreeMap::new(),
+            };
+            // Forked children share pages: each page once.
+            let kib = if alone {
+                of(&status, "RssAnon")
             } else {
-                // Forked children share pages: each page once.
-                fields(&format!("/proc/{process}/smaps_rollup"))
-                    .get("Pss_Anon")
-                    .copied()
-                    .unwrap_or(0)
+                of(&rollup, "Pss_Anon")
             };
             sum.private += kib << 10;
-            sum.threads += status.get("Threads").copied().unwrap_or(0);
+            sum.proportional += of(&rollup, "Pss") << 10;
+            sum.tables += of(&status, "VmPTE") << 10;
+            sum.threads += of(&status, "Threads");
         }
         sum
     }
@@ -99,35 +142,32 @@ impl Running {
     /// Runs `work` and looks at the server every `every` meanwhile.
     pub(crate) fn watch<T>(&self, every: Duration, work: impl FnOnce() -> T) -> (T, Peak) {
         let over = AtomicBool::new(false);
-        let (private, threads) = (AtomicU64::new(0), AtomicU64::new(0));
-        let result = thread::scope(|scope| {
+        thread::scope(|scope| {
             let watcher = scope.spawn(|| {
                 affinity::unpin();
+                let mut peak = Peak::default();
                 while !over.load(Ordering::Relaxed) {
                     let started = Instant::now();
-                    let now = self.usage();
-                    private.fetch_max(now.private, Ordering::Relaxed);
-                    threads.fetch_max(now.threads, Ordering::Relaxed);
+                    peak = peak.max(self.usage(false));
                     // A crowd of children takes long to look at: never more than a twentieth of the time.
                     thread::park_timeout(every.max(20 * started.elapsed()));
                 }
+                peak
             });
             let result = work();
             over.store(true, Ordering::Relaxed);
             watcher.thread().unpark();
-            result
-        });
-        let peak = Peak {
-            private: private.into_inner(),
-            threads: threads.into_inner(),
-        };
-        (result, peak)
+            let peak = watcher.join().unwrap_or_default();
+            (result, peak)
+        })
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = self.child.kill();
+        }
         if let Some(group) = &self.group {
             let _ = fs::write(group.path.join("cgroup.kill"), "1");
         }
@@ -318,6 +358,26 @@ pub(crate) fn count_calls(
         ))
     });
     Some(counts.filter(|(_, count)| *count > 0).collect())
+}
+
+/// Instructions in user space that every process has run which wrote its count for `valgrind` into `directory`.
+pub(crate) fn counted_instructions(directory: &Path) -> Option<f64> {
+    let mut sum = None;
+    for entry in fs::read_dir(directory).ok()?.flatten() {
+        if !entry
+            .file_name()
+            .to_string_lossy()
+            .starts_with("callgrind.")
+        {
+            continue;
+        }
+        let text = fs::read_to_string(entry.path()).unwrap_or_default();
+        let totals = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("summary: ")?.trim().parse::<f64>().ok());
+        *sum.get_or_insert(0.0) += totals.sum::<f64>();
+    }
+    sum
 }
 
 /// Starts counting and waits until `perf` confirms it.

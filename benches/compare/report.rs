@@ -1,8 +1,11 @@
 //! From samples to medians, from medians to a table for people and one for machines.
 
 use crate::contenders::Role;
+use crate::json::quoted;
+use crate::results::{self, Results};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// One run of one server in one row. A failed run has `note` and no figures.
 #[derive(Clone, Debug, Default)]
@@ -24,18 +27,52 @@ pub(crate) enum Figure {
     LastMillis,
     P99Millis,
     P50Millis,
+    FirstReplyP50Millis,
     FirstReplyP99Millis,
     WastedPercent,
     CallsPerBlock,
     BlocksPerSend,
+    InstructionsPerBlock,
     PrivateMib,
+    ProportionalMib,
+    PageTablesKib,
     Threads,
+    UserPerTransfer,
+    KernelPerTransfer,
     IdlePrivateMib,
+    IdleProportionalMib,
     BinaryMib,
     FirstAnswerMillis,
 }
 
 impl Figure {
+    const ALL: [Figure; 24] = [
+        Figure::MibPerSecond,
+        Figure::TransfersPerSecond,
+        Figure::CpuSecondsPerGib,
+        Figure::CpuMicrosPerTransfer,
+        Figure::Served,
+        Figure::LastMillis,
+        Figure::P99Millis,
+        Figure::P50Millis,
+        Figure::FirstReplyP50Millis,
+        Figure::FirstReplyP99Millis,
+        Figure::WastedPercent,
+        Figure::CallsPerBlock,
+        Figure::BlocksPerSend,
+        Figure::InstructionsPerBlock,
+        Figure::PrivateMib,
+        Figure::ProportionalMib,
+        Figure::PageTablesKib,
+        Figure::Threads,
+        Figure::UserPerTransfer,
+        Figure::KernelPerTransfer,
+        Figure::IdlePrivateMib,
+        Figure::IdleProportionalMib,
+        Figure::BinaryMib,
+        Figure::FirstAnswerMillis,
+    ];
+
     fn heading(self) -> &'static str {
         match self {
             Self::MibPerSecond => "MiB/s",
@@ -46,19 +83,27 @@ impl Figure {
             Self::LastMillis => "last done ms",
             Self::P99Millis => "p99 ms",
             Self::P50Millis => "p50 ms",
+            Self::FirstReplyP50Millis => "first reply p50 ms",
             Self::FirstReplyP99Millis => "first reply p99 ms",
             Self::WastedPercent => "wasted blocks %",
             Self::CallsPerBlock => "calls/block",
             Self::BlocksPerSend => "blocks/send",
+            Self::InstructionsPerBlock => "instructions/block",
             Self::PrivateMib => "private MiB",
+            Self::ProportionalMib => "PSS MiB",
+            Self::PageTablesKib => "page tables KiB",
             Self::Threads => "threads",
+            Self::UserPerTransfer => "private KiB/transfer",
+            Self::KernelPerTransfer => "kernel KiB/transfer",
             Self::IdlePrivateMib => "private MiB idle",
+            Self::IdleProportionalMib => "PSS MiB idle",
             Self::BinaryMib => "binary MiB",
             Self::FirstAnswerMillis => "exec to answer ms",
         }
     }
 
-    fn key(self) -> String {
+    /// As it stands in the JSON.
+    pub(crate) fn key(self) -> String {
         let mut key = String::new();
         for letter in format!("{self:?}").chars() {
             if letter.is_ascii_uppercase() && !key.is_empty() {
@@ -87,23 +132,25 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    pub(crate) fn new(server: &'static str, role: Role) -> Self {
+        Self {
+            server,
+            role,
+            samples: Vec::new(),
+        }
+    }
+
     fn median(&self, figure: Figure) -> Option<f64> {
         let mut values: Vec<f64> = self
             .samples
             .iter()
             .filter_map(|sample| sample.figures.get(&figure).copied())
             .collect();
-        values.sort_unstable_by(f64::total_cmp);
-        let middle = values.len() / 2;
-        match values.len() {
-            0 => None,
-            odd if odd % 2 == 1 => Some(values[middle]),
-            _ => Some((values[middle - 1] + values[middle]) / 2.0),
-        }
+        results::median(&mut values)
     }
 
     /// What was unusual, each thing once.
-    fn notes(&self) -> String {
+    fn notes(&self, runs: usize) -> String {
         let mut notes: Vec<String> = self
             .samples
             .iter()
@@ -120,10 +167,22 @@ impl Entry {
                 100.0 * others
             ));
         }
+        if self.samples.len() < runs {
+            notes.push(format!("{} of {runs} runs", self.samples.len()));
+        }
         notes.retain(|note| !note.is_empty());
         notes.sort_unstable();
         notes.dedup();
         notes.join("; ")
+    }
+
+    /// True while no run of this server has left anybody without a file.
+    pub(crate) fn is_whole(&self) -> bool {
+        let part = |sample: &Sample| {
+            let served = sample.figures.get(&Figure::Served);
+            sample.figures.is_empty() || served.is_some_and(|served| *served < 100.0)
+        };
+        !self.samples.iter().any(part)
     }
 
     fn failed(&self) -> bool {
@@ -135,6 +194,8 @@ impl Entry {
 pub(crate) struct Table {
     pub(crate) row: String,
     pub(crate) entries: Vec<Entry>,
+    /// How long all its runs took.
+    pub(crate) seconds: f64,
 }
 
 impl Table {
@@ -148,6 +209,12 @@ impl Table {
             .collect();
         columns.sort_unstable();
         columns.dedup();
+        let runs = self
+            .entries
+            .iter()
+            .map(|entry| entry.samples.len())
+            .max()
+            .unwrap_or(0);
         let mut text = format!("\n### {}\n\n| server |", self.row);
         for column in &columns {
             let _ = write!(text, " {} |", column.heading());
@@ -178,9 +245,48 @@ impl Table {
                 }
             }
             let failed = if entry.failed() { "**failed** " } else { "" };
-            let _ = writeln!(text, " {failed}{} |", entry.notes());
+            let _ = writeln!(text, " {failed}{} |", entry.notes(runs));
         }
+        let _ = writeln!(text, "\n{:.0} s in all", self.seconds);
         text
+    }
+
+    /// What this crate and the limits did in an older run, and now.
+    pub(crate) fn before_and_after(&self, base: &Results) -> String {
+        let mut text = String::new();
+        for entry in self
+            .entries
+            .iter()
+            .filter(|entry| entry.role != Role::Rival)
+        {
+            let Some(before) = base.figures(&self.row, entry.server) else {
+                continue;
+            };
+            for figure in Figure::ALL {
+                let (Some(&before), Some(after)) =
+                    (before.get(&figure.key()), entry.median(figure))
+                else {
+                    continue;
+                };
+                let (server, heading) = (entry.server, figure.heading());
+                let (was, is) = (number(Some(before)), number(Some(after)));
+                let ratio = ratio(Some(after), Some(before));
+                let _ = writeln!(text, "| {server} | {heading} | {was} | {is} | {ratio} |");
+            }
+        }
+        if text.is_empty() {
+            return text;
+        }
+        format!(
+            "\n| server | | before | now | now / before |\n| --- | --- | ---: | ---: | ---: |\n{text}"
+        )
+    }
+
+    /// Whether this server brought every file in every run.
+    pub(crate) fn served_all(&self, server: &str) -> bool {
+        let served = |entry: &Entry| entry.median(Figure::Served);
+        let entry = self.entries.iter().find(|entry| entry.server == server);
+        entry.and_then(served).is_some_and(|served| served >= 100.0)
     }
 
     fn limit(&self, figure: Figure) -> Option<f64> {
@@ -214,8 +320,9 @@ impl Table {
     pub(crate) fn json(&self) -> String {
         let entries: Vec<String> = self.entries.iter().map(Entry::json).collect();
         format!(
-            "{{\"row\":{},\"servers\":[{}]}}",
+            "{{\"row\":{},\"seconds\":{:.1},\"servers\":[{}]}}",
             quoted(&self.row),
+            self.seconds,
             entries.join(",")
         )
     }
@@ -248,6 +355,57 @@ impl Entry {
     }
 }
 
+/// All that was measured, with every sample, for [`Results`] and for anybody else.
+pub(crate) fn document(head: &str, versions: &[String], runs: usize, tables: &[Table]) -> String {
+    let versions: Vec<String> = versions.iter().map(|version| quoted(version)).collect();
+    let rows: Vec<String> = tables.iter().map(Table::json).collect();
+    let seconds = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
+    format!(
+        "{{\"machine\":{},\"unix_time\":{seconds},\"runs\":{runs},\"versions\":[{}],\"rows\":[\n{}\n]}}\n",
+        quoted(head),
+        versions.join(","),
+        rows.join(",\n")
+    )
+}
+
+/// The rows of the curve as one table, with a line for each server and number of clients; nothing where there are none.
+pub(crate) fn curve(tables: &[Table]) -> String {
+    const FIGURES: [Figure; 8] = [
+        Figure::Served,
+        Figure::LastMillis,
+        Figure::P50Millis,
+        Figure::P99Millis,
+        Figure::FirstReplyP99Millis,
+        Figure::CpuMicrosPerTransfer,
+        Figure::WastedPercent,
+        Figure::PrivateMib,
+    ];
+    let steps = |table: &&Table| table.row.starts_with("curve ");
+    let mut lines = String::new();
+    for table in tables.iter().filter(steps) {
+        let clients = table.row.trim_start_matches("curve ");
+        for entry in &table.entries {
+            let _ = write!(lines, "| {clients} | {} |", entry.server);
+            for figure in FIGURES {
+                let _ = write!(lines, " {} |", number(entry.median(figure)));
+            }
+            lines.push('\n');
+        }
+    }
+    if lines.is_empty() {
+        return lines;
+    }
+    let headings: Vec<&str> = FIGURES.iter().map(|figure| figure.heading()).collect();
+    let rule = " ---: |".repeat(FIGURES.len());
+    format!(
+        "\n### The curve\n\n| clients | server | {} |\n| ---: | --- |{rule}\n{lines}",
+        headings.join(" | ")
+    )
+}
+
 /// Three digits that count.
 fn number(value: Option<f64>) -> String {
     match value {
@@ -264,22 +422,4 @@ fn ratio(value: Option<f64>, to: Option<f64>) -> String {
         (Some(value), Some(to)) if to > 0.0 => format!("{:.2}", value / to),
         _ => "–".to_owned(),
     }
-}
-
-fn quoted(text: &str) -> String {
-    let mut out = String::from("\"");
-    for letter in text.chars() {
-        match letter {
-            '"' | '\\' => {
-                out.push('\\');
-                out.push(letter);
-            }
-            control if control < ' ' => {
-                let _ = write!(out, "\\u{:04x}", u32::from(control));
-            }
-            other => out.push(other),
-        }
-    }
-    out.push('"');
-    out
 }

@@ -5,8 +5,11 @@ use crate::load::Crowd;
 use std::time::Duration;
 
 /// One row of the comparison.
+#[derive(Clone)]
 pub(crate) struct Row {
     pub(crate) name: String,
+    /// Only run where `ROWS` names it.
+    pub(crate) on_request: bool,
     pub(crate) fetch: Fetch,
     pub(crate) work: Work,
     /// Server and client share one CPU. Otherwise the scheduler decides, and on virtual machines a wake-up on the other
@@ -20,37 +23,58 @@ pub(crate) struct Row {
 pub(crate) enum Work {
     Single,
     Crowd(Crowd),
+    /// Transfers whose clients fall silent: what does a waiting transfer cost?
+    Parked(usize),
+    /// Clients as processes, fetching from the server of this name.
+    Tools(&'static str),
     /// Nothing: what does a server cost that nobody asks?
     Idle,
 }
 
 impl Row {
+    /// The row as others have to do it: where they are many times slower, they get less to do, because CPU time and
+    /// throughput are the same for a shorter file; and they are not waited for as long.
+    pub(crate) fn for_rival(&self) -> Row {
+        let mut row = self.clone();
+        match &mut row.work {
+            Work::Single if row.fetch.windowsize > 1 && row.fetch.blksize < 8192 => {
+                row.fetch.size /= 8;
+                row.fetch.name = format!("f-{}", row.fetch.size);
+            }
+            Work::Crowd(_) => row.limit = row.limit.min(RIVALS_LIMIT),
+            Work::Parked(count) => *count = (*count).min(RIVALS_PARKED),
+            _ => {}
+        }
+        row
+    }
+
     pub(crate) fn needs_windows(&self) -> bool {
         self.fetch.windowsize > 1 && matches!(self.work, Work::Single)
     }
 }
 
 const MIB: u64 = 1 << 20;
+/// How long a rival's crowd is waited for. What it has not served by then counts as not served.
+const RIVALS_LIMIT: Duration = Duration::from_secs(15);
+/// As many waiting transfers as those survive that spend a process or a thread on each.
+const RIVALS_PARKED: usize = 200;
 
 /// All rows. `quick` takes an eighth of the work: for a look, not for a figure.
 /// `spread` pins nothing.
 pub(crate) fn all(quick: bool, spread: bool) -> Vec<Row> {
     // MiB for runs of 0.3 s and more. In lock step the files stay below one turn of the block numbers.
-    const SINGLE: [(u16, u16, u64); 14] = [
+    const SINGLE: [(u16, u16, u64); 11] = [
         (512, 1, 30),
         (1428, 1, 80),
         (8192, 1, 384),
         (65464, 1, 1536),
         (512, 16, 192),
         (1428, 16, 512),
-        (8192, 16, 768),
-        (65464, 16, 1536),
-        (512, 64, 256),
         (1428, 64, 768),
-        (8192, 64, 768),
-        (65464, 64, 1536),
         (1428, 512, 768),
         (1428, 65535, 768),
+        (8192, 16, 768),
+        (65464, 16, 1536),
     ];
     let part = if quick { 8 } else { 1 };
     let mut rows: Vec<Row> = SINGLE
@@ -75,10 +99,36 @@ pub(crate) fn all(quick: bool, spread: bool) -> Vec<Row> {
         1,
         Crowd::Endless(64, time),
     ));
+    let parked = 5000 / part as usize;
+    rows.push(Row {
+        work: Work::Parked(parked),
+        ..crowd(&format!("parked {parked}"), 64 * MIB, 16, Crowd::Storm(1))
+    });
     rows.push(Row {
         work: Work::Idle,
         ..crowd("idle", 1024, 1, Crowd::Storm(1))
     });
+    let defaults = 16 * MIB / part; // below one turn of the block numbers at 512 octets
+    for server in ["tftpd-hpa", "tftpool"] {
+        rows.push(Row {
+            name: format!("clients at their defaults, from {server}"),
+            work: Work::Tools(server),
+            ..single(512, 1, defaults, false)
+        });
+    }
+    rows.push(Row {
+        name: "clients with 1428 x 64, from the bare sender".to_owned(),
+        work: Work::Tools("bare sender"),
+        ..single(1428, 64, 256 * MIB / part, true)
+    });
+    for clients in [1, 10, 100, 1000, 2000, 5000, 10_000] {
+        let row = crowd(&format!("curve {clients}"), MIB, 16, Crowd::Storm(clients));
+        rows.push(Row {
+            on_request: true,
+            limit: Duration::from_secs(60),
+            ..row
+        });
+    }
     if spread {
         rows.iter_mut().for_each(|row| row.pinned = false);
     }
@@ -92,6 +142,7 @@ fn single(blksize: u16, windowsize: u16, size: u64, coalesce: bool) -> Row {
             "{blksize} x {windowsize}{}",
             if plain { " no GRO" } else { "" }
         ),
+        on_request: false,
         fetch: Fetch {
             name: format!("f-{size}"),
             size,

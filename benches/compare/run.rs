@@ -9,16 +9,19 @@ use crate::load::{self, Crowd, Report, percentile};
 use crate::machine::{self, Others};
 use crate::pattern::Pattern;
 use crate::process::{self, Peak};
-use crate::report::{Entry, Figure, Sample, Table};
+use crate::report::{self, Entry, Figure, Sample, Table};
+use crate::results::Results;
 use crate::rows::{self, Row, Work};
+use crate::tools;
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
 use nix::sys::time::TimeValLike;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const GIB: f64 = (1u64 << 30) as f64;
 const MIB: f64 = (1u64 << 20) as f64;
@@ -32,21 +35,38 @@ struct Bench {
     pattern: Pattern,
     directory: PathBuf,
     scratch: PathBuf,
+    /// Repeats what was disturbed, and counts instructions.
+    patient: bool,
+    /// Instructions of each server until it has served the small file.
+    before_first_block: BTreeMap<&'static str, f64>,
 }
+
+/// A rival that has taken this long in a row is not run again there, so that the slowest do not take the day.
+const RIVALS_BUDGET: Duration = Duration::from_secs(12);
+/// Starts that one figure of "exec to answer" is the median of.
+const STARTS: usize = 15;
+/// How long a server may take to end under valgrind and to write its counts.
+const VALGRIND_END: Duration = Duration::from_secs(10);
 
 /// Runs the matrix and prints it.
 pub(crate) fn compare(settings: &Settings) -> io::Result<()> {
     let _alone = machine::lock()?;
     raise_descriptor_limit();
-    println!("{}", machine::description());
-    let bench = Bench::new(&settings.target)?;
+    let started = Instant::now();
+    let base = settings.base.as_deref().map(Results::read).transpose()?;
+    let head = machine::description();
+    println!("{head}");
+    if machine::load() > 0.3 {
+        eprintln!("compare: others are busy on this machine; figures taken now are worth little");
+    }
+    let mut bench = Bench::new(&settings.target)?;
+    bench.patient = !settings.quick;
     let wanted = |list: &[String], name: &str| {
         let name = name.to_lowercase();
         list.is_empty() || list.iter().any(|word| name.contains(word.as_str()))
     };
     let contenders: Vec<Contender> = contenders::all(settings.peers.as_deref())?
         .into_iter()
-        .filter(|contender| wanted(&settings.only, contender.name))
         .filter(
             |contender| match contender.start(&bench.directory, &bench.pattern) {
                 Ok(_) => true,
@@ -57,17 +77,41 @@ pub(crate) fn compare(settings: &Settings) -> io::Result<()> {
             },
         )
         .collect();
-    let mut objects = Vec::new();
+    let mut tables = Vec::new();
     for row in rows::all(settings.quick, settings.spread) {
-        if !wanted(&settings.rows, &row.name) {
+        if !wanted(&settings.rows, &row.name) || (row.on_request && settings.rows.is_empty()) {
             continue;
         }
-        let table = bench.row(&row, &contenders, settings.runs)?;
+        let table = match row.work {
+            Work::Tools(server) => bench.tool_row(&row, server, &contenders, settings.runs)?,
+            _ => {
+                let mut all: Vec<&Contender> = contenders.iter().collect();
+                all.retain(|contender| wanted(&settings.only, contender.name));
+                // On a curve, who has lost clients once is not asked about more of them.
+                let steps = tables.iter().filter(|_| row.on_request);
+                let fallen = |contender: &&Contender| {
+                    steps
+                        .clone()
+                        .any(|step: &Table| !step.served_all(contender.name))
+                };
+                all.retain(|contender| !fallen(contender));
+                Some(bench.row(&row, &all, settings.runs)?)
+            }
+        };
+        let Some(table) = table else {
+            continue;
+        };
         print!("{}", table.markdown());
-        objects.push(table.json());
-        let json = format!("[{}]\n", objects.join(",\n"));
+        if let Some(base) = &base {
+            print!("{}", table.before_and_after(base));
+        }
+        tables.push(table);
+        let versions = machine::versions(settings.peers.as_deref());
+        let json = report::document(&head, &versions, settings.runs, &tables);
         fs::write(settings.target.join("bench.json"), json)?;
     }
+    print!("{}", report::curve(&tables));
+    println!("\nall rows: {:.0} s", started.elapsed().as_secs_f64());
     Ok(())
 }
 
@@ -82,52 +126,127 @@ impl Bench {
             pattern,
             directory,
             scratch,
+            patient: true,
+            before_first_block: BTreeMap::new(),
         })
     }
 
-    fn row(&self, row: &Row, contenders: &[Contender], runs: usize) -> io::Result<Table> {
-        self.pattern
-            .write(&self.directory.join(&row.fetch.name), row.fetch.size)?;
+    fn row(&mut self, row: &Row, contenders: &[&Contender], runs: usize) -> io::Result<Table> {
+        let started = Instant::now();
+        let (all, rivals) = (row, row.for_rival());
+        for row in [all, &rivals] {
+            self.pattern
+                .write(&self.directory.join(&row.fetch.name), row.fetch.size)?;
+        }
         let takes_part = |contender: &&Contender| match row.work {
             Work::Single => contender.windows || !row.needs_windows(),
             Work::Crowd(_) => contender.crowds,
-            Work::Idle => contender.role != Role::Limit,
+            _ => contender.role != Role::Limit,
         };
-        let contenders: Vec<&Contender> = contenders.iter().filter(takes_part).collect();
-        let mut entries: Vec<Entry> = contenders
-            .iter()
-            .map(|contender| Entry {
-                server: contender.name,
-                role: contender.role,
-                samples: Vec::new(),
+        let contenders = contenders.iter().copied().filter(takes_part);
+        let mut entries: Vec<(&Contender, Entry, Duration)> = contenders
+            .map(|contender| {
+                (
+                    contender,
+                    Entry::new(contender.name, contender.role),
+                    Duration::ZERO,
+                )
             })
             .collect();
         for run in 0..runs {
-            for (contender, entry) in contenders.iter().zip(&mut entries) {
+            for (contender, entry, spent) in &mut entries {
+                let is_rival = contender.role == Role::Rival;
+                let row = if is_rival { &rivals } else { all };
+                let has_lost = matches!(row.work, Work::Crowd(_)) && !entry.is_whole();
+                if is_rival && run > 0 && (*spent > RIVALS_BUDGET || has_lost) {
+                    continue;
+                }
                 eprintln!(
                     "{} · run {} of {runs} · {}",
                     row.name,
                     run + 1,
                     contender.name
                 );
+                let started = Instant::now();
                 let mut sample = self.undisturbed_sample(row, contender)?;
+                *spent += started.elapsed();
                 if run == 0 && matches!(row.work, Work::Single) && !sample.figures.is_empty() {
                     self.count_calls(row, contender, &mut sample);
+                    if self.patient {
+                        self.count_instructions(row, contender, &mut sample);
+                    }
                 }
                 entry.samples.push(sample);
             }
         }
         Ok(Table {
             row: row.name.clone(),
-            entries,
+            entries: entries.into_iter().map(|(_, entry, _)| entry).collect(),
+            seconds: started.elapsed().as_secs_f64(),
         })
+    }
+
+    /// A row whose entries are clients; `None` where the server or this crate's client is missing.
+    fn tool_row(
+        &self,
+        row: &Row,
+        server: &str,
+        contenders: &[Contender],
+        runs: usize,
+    ) -> io::Result<Option<Table>> {
+        let started = Instant::now();
+        let Some(server) = contenders.iter().find(|contender| contender.name == server) else {
+            return Ok(None);
+        };
+        let tools = if row.fetch.windowsize > 1 {
+            tools::with_windows()?
+        } else {
+            tools::at_defaults()
+        };
+        if tools.is_empty() {
+            return Ok(None);
+        }
+        let Fetch { name, size, .. } = &row.fetch;
+        self.pattern.write(&self.directory.join(name), *size)?;
+        let mut entries: Vec<Entry> = tools
+            .iter()
+            .map(|tool| Entry::new(tool.name, tool.role))
+            .collect();
+        for run in 0..runs {
+            for (tool, entry) in tools.iter().zip(&mut entries) {
+                eprintln!("{} · run {} of {runs} · {}", row.name, run + 1, tool.name);
+                let _pinned = row.pinned.then(Pinned::to_one_cpu);
+                let server = server
+                    .start(&self.directory, &self.pattern)
+                    .map_err(io::Error::other)?;
+                load::single(&row.fetch, &self.pattern, server.address, row.limit)?; // into the page cache
+                let before = server.running.cpu();
+                let (others, own) = (Others::watch(), own_cpu());
+                let mut sample =
+                    tool.fetch(server.address, name, *size, &self.scratch, &self.pattern)?;
+                let seconds = sample
+                    .figures
+                    .get(&Figure::CpuSecondsPerGib)
+                    .copied()
+                    .unwrap_or(0.0);
+                let tool = Duration::from_secs_f64(seconds * *size as f64 / GIB);
+                let server = server.running.cpu().saturating_sub(before);
+                sample.others = others.share(server + tool + own_cpu() - own);
+                entry.samples.push(sample);
+            }
+        }
+        Ok(Some(Table {
+            row: row.name.clone(),
+            entries,
+            seconds: started.elapsed().as_secs_f64(),
+        }))
     }
 
     /// One run, repeated a few times where others were busy meanwhile; the last one counts as it is.
     fn undisturbed_sample(&self, row: &Row, contender: &Contender) -> io::Result<Sample> {
         let mut sample = self.sample(row, contender)?;
         for _ in 1..ATTEMPTS {
-            if sample.others <= DISTURBED {
+            if sample.others <= DISTURBED || !self.patient {
                 break;
             }
             thread::sleep(Duration::from_secs(1));
@@ -148,8 +267,10 @@ impl Bench {
                 });
             }
         };
-        if let Work::Idle = row.work {
-            return Ok(idle(contender, &server));
+        match row.work {
+            Work::Idle => return self.idle(contender, server),
+            Work::Parked(count) => return self.parked(count, row, &server),
+            _ => {}
         }
         if let Work::Single = row.work {
             self.load(row, &server)?; // maps and page tables are there from then on
@@ -162,6 +283,7 @@ impl Bench {
         };
         let (report, peak) = server.running.watch(every, || self.load(row, &server));
         let report = report?;
+        let peak = peak.max(server.running.usage(true));
         let cpu = server.running.cpu().saturating_sub(before);
         let others = others.share(cpu + own_cpu() - own);
         Ok(Sample {
@@ -176,8 +298,130 @@ impl Bench {
             Work::Crowd(crowd) => {
                 load::crowd(crowd, &row.fetch, &self.pattern, server.address, row.limit)
             }
-            Work::Idle => Ok(Report::default()),
+            Work::Idle | Work::Parked(_) | Work::Tools(_) => Ok(Report::default()),
         }
+    }
+
+    /// What a server costs that nobody asks, and how soon it answers.
+    fn idle(&self, contender: &Contender, server: Ready) -> io::Result<Sample> {
+        let mut sample = Sample::default();
+        let peak = server.running.usage(true);
+        let mut answers = vec![server.first_answer];
+        drop(server);
+        while answers.len() < STARTS {
+            let again = contender.start(&self.directory, &self.pattern);
+            answers.push(again.map_err(io::Error::other)?.first_answer);
+        }
+        sample.figures.extend([
+            (Figure::IdlePrivateMib, peak.private as f64 / MIB),
+            (Figure::IdleProportionalMib, peak.proportional as f64 / MIB),
+            (Figure::Threads, peak.threads as f64),
+            (
+                Figure::BinaryMib,
+                self.stripped_size(&contender.program)? as f64 / MIB,
+            ),
+            (
+                Figure::FirstAnswerMillis,
+                percentile(&mut answers, 50).as_secs_f64() * 1e3,
+            ),
+        ]);
+        Ok(sample)
+    }
+
+    /// Octets of a program without its symbols; as it is, where there is no `strip`.
+    fn stripped_size(&self, program: &Path) -> io::Result<u64> {
+        let stripped = self.scratch.join("stripped");
+        let strip = Command::new("strip")
+            .arg("-o")
+            .arg(&stripped)
+            .arg(program)
+            .status();
+        let is_stripped = strip.is_ok_and(|status| status.success());
+        Ok(fs::metadata(if is_stripped { &stripped } else { program })?.len())
+    }
+
+    /// What transfers cost that wait for their clients: memory of the server, and of the kernel.
+    fn parked(&self, count: usize, row: &Row, server: &Ready) -> io::Result<Sample> {
+        // Everything that belongs to the file and not to a transfer is there from then on, page tables too.
+        load::single(&row.fetch, &self.pattern, server.address, row.limit)?;
+        let mut before = (Peak::default(), 0);
+        let (parked, sockets) = load::park(count, &row.fetch, server.address, row.limit, || {
+            before = (server.running.usage(true), machine::kernel_memory());
+        })?;
+        let after = server.running.usage(true);
+        let kernel = machine::kernel_memory().saturating_sub(before.1);
+        drop(sockets);
+        let mut sample = Sample::default();
+        if parked < count {
+            sample.note = format!("only {parked} of {count} were answered");
+        }
+        if parked > 0 {
+            let each = |octets: u64| octets as f64 / 1024.0 / parked as f64;
+            sample.figures.extend([
+                (Figure::Served, 100.0 * parked as f64 / count as f64),
+                (Figure::PrivateMib, after.private as f64 / MIB),
+                (Figure::ProportionalMib, after.proportional as f64 / MIB),
+                (Figure::PageTablesKib, after.tables as f64 / 1024.0),
+                (Figure::Threads, after.threads as f64),
+                (
+                    Figure::UserPerTransfer,
+                    each(after.private.saturating_sub(before.0.private)),
+                ),
+                (Figure::KernelPerTransfer, each(kernel)),
+            ]);
+        }
+        Ok(sample)
+    }
+
+    /// Instructions in user space, counted by valgrind on a small file in a run of its own.
+    fn count_instructions(&mut self, row: &Row, contender: &Contender, sample: &mut Sample) {
+        let mut row = row.clone();
+        let blksize = u64::from(row.fetch.blksize);
+        let most = (64 * MIB as u64 / blksize).min(8192);
+        let blocks = (8 * u64::from(row.fetch.windowsize)).clamp(2000.min(most), most);
+        row.fetch.size = blocks * blksize - 1;
+        row.fetch.name = format!("f-{}", row.fetch.size);
+        let file = self.directory.join(&row.fetch.name);
+        if self.pattern.write(&file, row.fetch.size).is_err() {
+            return;
+        }
+        let before = self.before_first_block.get(contender.name).copied();
+        let before = before.or_else(|| self.instructions(&row, contender, false));
+        let _ = fs::remove_file(&file); // after the last use below, where there is one
+        let Some(before) = before else {
+            return;
+        };
+        self.before_first_block.insert(contender.name, before);
+        if self.pattern.write(&file, row.fetch.size).is_ok()
+            && let Some(after) = self.instructions(&row, contender, true)
+        {
+            let each = (after - before).max(0.0) / blocks as f64;
+            sample.figures.insert(Figure::InstructionsPerBlock, each);
+        }
+        let _ = fs::remove_file(&file);
+    }
+
+    /// All instructions of a server that serves the small file, and then that of the row or nothing.
+    fn instructions(&self, row: &Row, contender: &Contender, serve: bool) -> Option<f64> {
+        let counts = self.scratch.join("callgrind");
+        let _ = fs::remove_dir_all(&counts);
+        fs::create_dir_all(&counts).ok()?;
+        let wrapper = [
+            "valgrind".to_owned(),
+            "--tool=callgrind".to_owned(),
+            format!("--callgrind-out-file={}/callgrind.%p", counts.display()),
+        ];
+        let started = contender.start_under(&wrapper, &self.directory, &self.pattern);
+        let mut server = started.ok()?;
+        if serve {
+            let report = self.load(row, &server).ok()?;
+            if report.done == 0 || report.windowsize != row.fetch.windowsize {
+                return None;
+            }
+        }
+        server.running.ask_to_end();
+        server.running.wait(VALGRIND_END)?;
+        process::counted_instructions(&counts)
     }
 
     /// System calls in a run of its own, because counting them costs time.
@@ -245,6 +489,8 @@ fn figures(row: &Row, mut report: Report, cpu: Duration, peak: Peak) -> Sample {
         sample.figures.insert(figure, value);
     };
     set(Figure::PrivateMib, peak.private as f64 / MIB);
+    set(Figure::ProportionalMib, peak.proportional as f64 / MIB);
+    set(Figure::PageTablesKib, peak.tables as f64 / 1024.0);
     set(Figure::Threads, peak.threads as f64);
     if let Work::Crowd(crowd) = row.work {
         set(Figure::Served, 100.0 * report.done as f64 / asked as f64);
@@ -257,8 +503,16 @@ fn figures(row: &Row, mut report: Report, cpu: Duration, peak: Peak) -> Sample {
             millis(percentile(&mut report.completions, 99)),
         );
         set(
+            Figure::FirstReplyP50Millis,
+            millis(percentile(&mut report.first_replies, 50)),
+        );
+        set(
             Figure::FirstReplyP99Millis,
             millis(percentile(&mut report.first_replies, 99)),
+        );
+        set(
+            Figure::CpuMicrosPerTransfer,
+            cpu.as_secs_f64() * 1e6 / report.done as f64,
         );
         match crowd {
             Crowd::Storm(_) => {
@@ -271,10 +525,6 @@ fn figures(row: &Row, mut report: Report, cpu: Duration, peak: Peak) -> Sample {
             }
             Crowd::Endless(..) => {
                 set(Figure::TransfersPerSecond, report.done as f64 / seconds);
-                set(
-                    Figure::CpuMicrosPerTransfer,
-                    cpu.as_secs_f64() * 1e6 / report.done as f64,
-                );
                 return sample;
             }
         }
@@ -304,22 +554,6 @@ fn notes(row: &Row, report: &Report) -> String {
     notes.join("; ")
 }
 
-fn idle(contender: &Contender, server: &Ready) -> Sample {
-    let mut sample = Sample::default();
-    let size = fs::metadata(&contender.program).map_or(0, |found| found.len());
-    let Peak { private, threads } = server.running.usage();
-    sample.figures.extend([
-        (Figure::IdlePrivateMib, private as f64 / MIB),
-        (Figure::Threads, threads as f64),
-        (Figure::BinaryMib, size as f64 / MIB),
-        (
-            Figure::FirstAnswerMillis,
-            server.first_answer.as_secs_f64() * 1e3,
-        ),
-    ]);
-    sample
-}
-
 /// CPU time of the load generator so far.
 fn own_cpu() -> Duration {
     let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else {
@@ -333,7 +567,10 @@ fn own_cpu() -> Duration {
 
 /// Thousands of clients need a socket each. Servers inherit the limit, which can only help them.
 fn raise_descriptor_limit() {
-    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+    const ENOUGH: u64 = 1 << 16;
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && (most >= ENOUGH || setrlimit(Resource::RLIMIT_NOFILE, ENOUGH, ENOUGH).is_err())
+    {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
     }
 }
@@ -433,6 +670,39 @@ pub(crate) fn self_check(settings: &Settings) -> io::Result<()> {
             contender.name
         );
     }
+    check_report();
     println!("self-check: the load generator tells right from wrong");
     Ok(())
+}
+
+/// What is written down is what is read back, and drawn.
+fn check_report() {
+    let mut entry = Entry::new("tftpool", Role::Own);
+    for value in [3.0, 100.0, 2.5] {
+        let figures = BTreeMap::from([(Figure::MibPerSecond, value)]);
+        entry.samples.push(Sample {
+            figures,
+            note: "a \"note\"\n".to_owned(),
+            ..Sample::default()
+        });
+    }
+    let table = Table {
+        row: "1428 x 16".to_owned(),
+        entries: vec![entry],
+        seconds: 1.0,
+    };
+    let json = report::document("a machine", &["tftpool".to_owned()], 3, &[table]);
+    let results = Results::parse(&json).expect("our own JSON");
+    let figures = results
+        .figures("1428 x 16", "tftpool")
+        .expect("our own row");
+    assert_eq!(figures.get("mib_per_second"), Some(&3.0), "the median");
+    let svg = crate::plot::svg(&results);
+    assert!(
+        svg.contains(">3.00</text>"),
+        "the dot's value is in the picture"
+    );
+    for broken in ["", "{", "{\"rows\":[}", "[1,2", "{\"rows\":[]} x"] {
+        assert!(Results::parse(broken).is_none(), "{broken}");
+    }
 }
