@@ -282,6 +282,10 @@ impl Table {
         )
     }
 
+    pub(crate) fn is_on_curve(&self) -> bool {
+        self.row.starts_with("curve ")
+    }
+
     /// Whether this server brought every file in every run.
     pub(crate) fn served_all(&self, server: &str) -> bool {
         let served = |entry: &Entry| entry.median(Figure::Served);
@@ -383,9 +387,8 @@ pub(crate) fn curve(tables: &[Table]) -> String {
         Figure::WastedPercent,
         Figure::PrivateMib,
     ];
-    let steps = |table: &&Table| table.row.starts_with("curve ");
     let mut lines = String::new();
-    for table in tables.iter().filter(steps) {
+    for table in tables.iter().filter(|table| table.is_on_curve()) {
         let clients = table.row.trim_start_matches("curve ");
         for entry in &table.entries {
             let _ = write!(lines, "| {clients} | {} |", entry.server);

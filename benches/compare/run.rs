@@ -88,11 +88,12 @@ pub(crate) fn compare(settings: &Settings) -> io::Result<()> {
                 let mut all: Vec<&Contender> = contenders.iter().collect();
                 all.retain(|contender| wanted(&settings.only, contender.name));
                 // On a curve, who has lost clients once is not asked about more of them.
-                let steps = tables.iter().filter(|_| row.on_request);
                 let fallen = |contender: &&Contender| {
-                    steps
-                        .clone()
-                        .any(|step: &Table| !step.served_all(contender.name))
+                    let steps = tables.iter().filter(|table: &&Table| table.is_on_curve());
+                    row.on_request
+                        && steps
+                            .into_iter()
+                            .any(|step| !step.served_all(contender.name))
                 };
                 all.retain(|contender| !fallen(contender));
                 Some(bench.row(&row, &all, settings.runs)?)
