@@ -170,6 +170,13 @@ impl Contender {
                 .replace("PORT", &address.port().to_string())
                 .replace("DIR", &directory.display().to_string())
         }));
+        if !wrapper.is_empty() && self.role == Role::Own && nix::unistd::geteuid().is_root() {
+            // As nobody it could not write what the wrapper wants to write in the end.
+            command.splice(
+                wrapper.len() + 2..wrapper.len() + 2,
+                ["--user", "root"].map(String::from),
+            );
+        }
         let log = directory.with_extension(format!("{}.log", self.name.replace(' ', "-")));
         let started = Instant::now();
         let mut running = Running::start(&command, &self.environment, directory, &log)
