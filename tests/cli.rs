@@ -377,10 +377,20 @@ fn a_closed_stderr_is_no_trouble() {
 
 /// The server with so many descriptors.
 fn limited_to(descriptors: u32, root: &Path, options: &[&str]) -> Command {
+    limited(
+        &format!("ulimit -n {descriptors}"),
+        env!("CARGO_BIN_EXE_tftpool"),
+        root,
+        options,
+    )
+}
+
+/// The server after a word of the shell.
+fn limited(limit: &str, program: &str, root: &Path, options: &[&str]) -> Command {
     let mut command = Command::new("sh");
     command
-        .args(["-c", &format!("ulimit -n {descriptors} && exec \"$@\"")])
-        .args(["sh", env!("CARGO_BIN_EXE_tftpool")])
+        .args(["-c", &format!("{limit} && exec \"$@\"")])
+        .args(["sh", program])
         .args(["serve", "--host", "127.0.0.1", "--port", "0"])
         .args(options)
         .arg(root)
@@ -549,4 +559,111 @@ fn a_flood_of_refusals_is_a_few_lines_and_a_count() {
         lines >= 200 && counted > 0,
         "{lines} lines, {counted} counted"
     );
+}
+
+/// Five threads are the least: the first one, log, signals, the loop, one worker. Without a second worker the first does
+/// everything; without the loop there is no server, and a reason.
+#[test]
+fn where_no_thread_can_be_started_the_others_go_on() {
+    use std::os::unix::process::CommandExt;
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: only root can become a user who has no threads yet");
+        return;
+    }
+    let root = Scratch::new();
+    root.file("file", &harness::content(60_000));
+    let program = root.path().join("tftpool");
+    std::fs::copy(env!("CARGO_BIN_EXE_tftpool"), &program).expect("a copy that anybody can run");
+    harness::mode(&program, 0o755);
+    let program = program.to_str().expect("UTF-8");
+    let with_threads = |count: u32, user: u32| {
+        let mut command = limited(
+            &format!("{{ ulimit -u {count} 2>&- || ulimit -p {count}; }}"),
+            program,
+            root.path(),
+            &[],
+        );
+        command.uid(user).gid(user);
+        command
+    };
+
+    let mut server = Server::spawn(with_threads(5, 54_321));
+    let (done, refused) = std::sync::mpsc::channel();
+    let address = server.address();
+    let storm = std::thread::spawn(move || {
+        // Until the loop has seen that one worker is not enough.
+        while refused.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+            let peers: Vec<_> = (0..50)
+                .map(|_| {
+                    let peer = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+                    peer.set_read_timeout(Some(LONG)).expect("a timeout");
+                    let rrq = b"\0\x01file\0octet\0";
+                    peer.send_to(rrq, address).expect("sent");
+                    peer
+                })
+                .collect();
+            for peer in &peers {
+                let (first, tid) = next_datagram(peer);
+                assert_eq!(first_block(&first).len(), 512);
+                peer.send_to(&[0, 4, 0, 1], tid).expect("sent");
+                assert_eq!(next_datagram(peer).0[..4], [0, 3, 0, 2]);
+                peer.send_to(b"\0\x05\0\0enough\0", tid).expect("sent");
+            }
+        }
+    });
+    server.line_with("cannot start another worker count=1 ");
+    done.send(()).expect("a storm");
+    storm.join().expect("everybody was served");
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait(LONG).code(), Some(0));
+
+    let output = run(&mut with_threads(3, 54_322));
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let words = text(&output);
+    assert!(
+        words.contains("tftpool: cannot start a thread: "),
+        "{words}"
+    );
+}
+
+/// A file that the address space has no room for is read instead of mapped.
+#[test]
+fn where_memory_is_short_files_are_read() {
+    let root = Scratch::new();
+    let path = root.file("big", b"");
+    let big = std::fs::File::options()
+        .write(true)
+        .open(path)
+        .expect("a file");
+    big.set_len(8 << 30).expect("a file with holes");
+    root.file("small", &harness::content(300));
+    let short = "ulimit -v 2000000"; // kilobytes
+    let mut server = Server::spawn(limited(
+        short,
+        env!("CARGO_BIN_EXE_tftpool"),
+        root.path(),
+        &[],
+    ));
+    let peers: Vec<_> = (0..50)
+        .map(|_| {
+            let peer = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+            peer.set_read_timeout(Some(LONG)).expect("a timeout");
+            let rrq = b"\0\x01big\0octet\0blksize\x0065464\0windowsize\x0064\0";
+            peer.send_to(rrq, server.address()).expect("sent");
+            let (oack, tid) = next_datagram(&peer);
+            assert_eq!(oack[..2], [0, 6]);
+            peer.send_to(&[0, 4, 0, 0], tid).expect("sent");
+            peer
+        })
+        .collect();
+    for peer in &peers {
+        assert_eq!(next_datagram(peer).0[..4], [0, 3, 0, 1]);
+    }
+    assert_eq!(
+        first_block(&ask(server.address(), "small")),
+        harness::content(300)
+    );
+    server.signal(Signal::SIGINT);
+    server.signal(Signal::SIGINT);
+    assert_eq!(server.wait(LONG).code(), Some(0));
 }

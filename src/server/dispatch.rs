@@ -61,6 +61,8 @@ const RETRIES_AT_ONCE: usize = 16;
 /// While work waits and no worker is idle, the pool is looked at this often: a worker that has not taken a step since is
 /// stuck in a file or a store.
 const GROWTH_PAUSE: Duration = Duration::from_millis(5);
+/// When the system has refused a thread, it is asked again after this.
+const THREAD_RETRY: Duration = Duration::from_secs(1);
 /// How long the end waits for workers that are inside a store or a read.
 const LAST_WAIT: Duration = Duration::from_secs(2);
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
@@ -156,6 +158,8 @@ struct Pool {
     threads: BTreeMap<usize, Thread>,
     next: usize,
     looked: Instant,
+    /// The system refused a thread: none is asked for until then.
+    barred: Option<Instant>,
     openings: (Sender<Arc<Opening>>, Receiver<Arc<Opening>>),
     ready: (Sender<Box<Transfer>>, Receiver<Box<Transfer>>),
     chores: (Sender<Chore>, Receiver<Chore>),
@@ -181,6 +185,7 @@ impl Pool {
             threads: BTreeMap::new(),
             next: 0,
             looked: now(),
+            barred: None,
             openings: unbounded(),
             ready: unbounded(),
             chores: unbounded(),
@@ -467,6 +472,9 @@ impl Loop {
             return;
         }
         let pool = &mut self.pool;
+        if pool.barred.is_some_and(|until| time < until) {
+            return;
+        }
         if pool.threads.len() >= pool.base {
             if time < pool.looked + pool.pause() {
                 return;
@@ -479,7 +487,7 @@ impl Loop {
             }
         }
         if let Err(error) = pool.grow(&self.shared, &self.mailbox) {
-            pool.looked = time;
+            pool.barred = Some(time + THREAD_RETRY);
             self.complain(time, "cannot start another worker", &plain(&error));
         }
     }
