@@ -268,8 +268,12 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "peer={} file={} bytes={} ms={} retransmits={} blksize={} window={}",
+            "peer={} {}={} bytes={} ms={} retransmits={} blksize={} window={}",
             self.peer,
+            match self.direction {
+                Direction::Read => "file",
+                Direction::Write => "upload",
+            },
             self.name,
             self.bytes,
             self.duration.as_millis(),

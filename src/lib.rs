@@ -62,7 +62,9 @@ pub use error::{Error, Failure, Fault, Refusal, TftpError};
 pub use event::{DropReason, Event, Lesson, Name, Stats, Summary, TransferId};
 pub use proto::Retransmit;
 pub use server::{Builder, Events, Limits, Listening, Server, Stop, Stopper};
-pub use store::{Dir, DirBuilder, Entry, EntryKind, Request, Sink, Source, Storage, Store};
+pub use store::{
+    Dir, DirBuilder, Entry, EntryKind, Request, Sink, Source, Storage, Store, WriteMode,
+};
 pub use wire::{Direction, ErrorCode, Malformed, Mode, OptionName, Options};
 
 /// The protocol's machines and packets, for own event loops, fuzzers and test rigs. Outside semantic versioning:

@@ -137,6 +137,20 @@ pub const CLIENT_PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 /// Octets that a client collects before it writes them out: fewer system calls than blocks.
 pub const WRITE_OCTETS: usize = 256 << 10;
 
+// ---- files that arrive --------------------------------------------------------------------
+
+/// Largest file that is taken, unless asked otherwise: larger than any configuration, log or crash dump of a board, and not a
+/// disk.
+pub const MAX_UPLOAD: u64 = 1 << 30;
+/// Bits that no uploaded file gets, unless asked otherwise: everybody may read it, as a server wants it that serves it again.
+pub const UMASK: u32 = 0o022;
+/// Numbers tried behind a name until one is free. Each costs a system call.
+pub const UNIQUE_NAMES: u32 = 9999;
+/// Hidden names tried, of 64 random bits each; a second one is never needed.
+pub const HIDDEN_NAMES_TRIED: usize = 8;
+/// Names looked at while leftovers are searched for at the start: a tenth of a second.
+pub const LEFTOVERS_LOOKED_AT: usize = 100_000;
+
 // ---- server -------------------------------------------------------------------------------
 
 /// The port of TFTP requests (RFC 1350 §4).

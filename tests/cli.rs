@@ -26,6 +26,11 @@ fn help_names_every_option_with_its_default() {
         ("--file-directory <DIR>", ""),
         ("--serve-unreadable", "[default: refused]"),
         ("--allow-symlink-target <DIR>", "[default: only within DIR]"),
+        ("--write <HOW>", "[default: none]"),
+        ("--upload-dir <DIR>", "[default: DIR]"),
+        ("--max-upload <SIZE>", "[default: 1G]"),
+        ("--umask <BITS>", "[default: 022]"),
+        ("--durable", "[default: when the system has it]"),
         ("--host <ADDR>", "[default: all IPv4 and IPv6 addresses]"),
         ("--port <PORT>", "[default: 69]"),
         ("--port-range <LO:HI>", "[default: any free port]"),
@@ -96,6 +101,10 @@ fn wrong_values_are_told_what_is_accepted() {
         ("--port-range", "3000:2000", "from 1 to 65535"),
         ("--retransmit", "never", "adaptive, rfc"),
         ("--host", "127.0.0.1:69", "--port"),
+        ("--write", "append", "none, create, overwrite, unique"),
+        ("--max-upload", "0", "from 1 to 16777215T"),
+        ("--umask", "1000", "from 000 to 777"),
+        ("--umask", "8", "from 000 to 777"),
     ] {
         let (code, words) = said(&["serve", "/", option, value]);
         assert_eq!(code, Some(2), "{option} {value}: {words}");
@@ -103,6 +112,119 @@ fn wrong_values_are_told_what_is_accepted() {
     }
     let (code, words) = said(&["serve", "/tmp", "--file-directory", "/tmp"]);
     assert_eq!(code, Some(2), "{words}");
+}
+
+#[test]
+fn a_place_for_uploads_without_uploads_is_a_mistake() {
+    let (code, words) = said(&["serve", "--port", "0", "/tmp", "--upload-dir", "/tmp"]);
+    assert_eq!(code, Some(2), "{words}");
+    assert!(words.contains("--write"), "{words}");
+}
+
+/// Puts a file block by block; an ERROR, once one comes.
+fn put(server: SocketAddr, name: &str, content: &[u8]) -> Result<(), (u16, String)> {
+    let peer = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    peer.set_read_timeout(Some(LONG)).expect("a timeout");
+    let request = format!("\0\x02{name}\0octet\0");
+    peer.send_to(request.as_bytes(), server).expect("sent");
+    let (answer, tid) = next_datagram(&peer);
+    if answer.starts_with(&[0, 5]) {
+        return Err(harness::error(&answer));
+    }
+    assert_eq!(answer, [0, 4, 0, 0]);
+    for number in 1..=(content.len() / 512 + 1) as u16 {
+        let start = usize::from(number - 1) * 512;
+        let block = &content[start..content.len().min(start + 512)];
+        let number = number.to_be_bytes();
+        let data = [&[0, 3], &number[..], block].concat();
+        peer.send_to(&data, tid).expect("sent");
+        let (answer, _) = next_datagram(&peer);
+        if answer.starts_with(&[0, 5]) {
+            return Err(harness::error(&answer));
+        }
+        assert_eq!(answer, [&[0, 4], &number[..]].concat());
+    }
+    Ok(())
+}
+
+/// A disk that is full, once by its size and once by the limit for one file, which comes with a signal.
+#[test]
+fn a_full_disk_is_error_3_and_nothing_is_left() {
+    let root = Scratch::new();
+    harness::mode(root.path(), 0o777);
+    let path = root.path().to_str().expect("UTF-8");
+    let serve = format!(
+        "exec {} serve --host 127.0.0.1 --port 0 --write create {path}",
+        env!("CARGO_BIN_EXE_tftpool")
+    );
+    let small_disk =
+        format!("mount -t tmpfs -o size=64k,mode=777 none {path} && {serve} --user root");
+    let mount = ["--mount", "sh", "-c"];
+    let may_mount = Command::new("unshare")
+        .args(mount)
+        .arg(format!("mount -t tmpfs none {path}"))
+        .stderr(Stdio::null())
+        .status();
+    for (is_disk, script) in [
+        (true, small_disk),
+        (false, format!("ulimit -f 100; {serve}")),
+    ] {
+        let mut command;
+        if is_disk {
+            if !may_mount.as_ref().is_ok_and(|status| status.success()) {
+                println!("skipped with a small disk: this user may not mount one");
+                continue;
+            }
+            command = Command::new("unshare");
+            command.args(mount).arg(script);
+        } else {
+            command = Command::new("sh");
+            command.arg("-c").arg(script);
+        }
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(Stdio::null());
+        let server = Server::spawn(command);
+        let large = harness::content(200_000);
+        for _ in 0..2 {
+            let result = put(server.address(), "large", &large);
+            assert_eq!(result, Err((3, "disk full".to_owned())));
+        }
+        let line = server.line_with("failed");
+        assert!(line.contains("upload=\"large\""), "{line}");
+        // There is room again, and the name is free.
+        let fitting = put(server.address(), "large", &large[..40_000]);
+        assert_eq!(fitting, Ok(()), "a small disk: {is_disk}");
+        assert!(server.line_with("done").contains("bytes=40000"));
+        let root = format!("/proc/{}/root{path}", server.pid());
+        let names = std::fs::read_dir(root).expect("the server's own view");
+        assert_eq!(names.count(), 1);
+    }
+}
+
+/// Killed in mid-transfer where files have names from the beginning: the next start finds the leftover.
+#[test]
+fn leftovers_of_a_crash_are_removed_at_the_next_start() {
+    let root = Scratch::new();
+    harness::mode(root.path(), 0o777);
+    root.file("inside/.tftpool-0123456789abcdef", b"half");
+    root.file(".tftpool-mine", b"not ours");
+    let reading = Server::start(root.path(), &[]);
+    assert!(
+        root.path()
+            .join("inside/.tftpool-0123456789abcdef")
+            .exists()
+    );
+    drop(reading);
+    let server = Server::start(root.path(), &["--write", "create"]);
+    assert!(
+        !root
+            .path()
+            .join("inside/.tftpool-0123456789abcdef")
+            .exists()
+    );
+    assert!(root.path().join(".tftpool-mine").exists());
+    let said = server.before.iter().any(|line| line.contains("count=1"));
+    assert!(said, "{:?}", server.before);
 }
 
 #[test]

@@ -74,6 +74,49 @@ impl Client {
         command
     }
 
+    /// The command that puts `file` there as `name`.
+    fn put(self, server: SocketAddr, name: &str, file: &Path, block: Option<u16>) -> Command {
+        let host = server.ip().to_string();
+        let port = server.port().to_string();
+        let block = block.map(|octets| octets.to_string());
+        let mut command;
+        match self {
+            Self::Busybox => {
+                command = client("busybox");
+                command.args(["tftp", "-p", "-r", name, "-l"]).arg(file);
+                command.args(block.iter().flat_map(|octets| ["-b", octets]));
+                command.args([host, port]);
+            }
+            Self::Hpa => {
+                assert_eq!(block, None, "tftp-hpa sends no options");
+                command = client("tftp");
+                command
+                    .args(["-m", "binary", &host, &port, "-c", "put"])
+                    .arg(file)
+                    .arg(name);
+            }
+            Self::Atftp => {
+                command = client("atftp");
+                command.args(["--put", "-r", name, "-l"]).arg(file);
+                if let Some(octets) = block {
+                    command.arg("--option").arg(format!("blksize {octets}"));
+                    command.args(["--option", "tsize 0", "--option", "windowsize 16"]);
+                }
+                command.args([host, port]);
+            }
+            Self::Curl => {
+                command = client("curl");
+                command.args(["-sS", "-T"]).arg(file);
+                match &block {
+                    Some(octets) => command.args(["--tftp-blksize", octets]),
+                    None => command.arg("--tftp-no-options"),
+                };
+                command.arg(format!("tftp://{server}//{}", percent_encoded(name)));
+            }
+        }
+        command
+    }
+
     /// Fetches `name` and compares what came.
     #[track_caller]
     fn fetch(self, server: &Server, name: &str, wanted: &[u8], block: Option<u16>) {
@@ -99,24 +142,31 @@ fn percent_encoded(name: &str) -> String {
         .collect()
 }
 
-/// Files around every border: nothing, one octet, one block and its neighbours, exact multiples.
-fn every_size(client: Client) {
+/// Nothing, one octet, one block and its neighbours, exact multiples.
+fn sizes() -> Vec<usize> {
     let blocks = [512, 1024, 1428, 8192];
     let around = |block: usize| [block - 1, block, block + 1, 2 * block, 10 * block];
-    let sizes: Vec<usize> = [0, 1]
+    [0, 1]
         .into_iter()
         .chain(blocks.into_iter().flat_map(around))
-        .collect();
+        .collect()
+}
+
+fn block_sizes(client: Client) -> &'static [Option<u16>] {
+    let mut listed = CLIENTS.into_iter();
+    let found = listed.find(|(one, _)| *one == client);
+    found.expect("listed").1
+}
+
+/// Files around every border.
+fn every_size(client: Client) {
+    let sizes = sizes();
     let root = Scratch::new();
     for &size in &sizes {
         root.file(&format!("{size}.bin"), &content(size));
     }
     let server = Server::start(root.path(), &[]);
-    let (_, block_sizes) = CLIENTS
-        .into_iter()
-        .find(|(one, _)| *one == client)
-        .expect("listed");
-    for &block in block_sizes {
+    for &block in block_sizes(client) {
         for &size in &sizes {
             client.fetch(&server, &format!("{size}.bin"), &content(size), block);
         }
@@ -141,6 +191,111 @@ fn atftp_fetches_files_of_every_size() {
 #[test]
 fn curl_fetches_files_of_every_size() {
     every_size(Client::Curl);
+}
+
+/// A directory that the server may write to, whoever it has become.
+fn writable() -> Scratch {
+    let root = Scratch::new();
+    harness::mode(root.path(), 0o777);
+    root
+}
+
+/// The same the other way, and a file that takes many windows.
+fn every_size_up(client: Client) {
+    let (root, local) = (writable(), Scratch::new());
+    let server = Server::start(root.path(), &["--write", "overwrite"]);
+    for &block in block_sizes(client) {
+        for size in sizes().into_iter().chain([3_000_000]) {
+            let what = format!("{client:?} putting {size} octets with block size {block:?}");
+            let wanted = content(size);
+            let file = local.file("file", &wanted);
+            let name = format!("{size}.bin");
+            let output = run(&mut client.put(server.address(), &name, &file, block));
+            assert!(output.status.success(), "{what}: {}", text(&output));
+            let stored = fs::read(root.path().join(&name));
+            let stored =
+                stored.unwrap_or_else(|cause| panic!("{what}: {cause}: {}", text(&output)));
+            assert_same(&what, &stored, &wanted);
+        }
+    }
+    let names = fs::read_dir(root.path()).expect("the root");
+    let mut names = names.map(|entry| entry.expect("an entry").file_name());
+    assert!(
+        names.all(|name| !name.as_encoded_bytes().starts_with(b".")),
+        "something is left"
+    );
+}
+
+#[test]
+fn busybox_puts_files_of_every_size() {
+    every_size_up(Client::Busybox);
+}
+
+#[test]
+fn tftp_hpa_puts_files_of_every_size() {
+    every_size_up(Client::Hpa);
+}
+
+#[test]
+fn atftp_puts_files_of_every_size() {
+    every_size_up(Client::Atftp);
+}
+
+#[test]
+fn curl_puts_files_of_every_size() {
+    every_size_up(Client::Curl);
+}
+
+#[test]
+fn tftp_hpa_puts_text() {
+    let text_file = b"one\ntwo\rthree\n\n".repeat(200);
+    let (root, local) = (writable(), Scratch::new());
+    let server = Server::start(root.path(), &["--write", "create", "--umask", "027"]);
+    let file = local.file("text", &text_file);
+    let (host, port) = (server.address().ip(), server.address().port());
+    let mut hpa = client("tftp");
+    hpa.args(["-m", "ascii", &host.to_string(), &port.to_string()]);
+    hpa.args(["-c", "put"]).arg(&file).arg("stored");
+    let output = run(&mut hpa);
+    let stored = root.path().join("stored");
+    let got = fs::read(&stored).unwrap_or_else(|cause| panic!("{cause}: {}", text(&output)));
+    assert_same("tftp-hpa", &got, &text_file);
+    let bits = std::os::unix::fs::PermissionsExt::mode(
+        &fs::metadata(stored).expect("the file").permissions(),
+    );
+    assert_eq!(bits & 0o777, 0o640);
+}
+
+/// What may not be put: each client notices, and what was there stays.
+#[test]
+fn uploads_that_are_refused_leave_everything_as_it_was() {
+    let root = writable();
+    root.file("there", b"old");
+    let local = Scratch::new();
+    let small = local.file("small", b"new");
+    let large = local.file("large", &content(100_000));
+    let options = ["--write", "create", "--max-upload", "64K"];
+    let server = Server::start(root.path(), &options);
+    for (client, exists, too_large) in [
+        (Client::Busybox, "(6)", "(3)"),
+        (Client::Hpa, "Error code 6", "Error code 3"),
+        (Client::Atftp, "ile exists", "too large"),
+        (Client::Curl, "(73)", "(70)"),
+    ] {
+        for (name, file, words) in [("there", &small, exists), ("new", &large, too_large)] {
+            let said = text(&run(&mut client.put(server.address(), name, file, None)));
+            assert!(
+                said.contains(words),
+                "{client:?} putting {name:?} said: {said}"
+            );
+        }
+    }
+    assert_eq!(
+        fs::read(root.path().join("there")).expect("the file"),
+        b"old"
+    );
+    let names = fs::read_dir(root.path()).expect("the root");
+    assert_eq!(names.count(), 1, "nothing is left");
 }
 
 /// 66 MiB at 512 octets a block: the 16-bit block number passes 65535 twice.

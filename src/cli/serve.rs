@@ -11,7 +11,7 @@ use crate::event::Stats;
 use crate::limits;
 use crate::proto::Retransmit;
 use crate::server::{Builder, Listening, Server, Stop, Stopper};
-use crate::store::Dir;
+use crate::store::{Dir, WriteMode};
 use crate::sys::signal::{Signal, Signals};
 use crate::sys::{self, privileges};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -27,7 +27,7 @@ const DEFAULT_USER: &str = "nobody";
 /// How long running transfers may go on after the first SIGTERM or SIGINT.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// Serve a directory, read-only, until SIGTERM or SIGINT
+/// Serve a directory, read-only unless told otherwise, until SIGTERM or SIGINT
 ///
 /// Running transfers get 5 seconds to finish; a second signal ends them. SIGHUP opens DIR anew, for a release that was
 /// swapped in by a symbolic link.
@@ -53,6 +53,46 @@ pub(super) struct Arguments {
     /// Follow symbolic links that lead into this tree; repeatable [default: only within DIR]
     #[arg(long, value_name = "DIR", help_heading = "Files")]
     allow_symlink_target: Vec<PathBuf>,
+
+    /// Take uploads: `create` only under new names, `overwrite` replaces files, `unique` puts a number behind a name that is
+    /// taken
+    #[arg(
+        long,
+        value_name = "HOW",
+        value_enum,
+        default_value = "none",
+        hide_possible_values = true,
+        help_heading = "Uploads"
+    )]
+    write: Write,
+
+    /// Directory for uploads [default: DIR]
+    #[arg(long, value_name = "DIR", help_heading = "Uploads")]
+    upload_dir: Option<PathBuf>,
+
+    /// Largest upload, in octets or with K, M, G or T behind the number, 1 to 16777215T
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "1G",
+        value_parser = value::size,
+        help_heading = "Uploads"
+    )]
+    max_upload: u64,
+
+    /// Permission bits that uploads don't get, in octal, 000 to 777
+    #[arg(
+        long,
+        value_name = "BITS",
+        default_value = "022",
+        value_parser = value::umask,
+        help_heading = "Uploads"
+    )]
+    umask: u32,
+
+    /// Acknowledge an upload when the disk has it [default: when the system has it]
+    #[arg(long, help_heading = "Uploads")]
+    durable: bool,
 
     /// Address or name to listen on; repeatable [default: all IPv4 and IPv6 addresses]
     #[arg(long, value_name = "ADDR", value_parser = value::host, help_heading = "Network")]
@@ -208,6 +248,26 @@ enum When {
     Rfc,
 }
 
+/// What uploads may do, as typed.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Write {
+    None,
+    Create,
+    Overwrite,
+    Unique,
+}
+
+impl Write {
+    fn mode(self) -> Option<WriteMode> {
+        match self {
+            Self::None => None,
+            Self::Create => Some(WriteMode::Create),
+            Self::Overwrite => Some(WriteMode::Overwrite),
+            Self::Unique => Some(WriteMode::Unique),
+        }
+    }
+}
+
 /// Runs the subcommand.
 pub(super) fn main(arguments: Arguments) -> ExitCode {
     let ready =
@@ -250,6 +310,12 @@ fn serve(arguments: Arguments, signals: Signals, log: &Log) -> Result<(), Troubl
     let user = next_user(arguments.user.as_deref())?;
     let directory = arguments.directory()?;
     let dir = arguments.open(&directory)?;
+    if arguments.upload_dir.is_some() && arguments.write.mode().is_none() {
+        return Err(Trouble {
+            words: "--upload-dir needs --write create, overwrite or unique".into(),
+            code: 2,
+        });
+    }
     let listening = arguments.listen(dir.clone())?;
     if let Some(user) = user {
         step_down(user, &dir)?;
@@ -289,7 +355,17 @@ impl Arguments {
     }
 
     fn open(&self, directory: &Path) -> Result<Dir, Error> {
-        let dir = Dir::builder(directory).serve_unreadable(self.serve_unreadable);
+        let mut dir = Dir::builder(directory)
+            .serve_unreadable(self.serve_unreadable)
+            .max_upload(self.max_upload)
+            .umask(self.umask)
+            .durable(self.durable);
+        if let Some(mode) = self.write.mode() {
+            dir = dir.uploads(mode);
+        }
+        if let Some(directory) = &self.upload_dir {
+            dir = dir.upload_dir(directory);
+        }
         self.allow_symlink_target
             .iter()
             .fold(dir, |dir, tree| dir.allow_symlink_target(tree))

@@ -73,6 +73,14 @@ fn seconds(text: &str) -> Option<Duration> {
         .map(Duration::from_secs)
 }
 
+/// Permission bits in octal.
+pub(super) fn umask(text: &str) -> Result<u32, String> {
+    u32::from_str_radix(text, 8)
+        .ok()
+        .filter(|bits| *bits <= 0o777 && !text.starts_with('+'))
+        .ok_or_else(|| "expected permission bits from 000 to 777".into())
+}
+
 /// `LO:HI`, both included.
 pub(super) fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
     text.split_once(':')
@@ -198,6 +206,16 @@ mod tests {
             "99999999999999999999d",
         ] {
             assert!(long_time(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_umask_is_octal() {
+        for (text, bits) in [("0", 0), ("022", 0o22), ("77", 0o77), ("0777", 0o777)] {
+            assert_eq!(umask(text), Ok(bits), "{text}");
+        }
+        for wrong in ["", "8", "1000", "-1", "+7", "u=rw"] {
+            assert!(umask(wrong).is_err(), "{wrong}");
         }
     }
 

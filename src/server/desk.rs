@@ -55,6 +55,8 @@ pub(super) struct Desk {
     /// In order of admission; those that are proven or gone are skipped when they come to the front.
     waiting: VecDeque<(TransferId, Instant)>,
     unproven: usize,
+    /// Uploads that are whole and only wait to repeat their last ACK; those that are gone are skipped.
+    finished: VecDeque<TransferId>,
 }
 
 /// What one address has.
@@ -77,6 +79,7 @@ struct Entry {
     /// Of the request's octets.
     digest: u64,
     proven: bool,
+    finished: bool,
 }
 
 impl Desk {
@@ -90,6 +93,7 @@ impl Desk {
             by_network: HashMap::new(),
             waiting: VecDeque::new(),
             unproven: 0,
+            finished: VecDeque::new(),
         }
     }
 
@@ -111,7 +115,10 @@ impl Desk {
     /// Enters a new transfer, whatever else its TID has, if there is room.
     pub(super) fn admit(&mut self, tid: Tid, digest: u64, now: Instant) -> Verdict {
         if self.entries.len() >= self.quota.transfers {
-            return Verdict::Drop(DropReason::Full);
+            return match self.oldest_finished() {
+                Some(id) => Verdict::MakeRoom(id),
+                None => Verdict::Drop(DropReason::Full),
+            };
         }
         if let Some(reason) = self.full_for(tid.peer.ip()) {
             return Verdict::Drop(reason);
@@ -137,6 +144,7 @@ impl Desk {
                 tid,
                 digest,
                 proven: false,
+                finished: false,
             },
         );
         self.by_tid.entry(tid).or_default().push(id);
@@ -196,6 +204,37 @@ impl Desk {
         None
     }
 
+    /// The one that has waited longest. It is named once: it either goes now or is about to.
+    fn oldest_finished(&mut self) -> Option<TransferId> {
+        while let Some(id) = self.finished.pop_front() {
+            if self.entries.contains_key(&id) {
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// The file of this one is whole: it counts for its client no more, and goes first where room is needed.
+    pub(super) fn finished(&mut self, id: TransferId) {
+        let Some(entry) = self.entries.get_mut(&id).filter(|entry| !entry.finished) else {
+            return;
+        };
+        entry.finished = true;
+        let client = entry.tid.peer.ip();
+        self.finished.push_back(id);
+        self.leave(client);
+    }
+
+    /// The client has one transfer less.
+    fn leave(&mut self, client: IpAddr) {
+        if let Some(held) = self.by_client.get_mut(&client) {
+            held.transfers -= 1;
+            if held.transfers == 0 {
+                self.by_client.remove(&client);
+            }
+        }
+    }
+
     /// This one cannot make room now: it goes to the end of the line.
     pub(super) fn spare(&mut self, id: TransferId, now: Instant) {
         if self.waiting.front().is_some_and(|(first, _)| *first == id) {
@@ -239,11 +278,11 @@ impl Desk {
                 self.by_tid.remove(&entry.tid);
             }
         }
-        if let Some(held) = self.by_client.get_mut(&client) {
-            held.transfers -= 1;
-            if held.transfers == 0 {
-                self.by_client.remove(&client);
-            }
+        if self.finished.len() > 2 * self.entries.len() {
+            self.finished.retain(|id| self.entries.contains_key(id));
+        }
+        if !entry.finished {
+            self.leave(client);
         }
     }
 }
@@ -416,6 +455,34 @@ mod tests {
         for port in 1..=5_000 {
             admitted(desk.arrive(tid(1, port), 0, now));
         }
+    }
+
+    #[test]
+    fn what_is_finished_counts_for_nobody_and_goes_first() {
+        let now = start();
+        let mut desk = Desk::new(Quota {
+            transfers: 2,
+            per_client: Some(1),
+            unproven: 100,
+            ..QUOTA
+        });
+        let done = admitted(desk.arrive(tid(1, 1), 0, now));
+        desk.proven(done);
+        desk.finished(done);
+        desk.finished(done);
+        let running = admitted(desk.arrive(tid(1, 2), 0, now));
+        assert_eq!(
+            desk.arrive(tid(1, 3), 0, now),
+            Verdict::MakeRoom(done),
+            "the table is full"
+        );
+        desk.remove(done);
+        assert_eq!(
+            desk.arrive(tid(1, 3), 0, now),
+            Verdict::Drop(DropReason::ClientFull)
+        );
+        desk.remove(running);
+        assert!(desk.by_client.is_empty() && desk.finished.is_empty());
     }
 
     #[test]

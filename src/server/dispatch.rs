@@ -697,6 +697,10 @@ impl Loop {
         if arrival.at < transfer.answered() {
             return Err(DropReason::Duplicate); // what went out since then is the answer
         }
+        if transfer.is_complete() {
+            let verdict = self.desk.admit(arrival.tid, arrival.digest, arrival.at);
+            return self.arrival(arrival, verdict);
+        }
         if !transfer.is_proven() {
             transfer.request_repeated();
             self.resume(id);
@@ -714,7 +718,9 @@ impl Loop {
     fn make_room(&mut self, id: TransferId, time: Instant) {
         let parked = self.slots.get(&id).and_then(|slot| slot.parked.as_ref());
         match parked {
-            Some(transfer) if !transfer.has_mail() => self.end_parked(id, Failure::Evicted),
+            Some(transfer) if transfer.is_complete() || !transfer.has_mail() => {
+                self.end_parked(id, Failure::Evicted);
+            }
             _ => self.desk.spare(id, time),
         }
     }
@@ -790,6 +796,9 @@ impl Loop {
         let id = transfer.id();
         if transfer.is_proven() {
             self.prove(id);
+        }
+        if transfer.is_complete() {
+            self.desk.finished(id);
         }
         let is_forced = self.stopping.as_ref().is_some_and(|it| it.forced);
         let Some(slot) = self.slots.get_mut(&id) else {
@@ -884,15 +893,17 @@ impl Loop {
 
     /// Ends a parked transfer without a worker; files are closed by one, since that may block.
     fn end_parked(&mut self, id: TransferId, failure: Failure) {
-        let Some(transfer) = self.slots.get_mut(&id).and_then(|slot| slot.parked.take()) else {
+        let Some(mut transfer) = self.slots.get_mut(&id).and_then(|slot| slot.parked.take()) else {
             return;
         };
         match failure {
+            // Its peer has all it needs, or will ask in vain for one more ACK.
+            _ if transfer.is_complete() => {}
             Failure::Stopped => transfer.tell(ErrorCode::NOT_DEFINED, STOPPING),
             Failure::Cancelled => transfer.tell(ErrorCode::NOT_DEFINED, CANCELLED),
             _ => {}
         }
-        self.shared.conclude(&transfer, Ending::Failed(failure));
+        self.shared.conclude(&mut transfer, Ending::Failed(failure));
         self.over(id, transfer.answered());
         self.chore(Chore::Bury(transfer));
     }
@@ -1018,7 +1029,12 @@ impl Loop {
         let Some(stopping) = &mut self.stopping else {
             return false;
         };
-        if self.slots.is_empty() {
+        // What only waits to repeat its last ACK does not hold up the end.
+        let is_done = |slot: &Slot| slot.parked.as_ref().is_some_and(|it| it.is_complete());
+        if self.slots.values().all(is_done) {
+            let ids: Vec<_> = self.slots.keys().copied().collect();
+            ids.into_iter()
+                .for_each(|id| self.end_parked(id, Failure::Stopped));
             return true;
         }
         if time < stopping.deadline {

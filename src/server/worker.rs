@@ -406,6 +406,10 @@ impl Worker {
             let turn = catch_unwind(AssertUnwindSafe(|| {
                 transfer.run(&mut self.scratch, &self.place)
             }));
+            if transfer.is_complete() {
+                // It may go on for a while, but the file is there.
+                self.place.shared.conclude(&mut transfer, Ending::Completed);
+            }
             match turn {
                 Ok(Turn::SliceUsed) if self.place.may_go_on() => self.flush(),
                 turn => break turn,
@@ -422,7 +426,7 @@ impl Worker {
                 Ending::Failed(Failure::Panicked)
             }
         };
-        self.place.shared.conclude(&transfer, ending);
+        self.place.shared.conclude(&mut transfer, ending);
         self.reports.push(Report::Ended {
             id: transfer.id(),
             is_proven: transfer.is_proven(),
@@ -675,8 +679,11 @@ fn bury<T>(ended: T) {
 }
 
 impl Shared {
-    /// A transfer has ended: learns from it, then tells everybody.
-    pub(super) fn conclude(&self, transfer: &Transfer, ending: Ending) {
+    /// A transfer has ended: learns from it, then tells everybody. Once.
+    pub(super) fn conclude(&self, transfer: &mut Transfer, ending: Ending) {
+        if !transfer.conclude() {
+            return;
+        }
         let summary = transfer.summary();
         let peer = summary.peer;
         let learn = |memory: &Mutex<Memory>| {

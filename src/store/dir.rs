@@ -4,9 +4,12 @@
 //! (unless that was waived). A refusal names nothing of this machine, and is the same whether or not there is something
 //! outside.
 
+use super::landing::{self, WriteMode};
 use super::tree::{Found, Trees};
-use super::{Kind, Request, Source, Store};
+use super::uploads;
+use super::{Kind, Request, Sink, Source, Store};
 use crate::error::{Error, Refusal, plain};
+use crate::limits::{MAX_UPLOAD, UMASK};
 use crate::sys::fs::{self, Status, Trouble};
 use crate::wire::ErrorCode;
 use std::ffi::{OsStr, OsString};
@@ -18,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// Serves the files beneath one directory, for reading.
+/// Serves the files beneath one directory, for reading, and takes uploads where it is [told to](DirBuilder::uploads).
 ///
 /// The directory is held open: names are looked up beneath what it was when it was opened, wherever its path leads
 /// later, until [`reopen`](Self::reopen). Clones share it.
@@ -42,9 +45,15 @@ pub struct Dir(Arc<Shared>);
 struct Shared {
     settings: DirBuilder,
     /// Locked only to copy or replace the `Arc`; never while a file is looked up.
-    trees: RwLock<Arc<Trees>>,
+    roots: RwLock<Arc<Roots>>,
     /// Set when `openat2` proves to be missing.
     by_hand: AtomicBool,
+}
+
+/// What is held open.
+struct Roots {
+    reading: Trees,
+    uploads: Option<Trees>,
 }
 
 /// What a [`Dir`] serves; made by [`Dir::builder`].
@@ -53,6 +62,11 @@ pub struct DirBuilder {
     root: PathBuf,
     allowed: Vec<PathBuf>,
     serve_unreadable: bool,
+    uploads: Option<WriteMode>,
+    upload_dir: Option<PathBuf>,
+    max_upload: u64,
+    umask: u32,
+    durable: bool,
 }
 
 impl DirBuilder {
@@ -71,6 +85,42 @@ impl DirBuilder {
         self
     }
 
+    /// Takes uploads too. A file appears under its name when it is whole; a directory that it is to lie in must exist; links
+    /// are followed on the way there while they stay inside, and never where the file goes.
+    #[must_use]
+    pub fn uploads(mut self, mode: WriteMode) -> Self {
+        self.uploads = Some(mode);
+        self
+    }
+
+    /// Puts uploads beneath this directory, not beneath the one that is served.
+    #[must_use]
+    pub fn upload_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.upload_dir = Some(directory.into());
+        self
+    }
+
+    /// Octets that one upload may have; 1 GiB where nothing is said.
+    #[must_use]
+    pub fn max_upload(mut self, octets: u64) -> Self {
+        self.max_upload = octets;
+        self
+    }
+
+    /// Permission bits that no upload gets, out of `rw-rw-rw-`; `0o022` where nothing is said.
+    #[must_use]
+    pub fn umask(mut self, bits: u32) -> Self {
+        self.umask = bits;
+        self
+    }
+
+    /// Acknowledges the last block of an upload when the disk has it, and not when the system has it.
+    #[must_use]
+    pub fn durable(mut self, durable: bool) -> Self {
+        self.durable = durable;
+        self
+    }
+
     /// Serves another directory with the same settings.
     #[must_use]
     pub(crate) fn at(mut self, root: &Path) -> Self {
@@ -84,7 +134,8 @@ impl DirBuilder {
     /// [`Error::Directory`] names the one that cannot be opened or searched.
     pub fn open(mut self) -> Result<Dir, Error> {
         // A daemon may change its working directory before it reopens.
-        for path in std::iter::once(&mut self.root).chain(&mut self.allowed) {
+        let paths = std::iter::once(&mut self.root).chain(&mut self.allowed);
+        for path in paths.chain(&mut self.upload_dir) {
             match std::path::absolute(&*path) {
                 Ok(absolute) => *path = absolute,
                 Err(cause) => {
@@ -95,23 +146,35 @@ impl DirBuilder {
                 }
             }
         }
+        let roots = self.open_roots()?;
+        if let Some(uploads) = &roots.uploads {
+            remove_leftovers(uploads);
+        }
         Ok(Dir(Arc::new(Shared {
-            trees: RwLock::new(Arc::new(self.open_trees()?)),
+            roots: RwLock::new(Arc::new(roots)),
             by_hand: AtomicBool::new(false),
             settings: self,
         })))
     }
 
-    fn open_trees(&self) -> Result<Trees, Error> {
-        let blame = |path: &PathBuf| {
-            let path = path.clone();
-            |cause| Error::Directory { path, cause }
+    fn open_roots(&self) -> Result<Roots, Error> {
+        let open = |path: &PathBuf, allowed: &[PathBuf]| {
+            let blame = |path: &PathBuf| {
+                let path = path.clone();
+                |cause| Error::Directory { path, cause }
+            };
+            let mut trees = Trees::open(path).map_err(blame(path))?;
+            for tree in allowed {
+                trees.allow(tree).map_err(blame(tree))?;
+            }
+            Ok(trees)
         };
-        let mut trees = Trees::open(&self.root).map_err(blame(&self.root))?;
-        for tree in &self.allowed {
-            trees.allow(tree).map_err(blame(tree))?;
-        }
-        Ok(trees)
+        let upload_root = self.upload_dir.as_ref().unwrap_or(&self.root);
+        Ok(Roots {
+            reading: open(&self.root, &self.allowed)?,
+            // A link that may be read through is not one to write through.
+            uploads: self.uploads.map(|_| open(upload_root, &[])).transpose()?,
+        })
     }
 }
 
@@ -130,6 +193,11 @@ impl Dir {
             root: root.into(),
             allowed: Vec::new(),
             serve_unreadable: false,
+            uploads: None,
+            upload_dir: None,
+            max_upload: MAX_UPLOAD,
+            umask: UMASK,
+            durable: false,
         }
     }
 
@@ -144,10 +212,15 @@ impl Dir {
     /// # Errors
     /// [`Error::Directory`] names the one that cannot be opened; what was served before is served on.
     pub fn reopen(&self) -> Result<(), Error> {
-        let trees = Arc::new(self.0.settings.open_trees()?);
-        let current = self.0.trees.write();
-        *current.unwrap_or_else(PoisonError::into_inner) = trees;
+        let roots = Arc::new(self.0.settings.open_roots()?);
+        let current = self.0.roots.write();
+        *current.unwrap_or_else(PoisonError::into_inner) = roots;
         Ok(())
+    }
+
+    fn roots(&self) -> Arc<Roots> {
+        let current = self.0.roots.read();
+        Arc::clone(&current.unwrap_or_else(PoisonError::into_inner))
     }
 
     fn find(&self, name: &[u8]) -> Result<Source, Refusal> {
@@ -166,11 +239,7 @@ impl Dir {
 
     /// Looks up a name that was cleaned.
     pub(super) fn look_up(&self, name: &OsStr) -> io::Result<Found> {
-        let trees = {
-            let current = self.0.trees.read();
-            Arc::clone(&current.unwrap_or_else(PoisonError::into_inner))
-        };
-        trees.find(name, &self.0.by_hand)
+        self.roots().reading.find(name, &self.0.by_hand)
     }
 
     fn open(&self, name: OsString) -> Result<File, Refusal> {
@@ -196,6 +265,25 @@ impl Store for Dir {
         }
     }
 
+    fn takes_uploads(&self) -> bool {
+        self.0.settings.uploads.is_some()
+    }
+
+    fn write(&self, request: &Request<'_>) -> Result<Box<dyn Sink>, Refusal> {
+        let settings = &self.0.settings;
+        let roots = self.roots();
+        let (Some(mode), Some(trees)) = (settings.uploads, &roots.uploads) else {
+            return Err(Refusal::read_only());
+        };
+        let terms = uploads::Terms {
+            mode,
+            most: settings.max_upload,
+            umask: settings.umask,
+            durable: settings.durable,
+        };
+        uploads::begin(request, trees, &self.0.by_hand, &terms)
+    }
+
     fn reload(&self) {
         if let Err(error) = self.reopen() {
             log::warn!("{error}; what was served before is served on");
@@ -209,8 +297,17 @@ impl fmt::Debug for Dir {
     }
 }
 
+/// What a crash has left of uploads goes. That it cannot be found is no reason not to serve.
+fn remove_leftovers(uploads: &Trees) {
+    match landing::remove_leftovers(uploads.root()) {
+        Ok(0) => {}
+        Ok(count) => log::info!("removed unfinished uploads of an earlier run count={count}"),
+        Err(error) => log::warn!("cannot look for unfinished uploads: {}", plain(&error)),
+    }
+}
+
 /// The name beneath the root that a peer's name means: not empty, no leading slash, no `.`, no `..`.
-fn clean(name: &[u8]) -> Result<OsString, Refusal> {
+pub(super) fn clean(name: &[u8]) -> Result<OsString, Refusal> {
     let kept = components(name).map_err(|rule| Refusal::access_violation().because(rule))?;
     if kept.is_empty() {
         return Err(Refusal::access_violation().because("the name is the root itself"));
@@ -235,7 +332,7 @@ pub(super) fn components(name: &[u8]) -> Result<Vec<&[u8]>, &'static str> {
     Ok(kept)
 }
 
-fn refuse(error: io::Error) -> Refusal {
+pub(super) fn refuse(error: io::Error) -> Refusal {
     let refusal = match fs::trouble(&error) {
         // Nothing to explain, and boot loaders ask for ten names before one that exists.
         Trouble::Missing => return Refusal::not_found(),

@@ -2,13 +2,16 @@
 //! an RRQ with, and the [`Sink`] that it answers a WRQ with.
 
 mod dir;
+mod landing;
 pub(crate) mod mappings;
 #[cfg(test)]
 mod scratch;
 mod storage;
 mod tree;
+mod uploads;
 
 pub use dir::{Dir, DirBuilder};
+pub use landing::WriteMode;
 pub use storage::{Entry, EntryKind, Storage};
 
 use crate::error::Refusal;

@@ -6,6 +6,7 @@
 //! same file or directory.
 
 use super::dir::{Dir, components};
+use super::landing::{Landing, Rules, WriteMode};
 use super::tree::Found;
 use crate::error::TftpError;
 use crate::limits::MAX_TREE_DEPTH;
@@ -13,12 +14,10 @@ use crate::sys::edit::{self, FoundKind};
 use crate::sys::fs::{self, Trouble};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::fs::{File, Permissions};
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -106,13 +105,11 @@ impl Storage {
         let name = clean(name.as_ref())?;
         let doing = blame("write", &name);
         let place = self.make_place(&name).map_err(&doing)?;
-        let mut fresh = Fresh::new(&place.directory).map_err(&doing)?;
-        let written = io::copy(&mut reader, &mut fresh.file).map_err(&doing)?;
-        let everybody = Permissions::from_mode(0o644);
-        fresh.file.set_permissions(everybody).map_err(&doing)?;
+        let mut landing = place.land().map_err(&doing)?;
+        let written = io::copy(&mut reader, &mut landing).map_err(&doing)?;
         let mut created = self.lock();
         let was_there = edit::look(&place.directory, &place.component).is_ok();
-        fresh.rename(&place.component).map_err(&doing)?;
+        landing.commit().map_err(&doing)?;
         // Also where a file of ours was replaced: what has to go later is the new one.
         if !was_there || created.contains_key(&name) {
             remember(&mut created, name.clone(), &place).map_err(&doing)?;
@@ -407,51 +404,20 @@ impl std::fmt::Debug for Storage {
 }
 
 impl Place {
+    /// Begins a file that replaces what is there, and that everybody may read.
+    fn land(&self) -> io::Result<Landing> {
+        let rules = Rules {
+            mode: WriteMode::Overwrite,
+            permissions: Some(0o644),
+            durable: false,
+        };
+        Landing::begin(self.directory.try_clone()?, self.component.clone(), rules)
+    }
+
     fn remove(&self) -> io::Result<()> {
         match edit::look(&self.directory, &self.component)?.kind {
             FoundKind::Directory => edit::remove_directory(&self.directory, &self.component),
             _ => edit::remove_file(&self.directory, &self.component),
-        }
-    }
-}
-
-/// A file without its name yet; gone unless it gets one.
-struct Fresh<'a> {
-    directory: &'a File,
-    name: OsString,
-    file: File,
-}
-
-impl<'a> Fresh<'a> {
-    fn new(directory: &'a File) -> io::Result<Self> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        loop {
-            let number = NEXT.fetch_add(1, Ordering::Relaxed);
-            let name = OsString::from(format!(".tftpool-{}-{number}", std::process::id()));
-            match edit::make_file(directory, &name) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                result => {
-                    return result.map(|file| Self {
-                        directory,
-                        name,
-                        file,
-                    });
-                }
-            }
-        }
-    }
-
-    fn rename(mut self, name: &OsStr) -> io::Result<()> {
-        edit::rename(self.directory, &self.name, self.directory, name)?;
-        self.name.clear();
-        Ok(())
-    }
-}
-
-impl Drop for Fresh<'_> {
-    fn drop(&mut self) {
-        if !self.name.is_empty() {
-            let _ = edit::remove_file(self.directory, &self.name);
         }
     }
 }

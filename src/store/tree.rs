@@ -38,6 +38,11 @@ impl Trees {
         Ok(())
     }
 
+    /// The root itself.
+    pub(super) fn root(&self) -> &File {
+        &self.0[0].directory
+    }
+
     /// Opens a file beneath the root. `by_hand` says that `openat2` is not to be tried, and is set once it proves to be
     /// missing.
     pub(super) fn find(&self, name: &OsStr, by_hand: &AtomicBool) -> io::Result<Found> {

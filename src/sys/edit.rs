@@ -7,10 +7,11 @@ use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{self, AtFlags, OFlag};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, SystemTime};
 
@@ -84,16 +85,75 @@ pub(crate) fn make_directory(directory: &File, name: &OsStr) -> io::Result<()> {
     Ok(mkdirat(directory, name, Mode::from_bits_truncate(0o777))?)
 }
 
-/// Makes a file that was not there, for writing, which nobody else may touch yet.
-pub(crate) fn make_file(directory: &File, name: &OsStr) -> io::Result<File> {
+/// Makes a file that was not there, for writing, with these permission bits as far as the umask lets it have them.
+pub(crate) fn make_file(directory: &File, name: &OsStr, permissions: u32) -> io::Result<File> {
     let flags = OFlag::O_WRONLY
         | OFlag::O_CREAT
         | OFlag::O_EXCL
         | OFlag::O_CLOEXEC
         | OFlag::O_NOFOLLOW
         | LARGE;
-    let mode = Mode::from_bits_truncate(0o600);
+    let mode = Mode::from_bits_truncate(permissions);
     Ok(fcntl::openat(directory, name, flags, mode).map(File::from)?)
+}
+
+/// Makes a file without a name, for writing, which is gone when it is closed unless [`name_file`] gives it one. Fails in a way
+/// that [`is_not_offered`] knows where the file system, or the kernel, cannot do the one or the other.
+#[cfg(target_os = "linux")]
+pub(crate) fn make_nameless_file(directory: &File, permissions: u32) -> io::Result<File> {
+    let flags = OFlag::O_WRONLY | OFlag::O_TMPFILE | OFlag::O_CLOEXEC | LARGE;
+    let mode = Mode::from_bits_truncate(permissions);
+    let file = fcntl::openat(directory, ".", flags, mode).map(File::from)?;
+    // Without /proc it would never get a name. Better to hear of it now than at the end.
+    match std::fs::symlink_metadata(open_path(&file)) {
+        Ok(_) => Ok(file),
+        Err(_) => Err(Errno::EOPNOTSUPP.into()),
+    }
+}
+
+/// Makes a file without a name; this system has no such thing.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn make_nameless_file(_: &File, _: u32) -> io::Result<File> {
+    Err(Errno::EOPNOTSUPP.into())
+}
+
+/// Whether a file cannot be made without a name, and could be made with one.
+pub(crate) fn is_not_offered(error: &io::Error) -> bool {
+    // Kernels and file systems that do not know the flag see a directory that is opened for writing.
+    let errno = Errno::from_raw(error.raw_os_error().unwrap_or_default());
+    matches!(errno, Errno::EOPNOTSUPP | Errno::EISDIR | Errno::EINVAL)
+}
+
+/// Gives a file without a name one that nobody has.
+pub(crate) fn name_file(file: &File, directory: &File, name: &OsStr) -> io::Result<()> {
+    let follow = AtFlags::AT_SYMLINK_FOLLOW;
+    let path = open_path(file);
+    Ok(linkat(
+        fcntl::AT_FDCWD,
+        path.as_str(),
+        directory,
+        name,
+        follow,
+    )?)
+}
+
+fn open_path(file: &File) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
+}
+
+/// Gives a file of this directory another name that nobody has.
+pub(crate) fn rename_to_free(directory: &File, name: &OsStr, new: &OsStr) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        let flags = fcntl::RenameFlags::RENAME_NOREPLACE;
+        match fcntl::renameat2(directory, name, directory, new, flags) {
+            // The file system does not know the flag.
+            Err(Errno::EINVAL | Errno::ENOSYS) => {}
+            result => return Ok(result?),
+        }
+    }
+    linkat(directory, name, directory, new, AtFlags::empty())?;
+    remove_file(directory, name)
 }
 
 /// Gives a file another name, in another directory perhaps; what had that name is gone.

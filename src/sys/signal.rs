@@ -23,6 +23,8 @@ impl Signals {
     pub(crate) fn block() -> io::Result<Signals> {
         let set = SigSet::from_iter([Number::SIGINT, Number::SIGTERM, Number::SIGHUP]);
         set.thread_block()?;
+        // Comes beside the error where a file would grow over its limit, and would end the process.
+        SigSet::from(Number::SIGXFSZ).thread_block()?;
         Ok(Signals { set })
     }
 

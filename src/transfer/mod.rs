@@ -135,6 +135,8 @@ pub(crate) struct Exchange<'a> {
     reported: Instant,
     /// When the file was whole.
     completed: Option<Instant>,
+    /// Its end was told.
+    is_concluded: bool,
     /// What the last ERROR of the peer said.
     peer_text: Option<Name>,
     /// What the network said to the last send that failed.
@@ -179,6 +181,7 @@ impl<'a> Exchange<'a> {
             answered: now(),
             reported: now(),
             completed: None,
+            is_concluded: false,
             peer_text: None,
             network: None,
         }
@@ -223,6 +226,9 @@ impl<'a> Exchange<'a> {
         let mut unheard = 0;
         loop {
             if around.is_stopping() {
+                if self.is_complete() {
+                    return Err(Ending::Completed);
+                }
                 self.tell(ErrorCode::NOT_DEFINED, self.farewell());
                 return Err(Ending::Failed(Failure::Stopped));
             }
@@ -622,7 +628,6 @@ impl<'a> Exchange<'a> {
     }
 
     /// True once the whole file is stored and acknowledged. Its last ACK is repeated on demand for a while.
-    #[cfg(test)]
     pub(crate) fn is_complete(&self) -> bool {
         self.end.is_complete()
     }
@@ -667,10 +672,16 @@ impl<'a> Exchange<'a> {
         self.origin.id
     }
 
+    /// True the first time: of several ends that are found, as when an upload that is complete goes on to repeat its last
+    /// ACK, one is told.
+    pub(crate) fn conclude(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_concluded, true)
+    }
+
     /// How far it is, if that was not said for a while.
     pub(crate) fn progress(&mut self) -> Option<Event> {
         let time = now();
-        if time < self.reported + PROGRESS_INTERVAL {
+        if self.is_concluded || time < self.reported + PROGRESS_INTERVAL {
             return None;
         }
         self.reported = time;

@@ -16,3 +16,4 @@ mod silence;
 mod sources;
 mod stopping;
 mod stores;
+mod uploads;

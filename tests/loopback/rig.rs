@@ -169,6 +169,7 @@ pub(crate) fn free_ports(count: u16) -> std::ops::RangeInclusive<u16> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reply {
     Data(u16, Vec<u8>),
+    Ack(u16),
     Oack(String),
     Error(u16, String),
     Other(Vec<u8>),
@@ -205,6 +206,22 @@ impl Client {
     pub(crate) fn ask(&mut self, name: &str, options: &[(&str, &str)]) {
         self.tid = None;
         self.shout(&rrq(name, "octet", options));
+    }
+
+    /// Offers a file; the next answer decides the TID.
+    pub(crate) fn offer(&mut self, name: &str, options: &[(&str, &str)]) {
+        self.tid = None;
+        self.shout(&wrq(name, "octet", options));
+    }
+
+    /// A block to the transfer's port.
+    pub(crate) fn send(&self, block: u16, octets: &[u8]) {
+        self.say(&[&wire::data_header(block), octets].concat());
+    }
+
+    /// The ACK of this block is next.
+    pub(crate) fn acked(&mut self, block: u16) {
+        assert_eq!(self.next(), Reply::Ack(block));
     }
 
     /// To the listening port.
@@ -348,6 +365,10 @@ pub(crate) fn rrq(name: &str, mode: &str, options: &[(&str, &str)]) -> Vec<u8> {
     datagram
 }
 
+pub(crate) fn wrq(name: &str, mode: &str, options: &[(&str, &str)]) -> Vec<u8> {
+    [b"\0\x02", &rrq(name, mode, options)[2..]].concat()
+}
+
 pub(crate) fn error(code: u16, text: &str) -> Vec<u8> {
     let mut datagram = Vec::new();
     wire::emit_error(wire::ErrorCode(code), text, &mut datagram);
@@ -357,6 +378,7 @@ pub(crate) fn error(code: u16, text: &str) -> Vec<u8> {
 fn reply(datagram: &[u8]) -> Reply {
     match wire::parse(datagram) {
         Ok(Packet::Data { block, payload }) => Reply::Data(block, payload.into()),
+        Ok(Packet::Ack { block }) => Reply::Ack(block),
         Ok(Packet::OptionAck(options)) => Reply::Oack(options.to_string()),
         Ok(Packet::Error { code, message }) => {
             Reply::Error(code.0, String::from_utf8_lossy(message).into_owned())
@@ -490,6 +512,89 @@ pub(crate) fn fetch_into(
                 }
             }
             proto::Verdict::Ignore => {}
+        }
+    }
+}
+
+/// Puts a file as a good client does: in windows, again where it has to be.
+pub(crate) fn put(
+    server: SocketAddr,
+    name: &str,
+    mode: Mode,
+    options: &[(OptionName, u64)],
+    content: &[u8],
+) -> Result<(), Trouble> {
+    let socket = Client::new(server).socket;
+    let asked = options
+        .iter()
+        .fold(Options::default(), |all, (name, value)| {
+            all.with(*name, *value)
+        });
+    let mut request = Vec::new();
+    wire::Request {
+        direction: wire::Direction::Write,
+        name: name.as_bytes(),
+        mode,
+        options: asked,
+    }
+    .emit(&mut request);
+    let policy = Policy {
+        retries: 20,
+        ..Policy::default()
+    };
+    let mut machine = proto::Sender::requesting(&policy, now());
+    let mut agreed = proto::Agreed::default();
+    let mut tid = None;
+    let mut buffer = vec![0; 600];
+    loop {
+        let until = match machine.poll(now()) {
+            Step::Open => {
+                let _ = socket.send_to(&request, server);
+                machine.opened(now());
+                continue;
+            }
+            Step::Data { first, end } => {
+                let size = usize::from(agreed.blksize);
+                for block in first..end {
+                    let start = (block as usize - 1) * size;
+                    let octets = &content[start..content.len().min(start + size)];
+                    let header = wire::data_header(agreed.rollover.to_wire(block));
+                    let _ = socket.send_to(&[&header, octets].concat(), tid.unwrap_or(server));
+                }
+                machine.sent(end, now());
+                continue;
+            }
+            Step::Done(Outcome::Complete) => return Ok(()),
+            Step::Done(outcome) => return Err(Trouble::Ended(outcome)),
+            Step::Ack(_) | Step::Error(..) => unreachable!("a sender does not"),
+            Step::Wait(until) => until,
+        };
+        let wait = until.saturating_duration_since(now());
+        let wait = wait.max(Duration::from_millis(1));
+        socket.set_read_timeout(Some(wait)).expect("a timeout");
+        let Ok((length, from)) = socket.recv_from(&mut buffer) else {
+            continue;
+        };
+        let packet = wire::parse(&buffer[..length]).expect("a packet");
+        if let Packet::Error { code, message } = packet {
+            let text = String::from_utf8_lossy(message).into_owned();
+            return Err(Trouble::Told(code.0, text));
+        }
+        if *tid.get_or_insert(from) != from {
+            continue;
+        }
+        match packet {
+            Packet::OptionAck(oack) => {
+                agreed = proto::accept(&asked, &oack).expect("an OACK that was asked for");
+                let last = content.len() as u64 / u64::from(agreed.blksize) + 1;
+                machine.agree(&agreed, Some(last), &policy, now());
+            }
+            Packet::Ack { block: 0 } => {
+                let last = content.len() as u64 / u64::from(agreed.blksize) + 1;
+                machine.agree(&agreed, Some(last), &policy, now());
+                machine.handle(&packet, now());
+            }
+            _ => machine.handle(&packet, now()),
         }
     }
 }

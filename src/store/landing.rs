@@ -1,0 +1,385 @@
+//! A file on its way: it appears under its name when it is whole, and leaves nothing behind otherwise.
+//!
+//! Until then it has no name at all where the file system can do that, else a hidden one in the same directory. Invariant:
+//! everything happens in one directory that is held open, and no link is ever followed.
+
+use crate::limits::{HIDDEN_NAMES_TRIED, LEFTOVERS_LOOKED_AT, MAX_TREE_DEPTH, UNIQUE_NAMES};
+use crate::sys::edit::{self, FoundKind};
+use crate::sys::fs;
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, Permissions, TryLockError};
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+
+/// What a file that arrives may do to one that has its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WriteMode {
+    /// Nothing: only names are taken that nobody has.
+    Create,
+    /// Replace it, when the new one is whole.
+    Overwrite,
+    /// Nothing: the new one gets a number behind its name.
+    Unique,
+}
+
+/// How files are put down.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    pub(crate) mode: WriteMode,
+    /// Permission bits; `None` for what the process gives every new file.
+    pub(crate) permissions: Option<u32>,
+    /// The disk has the file before anybody is told so.
+    pub(crate) durable: bool,
+}
+
+/// A file that is not whole yet. Dropped, it is gone.
+pub(crate) struct Landing {
+    file: File,
+    directory: File,
+    name: OsString,
+    /// The name that it has meanwhile.
+    hidden: Option<OsString>,
+    rules: Rules,
+}
+
+impl Landing {
+    /// Begins a file that is to get this name, one component, in this directory.
+    ///
+    /// # Errors
+    /// `AlreadyExists` and `IsADirectory` where something stands in the way (of which `IsADirectory` means anything but a
+    /// regular file); else what the system says.
+    pub(crate) fn begin(directory: File, name: OsString, rules: Rules) -> io::Result<Self> {
+        check(&directory, &name, rules.mode)?;
+        // Nobody else may look at it before it is whole.
+        let permissions = rules.permissions.map_or(0o666, |_| 0o600);
+        let (file, hidden) = match edit::make_nameless_file(&directory, permissions) {
+            Ok(file) => (file, None),
+            Err(error) if edit::is_not_offered(&error) => {
+                let (file, hidden) =
+                    with_hidden_name(|hidden| edit::make_file(&directory, hidden, permissions))?;
+                (file, Some(hidden))
+            }
+            Err(error) => return Err(error),
+        };
+        // Tells the next start of a server, while this one runs, that the file is no leftover. Where locks are not known,
+        // nothing is lost but that.
+        let _ = file.try_lock();
+        Ok(Self {
+            file,
+            directory,
+            name,
+            hidden,
+            rules,
+        })
+    }
+
+    /// The file is whole: it gets its name. Returns that, which may have got a number.
+    ///
+    /// # Errors
+    /// As for [`begin`](Self::begin). The file is gone then.
+    pub(crate) fn commit(mut self) -> io::Result<OsString> {
+        if let Some(bits) = self.rules.permissions {
+            self.file.set_permissions(Permissions::from_mode(bits))?;
+        }
+        if self.rules.durable {
+            self.file.sync_all()?;
+        }
+        match self.rules.mode {
+            WriteMode::Create => {
+                let name = self.name.clone();
+                self.take_name(&name)?;
+            }
+            WriteMode::Overwrite => self.replace()?,
+            WriteMode::Unique => self.take_free_name()?,
+        }
+        self.hidden = None;
+        if self.rules.durable {
+            self.directory.sync_all()?;
+        }
+        Ok(std::mem::take(&mut self.name))
+    }
+
+    /// Takes a name that nobody has.
+    fn take_name(&self, name: &OsStr) -> io::Result<()> {
+        match &self.hidden {
+            None => edit::name_file(&self.file, &self.directory, name),
+            Some(hidden) => edit::rename_to_free(&self.directory, hidden, name),
+        }
+    }
+
+    fn replace(&mut self) -> io::Result<()> {
+        let hidden = match self.hidden.take() {
+            Some(hidden) => hidden,
+            // A name can be taken over by another name only.
+            None => {
+                let name = |hidden: &OsStr| edit::name_file(&self.file, &self.directory, hidden);
+                with_hidden_name(name)?.1
+            }
+        };
+        let hidden = self.hidden.insert(hidden);
+        check(&self.directory, &self.name, WriteMode::Overwrite)?;
+        edit::rename(&self.directory, hidden, &self.directory, &self.name)
+    }
+
+    /// Takes the name, or the first one with a number behind it that is free.
+    fn take_free_name(&mut self) -> io::Result<()> {
+        let wanted = self.name.clone();
+        for number in 1..=UNIQUE_NAMES {
+            match self.take_name(&self.name) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                result => return result,
+            }
+            self.name = wanted.clone();
+            self.name.push(format!(".{number}"));
+        }
+        Err(io::ErrorKind::AlreadyExists.into())
+    }
+}
+
+impl Write for Landing {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.file.write(octets)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        if let Some(hidden) = &self.hidden {
+            let _ = edit::remove_file(&self.directory, hidden);
+        }
+    }
+}
+
+/// Whether what stands under a name may be there.
+fn check(directory: &File, name: &OsStr, mode: WriteMode) -> io::Result<()> {
+    match (edit::look(directory, name), mode) {
+        (Err(error), _) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        (Err(error), _) => Err(error),
+        (Ok(_), WriteMode::Unique) => Ok(()),
+        (Ok(_), WriteMode::Create) => Err(io::ErrorKind::AlreadyExists.into()),
+        // A link is neither followed nor replaced.
+        (Ok(found), WriteMode::Overwrite) if found.kind != FoundKind::File => {
+            Err(io::ErrorKind::IsADirectory.into())
+        }
+        (Ok(_), WriteMode::Overwrite) => Ok(()),
+    }
+}
+
+// ---- hidden names ---------------------------------------------------------------------------
+
+const HIDDEN: &[u8] = b".tftpool-";
+/// Hexadecimal digits behind that.
+const HIDDEN_DIGITS: usize = 16;
+
+/// True for names that files have here only while they are on their way.
+pub(crate) fn is_hidden(name: &OsStr) -> bool {
+    let digits = name.as_bytes().strip_prefix(HIDDEN);
+    digits.is_some_and(|digits| {
+        digits.len() == HIDDEN_DIGITS && digits.iter().all(u8::is_ascii_hexdigit)
+    })
+}
+
+/// Does something with a hidden name that nobody has.
+fn with_hidden_name<T>(mut make: impl FnMut(&OsStr) -> io::Result<T>) -> io::Result<(T, OsString)> {
+    for _ in 0..HIDDEN_NAMES_TRIED {
+        // Each RandomState has keys of its own, from the system's source of randomness.
+        let number = RandomState::new().hash_one(());
+        let mut name = OsStr::from_bytes(HIDDEN).to_owned();
+        name.push(format!("{number:0HIDDEN_DIGITS$x}"));
+        match make(&name) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            result => return result.map(|made| (made, name)),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+/// Removes what a crash has left beneath a directory; links are not followed. Returns how many files that were.
+///
+/// # Errors
+/// Only of the directory itself. What is deeper and cannot be read is left alone.
+pub(crate) fn remove_leftovers(directory: &File) -> io::Result<usize> {
+    let mut looked_at = 0;
+    let mut removed = 0;
+    let mut pending = vec![(fs::open_here(directory, OsStr::new("."))?, MAX_TREE_DEPTH)];
+    while let Some((directory, depth)) = pending.pop() {
+        for name in edit::names(&directory).unwrap_or_default() {
+            looked_at += 1;
+            if looked_at > LEFTOVERS_LOOKED_AT {
+                return Ok(removed);
+            }
+            match edit::look(&directory, &name).map(|found| found.kind) {
+                Ok(FoundKind::Directory) if depth > 0 => {
+                    if let Ok(inside) = fs::open_here(&directory, &name) {
+                        pending.push((inside, depth - 1));
+                    }
+                }
+                Ok(FoundKind::File) if is_hidden(&name) && is_left(&directory, &name) => {
+                    removed += usize::from(edit::remove_file(&directory, &name).is_ok());
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(removed)
+}
+
+/// True where no server is writing this file any more.
+fn is_left(directory: &File, name: &OsStr) -> bool {
+    let Ok(file) = fs::open_here(directory, name) else {
+        return false;
+    };
+    !matches!(file.try_lock(), Err(TryLockError::WouldBlock))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scratch::Scratch;
+    use super::*;
+
+    fn rules(mode: WriteMode) -> Rules {
+        Rules {
+            mode,
+            permissions: Some(0o640),
+            durable: true,
+        }
+    }
+
+    /// The two ways to be without a name.
+    fn begin(scratch: &Scratch, name: &str, mode: WriteMode, hidden: bool) -> io::Result<Landing> {
+        let directory = fs::open_here(&fs::open_root(&scratch.path(""))?, OsStr::new("."))?;
+        if !hidden {
+            return Landing::begin(directory, name.into(), rules(mode));
+        }
+        check(&directory, OsStr::new(name), mode)?;
+        let make = |hidden: &OsStr| edit::make_file(&directory, hidden, 0o600);
+        let (file, hidden) = with_hidden_name(make)?;
+        file.try_lock().expect("a lock");
+        Ok(Landing {
+            file,
+            directory,
+            name: name.into(),
+            hidden: Some(hidden),
+            rules: rules(mode),
+        })
+    }
+
+    fn names(scratch: &Scratch) -> Vec<String> {
+        let entries = std::fs::read_dir(scratch.path("")).expect("a directory");
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.expect("an entry").file_name())
+            .map(|name| name.to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn content(scratch: &Scratch, name: &str) -> String {
+        std::fs::read_to_string(scratch.path(name)).expect("a file")
+    }
+
+    #[test]
+    fn a_file_appears_when_it_is_whole_and_not_before() {
+        for hidden in [false, true] {
+            let scratch = Scratch::new();
+            let mut landing =
+                begin(&scratch, "file", WriteMode::Create, hidden).expect("a landing");
+            landing.write_all(b"first ").expect("room");
+            landing.write_all(b"second").expect("room");
+            assert!(!names(&scratch).contains(&"file".to_owned()));
+            assert_eq!(landing.commit().expect("a name"), "file");
+            assert_eq!(names(&scratch), ["file"], "hidden: {hidden}");
+            assert_eq!(content(&scratch, "file"), "first second");
+            let bits = std::fs::metadata(scratch.path("file"));
+            assert_eq!(bits.expect("a file").permissions().mode() & 0o777, 0o640);
+        }
+    }
+
+    #[test]
+    fn what_is_dropped_is_gone() {
+        for hidden in [false, true] {
+            let scratch = Scratch::new();
+            let mut landing =
+                begin(&scratch, "file", WriteMode::Overwrite, hidden).expect("a landing");
+            landing.write_all(b"half").expect("room");
+            drop(landing);
+            assert!(names(&scratch).is_empty(), "hidden: {hidden}");
+        }
+    }
+
+    #[test]
+    fn what_is_there_is_kept_replaced_or_numbered() {
+        for hidden in [false, true] {
+            let scratch = Scratch::new();
+            scratch.file("file", "old");
+            let error = begin(&scratch, "file", WriteMode::Create, hidden).err();
+            let kind = error.map(|error| error.kind());
+            assert_eq!(kind, Some(io::ErrorKind::AlreadyExists));
+
+            let put = |name, mode| {
+                let mut landing = begin(&scratch, name, mode, hidden).expect("a landing");
+                landing.write_all(b"new").expect("room");
+                landing.commit()
+            };
+            assert_eq!(put("file", WriteMode::Unique).expect("a name"), "file.1");
+            assert_eq!(put("file", WriteMode::Unique).expect("a name"), "file.2");
+            assert_eq!(content(&scratch, "file"), "old");
+            assert_eq!(put("file", WriteMode::Overwrite).expect("a name"), "file");
+            assert_eq!(content(&scratch, "file"), "new");
+            assert_eq!(names(&scratch), ["file", "file.1", "file.2"]);
+
+            // Two at once: the second finds out at the end.
+            let late = begin(&scratch, "race", WriteMode::Create, hidden).expect("a landing");
+            put("race", WriteMode::Create).expect("a name");
+            let kind = late.commit().map_err(|error| error.kind());
+            assert_eq!(kind, Err(io::ErrorKind::AlreadyExists));
+            assert_eq!(content(&scratch, "race"), "new");
+            assert_eq!(names(&scratch).len(), 4, "nothing is left behind");
+        }
+    }
+
+    #[test]
+    fn links_and_directories_are_neither_followed_nor_replaced() {
+        let scratch = Scratch::new();
+        scratch.file("target", "safe");
+        scratch.link("link", "target");
+        scratch.directory("directory");
+        for name in ["link", "directory"] {
+            let error = begin(&scratch, name, WriteMode::Overwrite, false).err();
+            let kind = error.map(|error| error.kind());
+            assert_eq!(kind, Some(io::ErrorKind::IsADirectory), "{name}");
+        }
+        assert_eq!(content(&scratch, "target"), "safe");
+    }
+
+    #[test]
+    fn leftovers_are_removed_unless_somebody_still_writes_them() {
+        let scratch = Scratch::new();
+        let left = ".tftpool-0123456789abcdef";
+        let inside = "inside/.tftpool-00000000000000ff";
+        let others = [".tftpool-x", ".tftpool-0123456789abcdefg", "file"];
+        for name in [left, inside].iter().chain(&others) {
+            scratch.file(name, "half");
+        }
+        let outside = Scratch::new();
+        outside.file(left, "somebody else's");
+        scratch.link("link", outside.path(""));
+        let mut running = begin(&scratch, "new", WriteMode::Create, true).expect("a landing");
+
+        let root = fs::open_root(&scratch.path("")).expect("a directory");
+        assert_eq!(remove_leftovers(&root).expect("a directory"), 2);
+        assert!(outside.path(left).exists());
+        for name in others {
+            assert!(scratch.path(name).exists(), "{name}");
+        }
+        running.write_all(b"whole").expect("room");
+        running.commit().expect("a name");
+        assert_eq!(content(&scratch, "new"), "whole");
+    }
+}

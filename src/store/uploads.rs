@@ -1,0 +1,131 @@
+//! What clients may put into a [`Dir`](super::Dir): where it lands, under which name, and how much of it.
+//!
+//! Invariant: a file lands in a directory beneath the upload root, found by the rules for reading, and appears there when it is
+//! whole. Nothing is set aside on a client's word, and a refusal names nothing of this machine.
+
+use super::dir::{clean, refuse};
+use super::landing::{Landing, Rules, WriteMode, is_hidden};
+use super::tree::{Found, Trees};
+use super::{Request, Sink};
+use crate::error::{Refusal, plain};
+use crate::event::Name;
+use crate::wire::{ErrorCode, OptionName};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::AtomicBool;
+
+/// How a directory takes files.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    pub(super) mode: WriteMode,
+    /// Octets of one file.
+    pub(super) most: u64,
+    /// Permission bits that no file gets.
+    pub(super) umask: u32,
+    pub(super) durable: bool,
+}
+
+/// Begins the upload that a request asks for.
+pub(super) fn begin(
+    request: &Request<'_>,
+    trees: &Trees,
+    by_hand: &AtomicBool,
+    terms: &Terms,
+) -> Result<Box<dyn Sink>, Refusal> {
+    let announced = request.options.get(OptionName::Tsize);
+    if announced.is_some_and(|size| size > terms.most) {
+        return Err(too_large(terms.most));
+    }
+    let name = clean(request.name)?;
+    let (above, component) = split(&name);
+    if is_hidden(component) {
+        return Err(Refusal::access_violation().because("the name is kept for files on their way"));
+    }
+    let directory = find(trees, above, by_hand)?;
+    let rules = Rules {
+        mode: terms.mode,
+        permissions: Some(0o666 & !terms.umask),
+        durable: terms.durable,
+    };
+    let landing = Landing::begin(directory, component.to_owned(), rules).map_err(in_the_way)?;
+    Ok(Box::new(Upload {
+        landing,
+        asked: Name::new(request.name),
+        component: component.to_owned(),
+        left: terms.most,
+        most: terms.most,
+    }))
+}
+
+/// The directory part of a cleaned name, and the rest.
+fn split(name: &OsStr) -> (&OsStr, &OsStr) {
+    let octets = name.as_bytes();
+    match octets.iter().rposition(|&octet| octet == b'/') {
+        Some(at) => (
+            OsStr::from_bytes(&octets[..at]),
+            OsStr::from_bytes(&octets[at + 1..]),
+        ),
+        None => (OsStr::new("."), name),
+    }
+}
+
+fn find(trees: &Trees, name: &OsStr, by_hand: &AtomicBool) -> Result<File, Refusal> {
+    match trees.find(name, by_hand).map_err(refuse)? {
+        Found::File(directory) => Ok(directory),
+        Found::Outside(host) => {
+            let host = host.as_os_str().as_bytes().escape_ascii();
+            Err(Refusal::access_violation().because(format!("a link leaves towards {host}")))
+        }
+    }
+}
+
+/// One file on its way.
+struct Upload {
+    landing: Landing,
+    asked: Name,
+    component: OsString,
+    left: u64,
+    most: u64,
+}
+
+impl Sink for Upload {
+    fn append(&mut self, octets: &[u8]) -> Result<(), Refusal> {
+        let Some(left) = self.left.checked_sub(octets.len() as u64) else {
+            return Err(too_large(self.most));
+        };
+        self.left = left;
+        self.landing.write_all(octets).map_err(in_the_way)
+    }
+
+    fn commit(self: Box<Self>) -> Result<(), Refusal> {
+        let name = self.landing.commit().map_err(in_the_way)?;
+        if name != self.component {
+            let stored = Name::new(name.as_bytes());
+            log::info!("stored file={} as={stored}", self.asked);
+        }
+        Ok(())
+    }
+}
+
+fn too_large(most: u64) -> Refusal {
+    Refusal::new(ErrorCode::DISK_FULL, "file is too large")
+        .because(format!("more than {most} octets"))
+}
+
+/// What the peer is told of a file that cannot be made, written or named.
+fn in_the_way(error: io::Error) -> Refusal {
+    use io::ErrorKind::{
+        AlreadyExists, FileTooLarge, IsADirectory, QuotaExceeded, ReadOnlyFilesystem, StorageFull,
+    };
+    match error.kind() {
+        AlreadyExists => Refusal::new(ErrorCode::FILE_EXISTS, "file exists"),
+        IsADirectory => Refusal::access_violation().because("the name is no regular file's"),
+        StorageFull | QuotaExceeded | FileTooLarge => {
+            Refusal::new(ErrorCode::DISK_FULL, "disk full").because(plain(&error))
+        }
+        ReadOnlyFilesystem => Refusal::access_violation().because(plain(&error)),
+        _ => refuse(error),
+    }
+}
