@@ -7,7 +7,7 @@ PORT ?= 6969
 
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help run test sim bench bench-curve bench-peers bench-plot check tools clean
+.PHONY: help run test sim soak bench bench-curve bench-peers bench-hostile bench-plot check tools clean
 
 help:
 	@echo 'make run                        serve examples/files on port 6969'
@@ -19,6 +19,8 @@ help:
 	@echo 'make bench-peers                the same, and other servers beside it (fetches them)'
 	@echo 'make bench-curve                storms of 1 to 10,000 clients'
 	@echo 'make bench-plot                 draws docs/performance.svg from the figures'
+	@echo 'make bench-hostile              the same under loss and attack (as root)'
+	@echo 'make soak MINUTES=30            a long time of mixed load on a bad link (as root)'
 	@echo 'make check                      format, lints, documentation, the closed list of crates'
 	@echo 'make clean                      remove what was built'
 
@@ -61,6 +63,14 @@ bench-plot:
 bench-peers:
 	sh benches/peers.sh $(TARGET)/peers
 	PEERS=$(TARGET)/peers $(CARGO) bench --bench compare -- --bench
+
+bench-hostile:
+	sh benches/peers.sh $(TARGET)/peers
+	PEERS=$(TARGET)/peers $(CARGO) bench --bench compare -- hostile
+
+# MINUTES is read from the environment; see tests/soak.rs.
+soak:
+	$(CARGO) test --test soak -- --ignored --nocapture
 
 check:
 	$(CARGO) fmt --check

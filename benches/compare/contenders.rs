@@ -21,6 +21,7 @@ pub(crate) enum Role {
 }
 
 /// One server and how it is started.
+#[derive(Clone)]
 pub(crate) struct Contender {
     pub(crate) name: &'static str,
     pub(crate) role: Role,
@@ -143,6 +144,14 @@ pub(crate) struct Ready {
 }
 
 impl Contender {
+    /// The same server, listening there.
+    pub(crate) fn at(&self, address: SocketAddrV4) -> Self {
+        Self {
+            fixed: Some(address),
+            ..self.clone()
+        }
+    }
+
     /// Starts the server over `directory` and waits until it has served the small file.
     pub(crate) fn start(&self, directory: &Path, pattern: &Pattern) -> Result<Ready, String> {
         self.start_under(&[], directory, pattern)

@@ -12,13 +12,18 @@
 //! `plot FILE.json OUT.svg` draws the picture of `docs/performance.md`; `receive ADDRESS:PORT BLKSIZE WINDOWSIZE NAME OUT` is
 //! the bare receiver.
 //!
+//! `hostile` is the comparison under loss and attack (`make bench-hostile`).
+//!
 //! Without `--bench`, as `cargo test --benches` runs it, it only checks that the load generator tells a file that arrived
 //! from one that did not.
 #![allow(clippy::disallowed_methods)] // a benchmark reads the clock; that is what it is for
 
 mod affinity;
+#[path = "../../tests/lab/bed.rs"]
+mod bed;
 mod client;
 mod contenders;
+mod hostile;
 mod json;
 mod limit;
 mod load;
@@ -26,6 +31,8 @@ mod machine;
 mod pattern;
 mod plot;
 mod process;
+#[path = "../../tests/lab/relay.rs"]
+mod relay;
 mod report;
 mod results;
 mod rows;
@@ -55,6 +62,7 @@ fn main() -> ExitCode {
         }
         ["plot", json, svg] => results::Results::read(Path::new(json))
             .and_then(|results| std::fs::write(svg, plot::svg(&results))),
+        ["hostile", ..] => hostile::compare(&Settings::from_environment()),
         _ if words.contains(&"--bench") => run::compare(&Settings::from_environment()),
         _ => run::self_check(&Settings::from_environment()),
     };

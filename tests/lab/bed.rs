@@ -5,6 +5,8 @@
 //! It takes the rights to make namespaces and devices (root, `CAP_SYS_ADMIN`, `CAP_NET_ADMIN`), `/dev/net/tun`, and the
 //! programs `ip` and `nft`.
 
+#![allow(dead_code)] // each program uses its part
+
 use crate::relay::{self, Link, Relay};
 use nix::sched::{CloneFlags, setns, unshare};
 use std::fs::File;

@@ -3,6 +3,8 @@
 use crate::rig::*;
 use std::fs::{self, File};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use tftpool::{Dir, Failure};
 
 const SIZES: [usize; 2] = [10_000, 200_000]; // read, mapped
@@ -154,4 +156,76 @@ fn a_root_that_was_replaced_is_served_after_a_reload() {
             other => assert!(other == b"one" && now() < end),
         }
     }
+}
+
+/// Somebody who may write below the root swaps a file for a link that leads outside, as fast as he can.
+#[test]
+fn a_link_swapped_in_a_tight_loop_never_brings_an_octet_from_outside() {
+    let scratch = Scratch::new();
+    scratch.file("root/inside", "inside");
+    scratch.file("outside/secret", "secret");
+    scratch.file("root/real/file", "inside");
+    scratch.file("outside/real/file", "secret");
+    let root = scratch.path("root");
+    let server = calm(Dir::read_only(&root).expect("a directory"));
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let link = |target: &str, name: &str| {
+                let _ = fs::remove_file(root.join(".new"));
+                std::os::unix::fs::symlink(target, root.join(".new")).expect("a link");
+                fs::rename(root.join(".new"), root.join(name)).expect("a rename");
+            };
+            while !over.load(Ordering::Relaxed) {
+                link("inside", "file");
+                link("real", "folder");
+                link("../outside/secret", "file");
+                link("../outside/real", "folder");
+            }
+        });
+        let (mut served, mut refused) = (0, 0);
+        let mut client = Client::new(server.local_addr());
+        let end = now() + PATIENCE;
+        let mut asked = 0;
+        while asked < 2000 || (served == 0 || refused == 0) && now() < end {
+            asked += 1;
+            match client.get(["file", "folder/file"][asked % 2]) {
+                Ok(octets) => {
+                    assert_eq!(octets, b"inside");
+                    served += 1;
+                }
+                // One answer for everything outside; before the first link there is nothing.
+                Err((code @ (1 | 2), text)) => {
+                    assert!(!text.contains("outside"), "{code} {text}");
+                    refused += 1;
+                }
+                // The tree changed under every attempt.
+                Err((code, text)) => assert_eq!(code, 0, "{text}"),
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+        assert!(
+            served > 0 && refused > 0,
+            "{served} served, {refused} refused"
+        );
+    });
+}
+
+#[test]
+fn what_is_no_regular_file_is_refused_at_once() {
+    let scratch = Scratch::new();
+    scratch.file("file", "octets");
+    let pipe = scratch.path("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::from_bits_truncate(0o644)).expect("a pipe");
+    let _listener =
+        std::os::unix::net::UnixListener::bind(scratch.path("socket")).expect("a socket");
+    std::os::unix::fs::symlink("/dev/zero", scratch.path("device")).expect("a link");
+    fs::create_dir(scratch.path("folder")).expect("a directory");
+    let server = calm(Dir::read_only(scratch.path("")).expect("a directory"));
+    let mut client = Client::new(server.local_addr());
+    for name in ["pipe", "socket", "device", "folder"] {
+        let (code, text) = client.get(name).expect_err(name);
+        assert_eq!(code, 2, "{name}: {text}");
+    }
+    assert_eq!(client.get("file"), Ok("octets".into()));
 }

@@ -488,10 +488,14 @@ fn a_reply_over_ipv6_comes_from_the_address_that_was_asked() {
     assert_eq!(received.peer, client.local_addr().expect("bound"));
     assert!(!received.broadcast);
     assert_replies(&listener, &client, &received);
-    // IPv4 is another socket's, which may have the same port.
-    let mut other = listener.local_addr();
-    other.set_ip(Ipv4Addr::UNSPECIFIED.into());
-    assert!(Listener::bind(other).is_ok());
+    // IPv4 is another socket's, which may have the same port, unless somebody else on this machine has it.
+    let both = || {
+        let listener = Listener::bind(address("[::]:0")).expect("a listener");
+        let mut other = listener.local_addr();
+        other.set_ip(Ipv4Addr::UNSPECIFIED.into());
+        Listener::bind(other).is_ok()
+    };
+    assert!((0..16).any(|_| both()));
 }
 
 #[test]
