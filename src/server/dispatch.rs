@@ -935,6 +935,9 @@ impl Loop {
 
     /// Refuses a request that never got as far as a worker. It is told from the listening port, if that is still open.
     fn refuse(&mut self, opening: &Opening, text: &'static str, detail: String) {
+        if !self.slots.contains_key(&opening.id) {
+            return; // it was given up while it waited
+        }
         let Tid { peer, local } = opening.tid;
         let refusal = Refusal::new(ErrorCode::NOT_DEFINED, text).because(detail);
         let answered = now();

@@ -374,7 +374,7 @@ impl TransferSocket {
 
     /// The largest payload that leaves in one piece by the route to the peer, as far as the system knows.
     pub(crate) fn room(&self) -> io::Result<usize> {
-        let (level, option, headers) = match family(self.socket.local_addr()?) {
+        let (level, option, headers) = match family(self.peer) {
             AddressFamily::Inet6 => (libc::IPPROTO_IPV6, libc::IPV6_MTU, IPV6_HEADER),
             _ => (libc::IPPROTO_IP, libc::IP_MTU, IPV4_HEADER),
         };
