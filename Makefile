@@ -7,7 +7,7 @@ PORT ?= 6969
 
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help run test sim soak bench bench-curve bench-peers bench-hostile bench-plot check tools clean
+.PHONY: help run test sim soak bench bench-c10k bench-curve bench-peers bench-hostile bench-plot check tools clean
 
 help:
 	@echo 'make run                        serve examples/files on port 6969'
@@ -21,6 +21,7 @@ help:
 	@echo 'make bench-plot                 draws docs/performance.svg from the figures'
 	@echo 'make bench-hostile              the same under loss and attack (as root)'
 	@echo 'make soak MINUTES=30            a long time of mixed load on a bad link (as root)'
+	@echo 'make bench-c10k                 ten thousand slow boards at once, and what one costs'
 	@echo 'make check                      format, lints, documentation, the closed list of crates'
 	@echo 'make clean                      remove what was built'
 
@@ -71,6 +72,9 @@ bench-hostile:
 # MINUTES is read from the environment; see tests/soak.rs.
 soak:
 	$(CARGO) test --test soak -- --ignored --nocapture
+# CLIENTS is read from the environment.
+bench-c10k:
+	$(CARGO) bench --bench c10k -- --bench
 
 check:
 	$(CARGO) fmt --check

@@ -49,6 +49,8 @@ mod proto;
 mod server;
 mod store;
 mod sys;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod transfer;
 mod wire;
 

@@ -1,7 +1,7 @@
 //! Stairs go down only: reads the paths that the sources mention and fails where a floor uses one above it.
 //!
 //! ```text
-//! 4  main cli          clap, env_logger
+//! 4  main cli testing  clap, env_logger
 //! 3  server driver client    mio, crossbeam-channel
 //! 2  transfer store event error     log
 //! 1  proto             nothing
@@ -21,7 +21,7 @@ fn floor(module: &str) -> Option<u8> {
         "proto" => 1,
         "sys" | "transfer" | "store" | "event" | "error" => 2,
         "server" | "client" | "driver" => 3,
-        "main" | "cli" => 4,
+        "main" | "cli" | "testing" => 4,
         _ => return None,
     })
 }

@@ -1,8 +1,6 @@
 //! Clients for tests: one that can be told to do anything, packet by packet, and [`fetch`], which gets a whole file.
 #![allow(dead_code)] // each test binary uses its part
 
-use std::collections::HashMap;
-use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
@@ -11,12 +9,14 @@ use std::time::{Duration, Instant};
 use tftpool::unversioned::proto::{self, Outcome, Policy, Receiver, Step};
 use tftpool::unversioned::wire::{self, Packet};
 use tftpool::{
-    Builder, Event, Events, Failure, Listening, Mode, OptionName, Options, Refusal, Request,
-    Retransmit, Server, Source, Stats, Store, Summary,
+    Builder, Event, Events, Failure, Listening, Mode, OptionName, Options, Retransmit, Server,
+    Stats, Store, Summary,
 };
 
-/// How long a test waits for what must come. Only a failing test waits so long.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+#[allow(unused_imports)] // each test binary uses its part
+pub(crate) use tftpool::testing::{
+    PATIENCE, Peer as Client, Reply, error, pattern, rrq, serve, shelf, wrq,
+};
 
 #[allow(clippy::disallowed_methods)] // a client's clock
 pub(crate) fn now() -> Instant {
@@ -60,25 +60,6 @@ impl Gate {
 
 // ---- servers ----------------------------------------------------------------------------------
 
-/// Octets that repeat nowhere near.
-pub(crate) fn pattern(length: usize) -> Vec<u8> {
-    (1..=length as u64)
-        .map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8)
-        .collect()
-}
-
-/// Serves these files from memory.
-pub(crate) fn shelf<const N: usize>(files: [(&str, Vec<u8>); N]) -> impl Store {
-    let files: HashMap<Vec<u8>, Vec<u8>> = files
-        .into_iter()
-        .map(|(name, octets)| (name.into(), octets))
-        .collect();
-    move |request: &Request<'_>| match files.get(request.name) {
-        Some(octets) => Ok(Source::bytes(octets.as_slice())),
-        None => Err(Refusal::not_found()),
-    }
-}
-
 /// At a port of the system's choice.
 pub(crate) fn builder(store: impl Store) -> Builder {
     Server::builder(store).bind(([127, 0, 0, 1], 0).into())
@@ -89,10 +70,6 @@ pub(crate) fn start(builder: Builder) -> Server {
         .listen()
         .and_then(Listening::start)
         .expect("a server")
-}
-
-pub(crate) fn serve(store: impl Store) -> Server {
-    start(builder(store))
 }
 
 /// A server that sends nothing twice by itself, however slow this machine is: for tests that count packets.
@@ -162,229 +139,6 @@ pub(crate) fn free_ports(count: u16) -> std::ops::RangeInclusive<u16> {
         .find(|start| is_free(*start..start + count));
     let start = start.expect("free ports");
     start..=start + count - 1
-}
-
-// ---- one packet at a time -----------------------------------------------------------------------
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Reply {
-    Data(u16, Vec<u8>),
-    Ack(u16),
-    Oack(String),
-    Error(u16, String),
-    Other(Vec<u8>),
-}
-
-/// A client that does what it is told.
-pub(crate) struct Client {
-    pub(crate) socket: UdpSocket,
-    pub(crate) server: SocketAddr,
-    /// Where the last answer to a request came from.
-    pub(crate) tid: Option<SocketAddr>,
-}
-
-impl Client {
-    pub(crate) fn new(server: SocketAddr) -> Self {
-        let local = match server {
-            SocketAddr::V4(_) => ([127, 0, 0, 1], 0).into(),
-            SocketAddr::V6(_) => (std::net::Ipv6Addr::LOCALHOST, 0).into(),
-        };
-        Self::at(local, server)
-    }
-
-    pub(crate) fn at(local: SocketAddr, server: SocketAddr) -> Self {
-        let socket = UdpSocket::bind(local).expect("a socket");
-        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        Self {
-            socket,
-            server,
-            tid: None,
-        }
-    }
-
-    /// Asks for a file; the next answer decides the TID.
-    pub(crate) fn ask(&mut self, name: &str, options: &[(&str, &str)]) {
-        self.tid = None;
-        self.shout(&rrq(name, "octet", options));
-    }
-
-    /// Offers a file; the next answer decides the TID.
-    pub(crate) fn offer(&mut self, name: &str, options: &[(&str, &str)]) {
-        self.tid = None;
-        self.shout(&wrq(name, "octet", options));
-    }
-
-    /// A block to the transfer's port.
-    pub(crate) fn send(&self, block: u16, octets: &[u8]) {
-        self.say(&[&wire::data_header(block), octets].concat());
-    }
-
-    /// The ACK of this block is next.
-    pub(crate) fn acked(&mut self, block: u16) {
-        assert_eq!(self.next(), Reply::Ack(block));
-    }
-
-    /// To the listening port.
-    pub(crate) fn shout(&self, datagram: &[u8]) {
-        self.socket.send_to(datagram, self.server).expect("a send");
-    }
-
-    /// To the transfer's port.
-    pub(crate) fn say(&self, datagram: &[u8]) {
-        self.socket
-            .send_to(datagram, self.tid.expect("a TID"))
-            .expect("a send");
-    }
-
-    pub(crate) fn ack(&self, block: u16) {
-        self.say(&wire::ack(block));
-    }
-
-    pub(crate) fn abort(&self, code: u16) {
-        self.say(&error(code, "no more"));
-    }
-
-    pub(crate) fn next_from(&self) -> (SocketAddr, Reply) {
-        let mut buffer = vec![0; 65536];
-        loop {
-            match self.socket.recv_from(&mut buffer) {
-                Ok((length, from)) => return (from, reply(&buffer[..length])),
-                // A machine that was halted and goes on interrupts a call with a timeout.
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => panic!("an answer that never came: {error}"),
-            }
-        }
-    }
-
-    /// The next packet, which must come from the transfer's port.
-    pub(crate) fn next(&mut self) -> Reply {
-        let (from, reply) = self.next_from();
-        assert_eq!(
-            *self.tid.get_or_insert(from),
-            from,
-            "{reply:?} from another port"
-        );
-        reply
-    }
-
-    pub(crate) fn data(&mut self, block: u16) -> Vec<u8> {
-        match self.next() {
-            Reply::Data(number, octets) if number == block => octets,
-            other => panic!("wanted block {block}, got {other:?}"),
-        }
-    }
-
-    /// The same where the server may have sent earlier blocks again, because this machine was slow.
-    pub(crate) fn data_at_last(&mut self, block: u16) -> Vec<u8> {
-        loop {
-            match self.next() {
-                Reply::Data(number, octets) if number == block => return octets,
-                Reply::Data(number, _) if number < block => {}
-                other => panic!("wanted block {block}, got {other:?}"),
-            }
-        }
-    }
-
-    pub(crate) fn oack(&mut self) -> String {
-        match self.next() {
-            Reply::Oack(options) => options,
-            other => panic!("wanted an OACK, got {other:?}"),
-        }
-    }
-
-    pub(crate) fn error(&mut self) -> (u16, String) {
-        match self.next() {
-            Reply::Error(code, text) => (code, text),
-            other => panic!("wanted an ERROR, got {other:?}"),
-        }
-    }
-
-    /// Nothing more has come.
-    pub(crate) fn quiet(&self) {
-        if let Some(reply) = self.at_hand() {
-            panic!("{reply:?} came");
-        }
-    }
-
-    pub(crate) fn at_hand(&self) -> Option<Reply> {
-        let mut buffer = vec![0; 65536];
-        self.socket.set_nonblocking(true).expect("a socket");
-        let received = self.socket.recv(&mut buffer);
-        self.socket.set_nonblocking(false).expect("a socket");
-        received.ok().map(|length| reply(&buffer[..length]))
-    }
-
-    /// Goes on in lock step behind block `block`: acknowledges it, and so on to the end. A block that comes again was
-    /// answered already.
-    pub(crate) fn rest(
-        &mut self,
-        mut block: u16,
-        blksize: usize,
-    ) -> Result<Vec<u8>, (u16, String)> {
-        let mut content = Vec::new();
-        loop {
-            self.ack(block);
-            block = block.wrapping_add(1);
-            let octets = loop {
-                match self.next() {
-                    Reply::Data(number, octets) if number == block => break octets,
-                    Reply::Data(number, _) if number == block.wrapping_sub(1) => {}
-                    Reply::Error(code, text) => return Err((code, text)),
-                    other => panic!("wanted block {block}, got {other:?}"),
-                }
-            };
-            content.extend_from_slice(&octets);
-            if octets.len() < blksize {
-                self.ack(block);
-                return Ok(content);
-            }
-        }
-    }
-
-    /// Asks without options and fetches to the end, in lock step.
-    pub(crate) fn get(&mut self, name: &str) -> Result<Vec<u8>, (u16, String)> {
-        self.ask(name, &[]);
-        let first = match self.next() {
-            Reply::Data(1, octets) => octets,
-            Reply::Error(code, text) => return Err((code, text)),
-            other => panic!("wanted block 1, got {other:?}"),
-        };
-        if first.len() < 512 {
-            self.ack(1);
-            return Ok(first);
-        }
-        Ok([first, self.rest(1, 512)?].concat())
-    }
-}
-
-pub(crate) fn rrq(name: &str, mode: &str, options: &[(&str, &str)]) -> Vec<u8> {
-    let mut datagram = format!("\0\x01{name}\0{mode}\0").into_bytes();
-    for (option, value) in options {
-        datagram.extend_from_slice(format!("{option}\0{value}\0").as_bytes());
-    }
-    datagram
-}
-
-pub(crate) fn wrq(name: &str, mode: &str, options: &[(&str, &str)]) -> Vec<u8> {
-    [b"\0\x02", &rrq(name, mode, options)[2..]].concat()
-}
-
-pub(crate) fn error(code: u16, text: &str) -> Vec<u8> {
-    let mut datagram = Vec::new();
-    wire::emit_error(wire::ErrorCode(code), text, &mut datagram);
-    datagram
-}
-
-fn reply(datagram: &[u8]) -> Reply {
-    match wire::parse(datagram) {
-        Ok(Packet::Data { block, payload }) => Reply::Data(block, payload.into()),
-        Ok(Packet::Ack { block }) => Reply::Ack(block),
-        Ok(Packet::OptionAck(options)) => Reply::Oack(options.to_string()),
-        Ok(Packet::Error { code, message }) => {
-            Reply::Error(code.0, String::from_utf8_lossy(message).into_owned())
-        }
-        _ => Reply::Other(datagram.into()),
-    }
 }
 
 // ---- whole files --------------------------------------------------------------------------------
