@@ -10,13 +10,14 @@ use super::value;
 use crate::client::{Client, Writer};
 use crate::error::{Refusal, plain};
 use crate::event::Summary;
-use crate::store::Sink;
+use crate::store::landing::{Landing, Rules};
+use crate::store::{Sink, WriteMode};
+use crate::sys::fs;
 use crate::wire::ErrorCode;
 use sha2::{Digest as _, Sha256};
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions};
-use std::io;
-use std::io::Write as _;
+use std::fs::OpenOptions;
+use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -226,55 +227,42 @@ impl Arguments {
     }
 }
 
-/// A file without its name yet; gone unless it gets one.
-struct Fresh<'a> {
-    temporary: PathBuf,
-    file: File,
-    waiting: Vec<u8>,
-    path: &'a Path,
-}
+/// A file on its way, written in large pieces.
+struct Fresh(BufWriter<Landing>);
 
-impl<'a> Fresh<'a> {
-    fn new(path: &'a Path) -> io::Result<Self> {
-        let name = format!(".tftpool-{}", std::process::id());
-        let temporary = path.with_file_name(name);
-        let file = File::create_new(&temporary)?;
-        Ok(Self {
-            temporary,
-            file,
-            waiting: Vec::new(),
-            path,
-        })
+impl Fresh {
+    fn new(path: &Path) -> io::Result<Self> {
+        let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?;
+        let above = path.parent().filter(|path| !path.as_os_str().is_empty());
+        let directory = fs::open_root(above.unwrap_or(Path::new(".")))?;
+        let rules = Rules {
+            mode: WriteMode::Overwrite,
+            permissions: None,
+            durable: false,
+        };
+        let landing = Landing::begin(directory, name.to_owned(), rules)?;
+        let octets = crate::limits::WRITE_OCTETS;
+        Ok(Self(BufWriter::with_capacity(octets, landing)))
     }
 }
 
-impl Sink for Fresh<'_> {
+impl Sink for Fresh {
     fn append(&mut self, octets: &[u8]) -> Result<(), Refusal> {
-        self.waiting.extend_from_slice(octets);
-        if self.waiting.len() >= crate::limits::WRITE_OCTETS {
-            let written = self.file.write_all(&self.waiting);
-            self.waiting.clear();
-            written.map_err(|cause| {
-                Refusal::new(ErrorCode::DISK_FULL, "cannot write").because(plain(&cause))
-            })?;
-        }
-        Ok(())
+        self.0.write_all(octets).map_err(cannot_write)
     }
 
-    fn commit(mut self: Box<Self>) -> Result<(), Refusal> {
-        self.file
-            .write_all(&self.waiting)
-            .and_then(|()| std::fs::rename(&self.temporary, self.path))
-            .map_err(|cause| {
-                Refusal::new(ErrorCode::DISK_FULL, "cannot write").because(plain(&cause))
-            })
+    fn commit(self: Box<Self>) -> Result<(), Refusal> {
+        self.0
+            .into_inner()
+            .map_err(io::IntoInnerError::into_error)
+            .and_then(Landing::commit)
+            .map(drop)
+            .map_err(cannot_write)
     }
 }
 
-impl Drop for Fresh<'_> {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.temporary);
-    }
+fn cannot_write(cause: io::Error) -> Refusal {
+    Refusal::new(ErrorCode::DISK_FULL, "cannot write").because(plain(&cause))
 }
 
 /// Octets on their way through the digest.

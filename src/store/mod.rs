@@ -2,7 +2,7 @@
 //! an RRQ with, and the [`Sink`] that it answers a WRQ with.
 
 mod dir;
-mod landing;
+pub(crate) mod landing;
 pub(crate) mod mappings;
 #[cfg(test)]
 mod scratch;
