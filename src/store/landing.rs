@@ -63,16 +63,26 @@ impl Landing {
             }
             Err(error) => return Err(error),
         };
+        Ok(Self::new(file, hidden, directory, name, rules))
+    }
+
+    fn new(
+        file: File,
+        hidden: Option<OsString>,
+        directory: File,
+        name: OsString,
+        rules: Rules,
+    ) -> Self {
         // Tells the next start of a server, while this one runs, that the file is no leftover. Where locks are not known,
         // nothing is lost but that.
         let _ = file.try_lock();
-        Ok(Self {
+        Self {
             file,
             directory,
             name,
             hidden,
             rules,
-        })
+        }
     }
 
     /// The file is whole: it gets its name. Returns that, which may have got a number.
@@ -260,14 +270,8 @@ mod tests {
         check(&directory, OsStr::new(name), mode)?;
         let make = |hidden: &OsStr| edit::make_file(&directory, hidden, 0o600);
         let (file, hidden) = with_hidden_name(make)?;
-        file.try_lock().expect("a lock");
-        Ok(Landing {
-            file,
-            directory,
-            name: name.into(),
-            hidden: Some(hidden),
-            rules: rules(mode),
-        })
+        let (hidden, rules) = (Some(hidden), rules(mode));
+        Ok(Landing::new(file, hidden, directory, name.into(), rules))
     }
 
     fn names(scratch: &Scratch) -> Vec<String> {

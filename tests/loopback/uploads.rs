@@ -224,7 +224,7 @@ fn a_request_that_comes_again_is_acknowledged_again() {
     }
     assert_eq!(server.stats().requests, 2);
     // From here on it is another upload of the same name.
-    client.offer("plain", &[]);
+    client.offer("agreed", &[("blksize", "100")]);
     assert_eq!(client.error(), (6, "file exists".into()));
     assert_eq!(content(&scratch, "plain"), b"short");
 }
