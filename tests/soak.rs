@@ -21,6 +21,7 @@ use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
+use tftpool::unversioned::limits::DEFAULT_WORKERS;
 use tftpool::unversioned::proto::Outcome;
 use tftpool::{Mode, OptionName};
 
@@ -30,6 +31,9 @@ const CLIENTS: u64 = 12;
 const LOOK: Duration = Duration::from_secs(10);
 /// Memory that may come and go: allocators keep a little.
 const SLACK_KIB: u64 = 2048;
+
+/// The pool, the loop, the log, signals, and the thread that started them.
+const THREADS: u64 = DEFAULT_WORKERS as u64 + 4;
 
 /// What is left of a file that is cut short.
 const SHRUNK: usize = 100_000;
@@ -267,9 +271,11 @@ fn soak() {
     );
     let (early, late) = looks.split_at(looks.len() / 2);
     let most = |looks: &[Held], of: fn(&Held) -> u64| looks.iter().map(of).max().expect("looks");
+    let threads = most(&looks, |held| held.threads);
+    println!("most threads {threads}");
+    assert!(threads <= THREADS, "{threads} threads");
     for (what, of, slack) in [
-        ("threads", (|held| held.threads) as fn(&Held) -> u64, 0),
-        ("KiB", |held| held.kib, SLACK_KIB),
+        ("KiB", (|held| held.kib) as fn(&Held) -> u64, SLACK_KIB),
         ("descriptors", |held| held.descriptors, CLIENTS * 8),
     ] {
         let (before, after) = (most(early, of), most(late, of));
