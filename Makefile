@@ -81,7 +81,7 @@ check:
 	$(CARGO) clippy --all-targets --no-default-features -- -D warnings
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(CARGO) clippy --all-targets --all-features -- -D warnings
-	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --all-features
+	CARGO='$(CARGO)' sh tests/api.sh
 	sh tests/crates.sh
 
 clean:
