@@ -165,12 +165,108 @@ pub fn session(octets: &[u8]) {
     }
 }
 
+/// What a server says to a client's request and after it, as datagrams of any octets: the first octet of the input chooses what
+/// was asked for, then each datagram stands behind its length and a pause. Nothing panics, a client never agrees to more than
+/// it asked for, and never stores a block twice, out of order, or longer than agreed.
+#[allow(clippy::disallowed_methods)] // any instant will do
+pub fn client(octets: &[u8]) {
+    use tftpool::unversioned::wire::OptionName::{Blksize, Tsize, Windowsize};
+    let Some((&kind, mut rest)) = octets.split_first() else {
+        return;
+    };
+    let mut asked = Options::default();
+    if kind & 1 != 0 {
+        let window = [2, 16, 64, 1000][usize::from(kind >> 1) % 4];
+        asked = asked
+            .with(Tsize, 0)
+            .with(Blksize, 1428)
+            .with(Windowsize, window);
+    }
+    let policy = Policy::default();
+    let mut now = Instant::now();
+    let gets = kind & 8 == 0;
+    let mut machine = match gets {
+        true => Machine::Stores(Receiver::requesting(Duration::from_secs(1), &policy, now)),
+        false => Machine::Sends {
+            sender: Sender::requesting(&policy, now),
+            ends: None,
+        },
+    };
+    let mut agreed = None;
+    let mut ended = machine.drain(now, usize::MAX);
+    while let [length, pause, tail @ ..] = rest {
+        let (datagram, tail) = tail.split_at(tail.len().min(usize::from(*length)));
+        rest = tail;
+        now += Duration::from_micros(u64::from(*pause) * u64::from(*pause) * 50);
+        let Ok(packet) = parse(datagram) else {
+            continue;
+        };
+        if agreed.is_none() {
+            let offer = match packet {
+                Packet::OptionAck(oack) => accept(&asked, &oack).ok(),
+                Packet::Data { block: 1, .. } if gets => Some(Agreed::default()),
+                Packet::Ack { block: 0 } if !gets => Some(Agreed::default()),
+                Packet::Error { .. } => {
+                    machine.hand(&packet, 512, now);
+                    None
+                }
+                _ => None,
+            };
+            if let Some(offer) = offer {
+                let most = |name| asked.get(name).unwrap_or(0);
+                assert!(u64::from(offer.blksize) <= most(Blksize).max(512));
+                assert!(u64::from(offer.windowsize) <= most(Windowsize).max(1));
+                let is_oack = matches!(packet, Packet::OptionAck(_));
+                machine.agree(&offer, is_oack, &policy, now);
+                agreed = Some(offer);
+                if !is_oack {
+                    machine.hand(&packet, offer.blksize, now);
+                }
+            }
+        } else if let Some(agreed) = agreed {
+            machine.hand(&packet, agreed.blksize, now);
+        }
+        let end = machine.drain(now, usize::MAX);
+        assert!(ended.is_none() || ended == end, "the end is the end");
+        ended = end;
+    }
+}
+
 enum Machine {
     Sends { sender: Sender, ends: Option<u64> },
     Stores(Receiver),
 }
 
 impl Machine {
+    fn agree(&mut self, agreed: &Agreed, oack: bool, policy: &Policy, now: Instant) {
+        match self {
+            Self::Sends { sender, .. } => sender.agree(agreed, Some(5), policy, now),
+            Self::Stores(receiver) => receiver.agree(agreed, oack, policy, now),
+        }
+    }
+
+    /// Hands over a packet that holds real octets.
+    fn hand(&mut self, packet: &Packet<'_>, blksize: u16, now: Instant) {
+        match self {
+            Self::Sends { sender, .. } => sender.handle(packet, now),
+            Self::Stores(receiver) => {
+                let before = receiver.received();
+                let verdict = receiver.handle(packet, now);
+                let taken = u64::from(verdict != Verdict::Ignore);
+                assert_eq!(receiver.received(), before + taken);
+                if let (Packet::Data { block, payload }, 1) = (packet, taken) {
+                    assert_eq!(*block, receiver.rollover().to_wire(before + 1));
+                    assert!(
+                        payload.len() <= blksize.into(),
+                        "a block too long was taken"
+                    );
+                    let is_last = payload.len() < blksize.into();
+                    assert_eq!(verdict == Verdict::StoreLast, is_last);
+                }
+            }
+        }
+    }
+
     fn sends(sender: Sender) -> Self {
         Self::Sends { sender, ends: None }
     }

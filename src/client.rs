@@ -659,15 +659,22 @@ impl Sink for Guarded<'_, '_> {
 }
 
 /// Octets on their way to a writer, in pieces that are worth a system call.
-pub(crate) struct Writer<'a, W: ?Sized> {
-    writer: &'a mut W,
+pub(crate) struct Writer<W> {
+    writer: W,
     waiting: Vec<u8>,
 }
 
-impl<'a, W: Write + ?Sized> Writer<'a, W> {
-    pub(crate) fn new(writer: &'a mut W) -> Self {
+impl<W: Write> Writer<W> {
+    pub(crate) fn new(writer: W) -> Self {
         let waiting = Vec::new();
         Self { writer, waiting }
+    }
+
+    /// Writes what is left, and gives the writer back.
+    pub(crate) fn finish(mut self) -> Result<W, Refusal> {
+        self.write_out()?;
+        self.writer.flush().map_err(|cause| unwritten(&cause))?;
+        Ok(self.writer)
     }
 
     fn write_out(&mut self) -> Result<(), Refusal> {
@@ -677,7 +684,7 @@ impl<'a, W: Write + ?Sized> Writer<'a, W> {
     }
 }
 
-impl<W: Write + Send + ?Sized> Sink for Writer<'_, W> {
+impl<W: Write + Send> Sink for Writer<W> {
     fn append(&mut self, octets: &[u8]) -> Result<(), Refusal> {
         if self.waiting.is_empty() {
             // Blocks are most often far smaller; once this is full they fit without growing it.
@@ -691,12 +698,12 @@ impl<W: Write + Send + ?Sized> Sink for Writer<'_, W> {
         }
     }
 
-    fn commit(mut self: Box<Self>) -> Result<(), Refusal> {
-        self.write_out()?;
-        self.writer.flush().map_err(|cause| unwritten(&cause))
+    fn commit(self: Box<Self>) -> Result<(), Refusal> {
+        self.finish().map(drop)
     }
 }
 
-fn unwritten(cause: &io::Error) -> Refusal {
+/// What a server is told, and what people here are.
+pub(crate) fn unwritten(cause: &io::Error) -> Refusal {
     Refusal::new(ErrorCode::DISK_FULL, "cannot write").because(plain(cause))
 }

@@ -35,3 +35,8 @@ fn options() {
 fn session() {
     replay("session", bodies::session);
 }
+
+#[test]
+fn client() {
+    replay("client", bodies::client);
+}

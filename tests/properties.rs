@@ -138,6 +138,11 @@ proptest! {
     }
 
     #[test]
+    fn clients_survive_whatever_a_server_says(octets in vec(any::<u8>(), 1..400)) {
+        bodies::client(&octets);
+    }
+
+    #[test]
     fn machines_survive_any_order_of_events(octets in vec(any::<u8>(), 3..400)) {
         bodies::session(&octets);
     }

@@ -50,9 +50,8 @@ fn style(template: &str) -> indicatif::ProgressStyle {
 
 #[cfg(feature = "progress")]
 fn remarks(progress: &Progress) -> String {
-    let rtt = progress
-        .rtt
-        .map(|rtt| format!(" rtt {:.2} ms", rtt.as_secs_f64() * 1e3));
+    let rtt = progress.rtt.map(super::settings::millis);
+    let rtt = rtt.map(|rtt| format!(" rtt {rtt}"));
     let resent = (progress.retransmits > 0).then(|| format!(" {} resent", progress.retransmits));
     rtt.unwrap_or_default() + &resent.unwrap_or_default()
 }

@@ -7,7 +7,7 @@ use super::Exit;
 use super::place::Place;
 use super::settings::{Done, Outcome, Settings, Trouble};
 use super::value;
-use crate::client::{Client, Writer};
+use crate::client::{Client, Writer, unwritten};
 use crate::error::{Refusal, plain};
 use crate::event::Summary;
 use crate::store::landing::{Landing, Rules};
@@ -15,9 +15,10 @@ use crate::store::{Sink, WriteMode};
 use crate::sys::fs;
 use crate::wire::ErrorCode;
 use sha2::{Digest as _, Sha256};
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
-use std::io::{self, BufWriter, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -213,56 +214,60 @@ impl Arguments {
             exit: Exit::FAILURE,
         };
         // Through links: it is the file at their end that is replaced.
-        let real = std::fs::canonicalize(path);
-        let path = real.as_deref().unwrap_or(path);
+        let is_link = std::fs::symlink_metadata(path).is_ok_and(|status| status.is_symlink());
+        let real = is_link.then(|| std::fs::canonicalize(path));
+        let path = match &real {
+            Some(Ok(real)) => real,
+            _ => path,
+        };
         if std::fs::metadata(path).is_ok_and(|status| !status.is_file()) {
             let mut file = OpenOptions::new().write(true).open(path).map_err(trouble)?;
             let sink = Box::new(Writer::new(&mut file));
             let summary = self.fetch(client, place, sink, digest)?;
             return Ok((summary, path.display().to_string()));
         }
-        let fresh = Fresh::new(path).map_err(trouble)?;
-        let summary = self.fetch(client, place, Box::new(fresh), digest)?;
-        Ok((summary, path.display().to_string()))
-    }
-}
-
-/// A file on its way, written in large pieces.
-struct Fresh(BufWriter<Landing>);
-
-impl Fresh {
-    fn new(path: &Path) -> io::Result<Self> {
-        let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?;
-        let above = path.parent().filter(|path| !path.as_os_str().is_empty());
-        let directory = fs::open_root(above.unwrap_or(Path::new(".")))?;
+        let parent = path.parent().filter(|parent| *parent != Path::new(""));
+        let directory = fs::open_root(parent.unwrap_or(Path::new("."))).map_err(trouble)?;
+        let component = path.file_name().unwrap_or(path.as_os_str());
         let rules = Rules {
-            mode: WriteMode::Overwrite,
+            mode: match self.no_clobber {
+                true => WriteMode::Unique,
+                false => WriteMode::Overwrite,
+            },
             permissions: None,
             durable: false,
         };
-        let landing = Landing::begin(directory, name.to_owned(), rules)?;
-        let octets = crate::limits::WRITE_OCTETS;
-        Ok(Self(BufWriter::with_capacity(octets, landing)))
+        let landing = Landing::begin(directory, component.into(), rules).map_err(trouble)?;
+        let name = OnceLock::new();
+        let fresh = Fresh {
+            file: Writer::new(landing),
+            name: &name,
+        };
+        let summary = self.fetch(client, place, Box::new(fresh), digest)?;
+        let name = name
+            .get()
+            .map_or(path.to_owned(), |name| path.with_file_name(name));
+        Ok((summary, name.display().to_string()))
     }
 }
 
-impl Sink for Fresh {
+/// A file that is not whole yet, and the name that it gets.
+struct Fresh<'a> {
+    file: Writer<Landing>,
+    name: &'a OnceLock<OsString>,
+}
+
+impl Sink for Fresh<'_> {
     fn append(&mut self, octets: &[u8]) -> Result<(), Refusal> {
-        self.0.write_all(octets).map_err(cannot_write)
+        self.file.append(octets)
     }
 
     fn commit(self: Box<Self>) -> Result<(), Refusal> {
-        self.0
-            .into_inner()
-            .map_err(io::IntoInnerError::into_error)
-            .and_then(Landing::commit)
-            .map(drop)
-            .map_err(cannot_write)
+        let landing = self.file.finish()?;
+        let name = landing.commit().map_err(|cause| unwritten(&cause))?;
+        let _ = self.name.set(name);
+        Ok(())
     }
-}
-
-fn cannot_write(cause: io::Error) -> Refusal {
-    Refusal::new(ErrorCode::DISK_FULL, "cannot write").because(plain(&cause))
 }
 
 /// Octets on their way through the digest.

@@ -269,8 +269,8 @@ impl Row {
         }
     }
 
-    /// What it means.
-    fn verdict(&self) -> String {
+    /// What it means, at a server that knows some options or none.
+    fn verdict(&self, knows_options: bool) -> String {
         let asked: Vec<_> = self.options.iter().collect();
         match &self.answer {
             Answer::NotAsked => return "not tried: the time was over".into(),
@@ -284,7 +284,8 @@ impl Row {
             Answer::Error(ErrorCode(8), _) => return "server refuses this option".into(),
             Answer::Error(..) => return "server refuses".into(),
             Answer::Data(_) if asked.is_empty() => return self.origin().into(),
-            Answer::Data(_) => return "server ignores options".into(),
+            Answer::Data(_) if !knows_options => return "server ignores options".into(),
+            Answer::Data(_) => {}
             Answer::Agreed(_) => {}
         }
         let Some(&(name, wanted)) = asked.last() else {
@@ -427,21 +428,31 @@ fn probe(place: &Place, family: Family, most: Duration) -> Result<Report, String
         rows,
         room: room.map(|octets| octets.saturating_sub(limits::DATA_HEADER)),
     };
-    // The two that were found, together: a receiver that has room for each may not have it for both.
     let (size, window) = report.best();
-    let both = Options::default()
-        .with(OptionName::Blksize, size.into())
-        .with(OptionName::Windowsize, window.into());
-    if size > limits::DEFAULT_BLKSIZE && window > 1 {
-        let row = Row::new(both.to_string(), both, server);
-        report
-            .rows
-            .push(row.ask(&place.path, until).map_err(trouble)?);
+    let both = |window: u16| {
+        Options::default()
+            .with(OptionName::Blksize, size.into())
+            .with(OptionName::Windowsize, window.into())
+    };
+    // A receiver that has room for each may not have it for both.
+    for &window in WINDOWS.iter().rev().filter(|one| **one <= window) {
+        let options = both(window);
+        let row = Row::new(options.to_string(), options, server);
+        let row = row.ask(&place.path, until).map_err(trouble)?;
+        let works = row.window_works() && row.block_works();
+        report.rows.push(row);
+        if works {
+            break;
+        }
     }
     Ok(report)
 }
 
 impl Report {
+    fn knows_options(&self) -> bool {
+        self.rows.iter().any(|row| row.agreed().is_some())
+    }
+
     /// The largest block that comes through and stays within the route's MTU, and the largest window.
     fn best(&self) -> (u16, u16) {
         let room = self.room.unwrap_or(usize::MAX);
@@ -449,7 +460,13 @@ impl Report {
             .filter(|row| row.block_works() && row.octets <= room)
             .map(|row| row.octets as u16)
             .max();
-        let window = (self.rows.iter())
+        // Once both were tried together, that decides.
+        let is_both = |row: &&Row| row.options.is_present(OptionName::Blksize);
+        let (together, alone): (Vec<&Row>, Vec<&Row>) = (self.rows.iter())
+            .filter(|row| row.options.is_present(OptionName::Windowsize))
+            .partition(is_both);
+        let candidates = if together.is_empty() { alone } else { together };
+        let window = (candidates.into_iter())
             .filter(|row| row.window_works())
             .filter_map(|row| u16::try_from(row.granted(OptionName::Windowsize)?).ok())
             .max();
@@ -483,10 +500,15 @@ impl Report {
         let mut cells = vec![["asked for", "got", "time", "verdict"].map(str::to_owned)];
         for row in &self.rows {
             let time = match row.is_heard() {
-                true => format!("{:.1} ms", row.time.as_secs_f64() * 1e3),
+                true => super::settings::millis(row.time),
                 false => "-".into(),
             };
-            cells.push([row.asked.clone(), row.got(), time, row.verdict()]);
+            cells.push([
+                row.asked.clone(),
+                row.got(),
+                time,
+                row.verdict(self.knows_options()),
+            ]);
         }
         let width = |column: usize| cells.iter().map(|row| row[column].chars().count()).max();
         let widths = [0, 1, 2].map(|column| width(column).unwrap_or(0));
@@ -521,7 +543,7 @@ impl Report {
             line.text("asked", &row.options.to_string())
                 .text("server", &row.server.to_string())
                 .text("got", &row.got())
-                .text("verdict", &row.verdict());
+                .text("verdict", &row.verdict(self.knows_options()));
             if let Some(from) = row.from {
                 line.text("from", &from.to_string())
                     .number("us", row.time.as_micros())
@@ -563,13 +585,13 @@ mod tests {
     fn verdicts_are_words() {
         let (size, window) = (OptionName::Blksize, OptionName::Windowsize);
         let plain = |answer| row(Options::default(), answer);
-        assert_eq!(plain(Answer::Data(512)).verdict(), "works");
+        assert_eq!(plain(Answer::Data(512)).verdict(true), "works");
         let other = Row {
             from: Some(([192, 0, 2, 2], 4000).into()),
             ..plain(Answer::Data(512))
         };
         assert_eq!(
-            other.verdict(),
+            other.verdict(true),
             "answers from another address: NAT or multi-homing"
         );
         let single = Row {
@@ -577,15 +599,15 @@ mod tests {
             ..plain(Answer::Data(512))
         };
         assert_eq!(
-            single.verdict(),
+            single.verdict(true),
             "answers from the port that was asked: single-port mode"
         );
         let ignored = row(asked(size, 1428), Answer::Data(512));
-        assert_eq!(ignored.verdict(), "server ignores options");
+        assert_eq!(ignored.verdict(false), "server ignores options");
         let granted =
             |name, wanted, got| row(asked(name, wanted), Answer::Agreed(asked(name, got)));
         assert_eq!(
-            granted(size, 8192, 8192).verdict(),
+            granted(size, 8192, 8192).verdict(true),
             "blocks of 8192 never arrive: MTU or fragments"
         );
         let with = |row: Row, blocks, octets| Row {
@@ -593,30 +615,33 @@ mod tests {
             octets,
             ..row
         };
-        assert_eq!(with(granted(size, 8192, 8192), 1, 8192).verdict(), "works");
         assert_eq!(
-            with(granted(size, 8192, 1432), 1, 1432).verdict(),
+            with(granted(size, 8192, 8192), 1, 8192).verdict(true),
+            "works"
+        );
+        assert_eq!(
+            with(granted(size, 8192, 1432), 1, 1432).verdict(true),
             "lowered to 1432, works"
         );
         assert_eq!(
-            with(granted(size, 8192, 9000), 1, 9000).verdict(),
+            with(granted(size, 8192, 9000), 1, 9000).verdict(true),
             "more than was asked for: a broken server"
         );
         assert_eq!(
-            with(granted(window, 64, 32), 32, 512).verdict(),
+            with(granted(window, 64, 32), 32, 512).verdict(true),
             "lowered, whole window arrives"
         );
         assert_eq!(
-            with(granted(window, 64, 64), 9, 512).verdict(),
+            with(granted(window, 64, 64), 9, 512).verdict(true),
             "9 of 64 blocks arrive: loss"
         );
         let tsize = with(granted(OptionName::Tsize, 0, 70_000), 1, 512);
-        assert_eq!(tsize.verdict(), "the file has 70000 octets");
+        assert_eq!(tsize.verdict(true), "the file has 70000 octets");
         let refused = row(
             asked(size, 1428),
             Answer::Error(ErrorCode(8), Name::new(b"no")),
         );
-        assert_eq!(refused.verdict(), "server refuses this option");
+        assert_eq!(refused.verdict(true), "server refuses this option");
     }
 
     #[test]

@@ -245,18 +245,20 @@ pub(super) struct Outcome<'a> {
 impl Outcome<'_> {
     fn line(&self, done: &Done) -> String {
         let summary = &done.summary;
-        let seconds = summary.duration.as_secs_f64();
+        let micros = summary.duration.as_micros();
+        let rate = (u128::from(summary.bytes) * 10_000_000 / micros.max(1)) >> 20;
         let mut line = format!(
-            "{} {}: {} octets in {seconds:.3} s, {:.1} MiB/s, blksize {}, window {}",
+            "{} {}: {} octets in {} s, {} MiB/s, blksize {}, window {}",
             self.verb,
             shown(self.file),
             summary.bytes,
-            summary.bytes as f64 / f64::from(1 << 20) / seconds.max(1e-6),
+            decimal(micros / 1000, 3),
+            decimal(rate, 1),
             summary.blksize,
             summary.windowsize,
         );
         if let Some(rtt) = summary.rtt {
-            line.push_str(&format!(", rtt {:.2} ms", rtt.as_secs_f64() * 1e3));
+            line.push_str(&format!(", rtt {}", millis(rtt)));
         }
         if summary.retransmits > 0 {
             line.push_str(&format!(", {} resent", summary.retransmits));
@@ -300,4 +302,28 @@ pub(super) fn shown(name: &str) -> String {
     name.chars()
         .map(|letter| if letter.is_control() { '?' } else { letter })
         .collect()
+}
+
+/// A whole number with this many decimal places: 1234 with 3 is `1.234`.
+fn decimal(number: u128, places: u32) -> String {
+    let one = 10u128.pow(places);
+    let width = places as usize;
+    format!("{}.{:0width$}", number / one, number % one)
+}
+
+/// `0.05 ms`.
+pub(super) fn millis(time: Duration) -> String {
+    format!("{} ms", decimal(time.as_micros() / 10, 2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_their_places() {
+        assert_eq!(decimal(1234, 3), "1.234");
+        assert_eq!(decimal(5, 3), "0.005");
+        assert_eq!(millis(Duration::from_micros(4550)), "4.55 ms");
+    }
 }

@@ -31,18 +31,29 @@ where
 
 /// Times between 10 ms and 255 s: `1`, `1.5`, `500ms`, `2s`.
 pub(super) fn time(text: &str) -> Result<Duration, String> {
-    let (digits, unit_seconds) = if let Some(digits) = text.strip_suffix("ms") {
-        (digits, 1e-3)
+    let (digits, unit_micros) = if let Some(digits) = text.strip_suffix("ms") {
+        (digits, 1000)
     } else {
-        (text.strip_suffix('s').unwrap_or(text), 1.0)
+        (text.strip_suffix('s').unwrap_or(text), 1_000_000)
     };
-    digits
-        .parse::<f64>()
-        .ok()
-        .map(|count| count * unit_seconds)
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+    micros(digits, unit_micros)
+        .map(Duration::from_micros)
         .filter(|time| limits::TIMEOUTS.contains(time))
         .ok_or_else(|| "expected a time from 10ms to 255s, such as 1, 1.5, 500ms or 2s".into())
+}
+
+/// `1.5` of a unit, in microseconds, cut below them.
+fn micros(digits: &str, unit_micros: u64) -> Option<u64> {
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
+    let number = |text: &str| {
+        let is_number = text.bytes().all(|digit| digit.is_ascii_digit());
+        text.parse::<u64>().ok().filter(|_| is_number)
+    };
+    let scale = 10u64.checked_pow(u32::try_from(fraction.len()).ok()?)?;
+    let part = u128::from(number(fraction)?) * u128::from(unit_micros) / u128::from(scale);
+    number(whole)?
+        .checked_mul(unit_micros)?
+        .checked_add(u64::try_from(part).ok()?)
 }
 
 /// Times between 1 s and 365 days: `90`, `90s`, `5m`, `24h`, `7d`.
@@ -173,13 +184,18 @@ mod tests {
             ("1", 1000),
             ("1.5", 1500),
             ("500ms", 500),
+            ("0.25", 250),
+            ("10.5s", 10_500),
             ("2s", 2000),
             ("10ms", 10),
             ("255", 255_000),
         ] {
             assert_eq!(time(text), Ok(Duration::from_millis(millis)), "{text}");
         }
-        for wrong in ["", "s", "9ms", "256", "-1", "NaN", "inf", "1m", "1 h"] {
+        for wrong in [
+            "", "s", "9ms", "256", "-1", "+1", "1.", ".5", "1.-5", "1e0", "NaN", "inf", "1m",
+            "1 h", "1.5.5",
+        ] {
             assert!(time(wrong).is_err(), "{wrong}");
         }
     }

@@ -1,0 +1,331 @@
+//! `tftpool get`, `put` and `probe` as people meet them: help, wrong values, names, digests, lines for machines, exit codes.
+
+mod harness;
+
+use harness::{Scratch, Server, run, text, tftpool};
+use std::net::UdpSocket;
+use std::os::unix::fs::symlink;
+
+/// Runs `tftpool` with these arguments to its end: the exit code and what it said.
+fn said(arguments: &[&str]) -> (Option<i32>, String) {
+    let output = run(tftpool().args(arguments));
+    (output.status.code(), text(&output))
+}
+
+#[test]
+fn the_clients_help_names_every_option_with_its_default() {
+    let settings = [
+        (
+            "--blksize <OCTETS>",
+            "[default: 1428, or what the route carries]",
+        ),
+        ("--windowsize <BLOCKS>", "[default: 16]"),
+        ("--mode <MODE>", "[default: what the URL says, or octet]"),
+        (
+            "--no-options",
+            "[default: options, where the server knows them]",
+        ),
+        ("--no-tsize", "[default: sizes are compared]"),
+        ("--timeout <TIME>", "[default: 1s]"),
+        ("--retries <COUNT>", "[default: 5]"),
+        ("--max-time <TIME>", "[default: any time]"),
+        ("--local-port <PORT>", "[default: any free port]"),
+        ("--bind <ADDR>", "[default: the route's]"),
+        ("--interface <NAME>", "[default: the route's]"),
+        (
+            "--ipv4",
+            "[default: every address, in the resolver's order]",
+        ),
+        ("--ipv6", ""),
+        ("--json", "[default: lines for people, on stderr]"),
+        (
+            "--quiet",
+            "[default: one line for each file, and a bar on a terminal]",
+        ),
+    ];
+    let get = [
+        (
+            "--output <FILE>",
+            "[default: the last component of PATH, here]",
+        ),
+        ("--no-clobber", "[default: files are replaced]"),
+        ("--sha256[=<HEX>]", ""),
+        ("--max-size <SIZE>", "[default: 16G]"),
+    ];
+    let probe = [
+        ("--max-time <TIME>", "[default: 60s]"),
+        ("--json", "[default: a table]"),
+        ("--ipv4", ""),
+        ("--ipv6", ""),
+    ];
+    for (command, options) in [
+        ("get", [&settings[..], &get].concat()),
+        ("put", settings.to_vec()),
+        ("probe", probe.to_vec()),
+    ] {
+        let (code, help) = said(&[command, "--help"]);
+        assert_eq!(code, Some(0));
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        for (option, default) in options {
+            let (_, after) = help
+                .split_once(option)
+                .unwrap_or_else(|| panic!("no {option} in {help}"));
+            let own = after.split(" --").next().unwrap_or_default();
+            assert!(own.contains(default), "{option} without {default}: {own}");
+        }
+    }
+}
+
+#[test]
+fn the_client_is_told_what_is_accepted() {
+    let wrong = |arguments: &[&str], accepted: &str| {
+        let (code, words) = said(arguments);
+        assert_eq!(code, Some(2), "{arguments:?}: {words}");
+        assert!(words.contains(accepted), "{arguments:?}: {words}");
+    };
+    for (option, value, accepted) in [
+        ("--blksize", "7", "from 8 to 65464"),
+        ("--windowsize", "0", "from 1 to 32767"),
+        ("--mode", "mail", "octet or netascii"),
+        ("--timeout", "9ms", "from 10ms to 255s"),
+        ("--retries", "101", "from 0 to 100"),
+        ("--max-time", "0s", "from 1s to 365d"),
+        ("--max-size", "0", "a size from 1"),
+        ("--local-port", "0", "from 1 to 65535"),
+        ("--bind", "name", "IPv4 or IPv6 address"),
+    ] {
+        wrong(&["get", "h:f", option, value], accepted);
+    }
+    wrong(&["get", "h:f", "--sha256=12"], "64 hexadecimal digits");
+    wrong(&["get", "-4", "-6", "h:f"], "cannot be used with");
+    wrong(&["get"], "SOURCE");
+    wrong(&["get", "file"], "tftp://HOST[:PORT]/PATH or HOST:PATH");
+    wrong(&["get", "http://h/f"], "only tftp://");
+    wrong(&["get", "h:dir/"], "-o FILE");
+    wrong(&["get", "-o", "/no/file", "h:a", "h:b"], "a directory");
+    wrong(&["put", "file"], "2 values");
+    wrong(&["put", "file", "dest"], "tftp://HOST[:PORT]/PATH");
+    wrong(&["put", "a", "b", "h:f"], "end DEST with a slash");
+    wrong(&["put", "-", "h:"], "say one in DEST");
+    wrong(&["probe", "file"], "HOST:PATH");
+    wrong(&["probe", "h:f", "--max-time", "0"], "from 1s to 365d");
+}
+
+/// A file in a directory that is served, and a directory to get it into.
+struct Pair {
+    server: Server,
+    _root: Scratch,
+    here: Scratch,
+}
+
+const DIGEST: &str = "434728a410a78f56fc1b5899c3593436e61ab0c731e9072d95e96db290205e53";
+
+impl Pair {
+    fn new() -> Self {
+        let root = Scratch::new();
+        root.file("file", b"content\n");
+        root.file("boot/other", b"other\n");
+        Self {
+            server: Server::start(root.path(), &[]),
+            _root: root,
+            here: Scratch::new(),
+        }
+    }
+
+    fn url(&self, name: &str) -> String {
+        format!("tftp://{}/{name}", self.server.address())
+    }
+
+    /// Runs `tftpool get` in the directory.
+    fn get(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+        let mut command = tftpool();
+        command.arg("get").args(arguments);
+        let output = run(command.current_dir(self.here.path()));
+        let text = |octets| String::from_utf8(octets).expect("text");
+        (
+            output.status.code(),
+            text(output.stdout),
+            text(output.stderr),
+        )
+    }
+
+    fn read(&self, name: &str) -> Option<String> {
+        std::fs::read_to_string(self.here.path().join(name)).ok()
+    }
+
+    /// What is in the directory.
+    fn names(&self) -> Vec<String> {
+        let all = std::fs::read_dir(self.here.path()).expect("a directory");
+        let name = |entry: std::fs::DirEntry| entry.file_name().into_string().expect("UTF-8");
+        let mut names: Vec<_> = all.map(|entry| name(entry.expect("readable"))).collect();
+        names.sort();
+        names
+    }
+}
+
+#[test]
+fn files_get_their_names() {
+    let pair = Pair::new();
+    let (file, other) = (pair.url("file"), pair.url("boot/other"));
+    let (code, stdout, words) = pair.get(&[&file, &other]);
+    assert_eq!((code, stdout.as_str()), (Some(0), ""), "{words}");
+    assert!(
+        words.starts_with("tftpool: got file: 8 octets in "),
+        "{words}"
+    );
+    assert_eq!(words.lines().count(), 2, "{words}");
+    assert_eq!(pair.names(), ["file", "other"]);
+    assert_eq!(pair.read("file").as_deref(), Some("content\n"));
+
+    pair.here.directory("sub");
+    assert_eq!(pair.get(&["-q", "-o", "sub", &file, &other]).2, "");
+    assert_eq!(pair.read("sub/other").as_deref(), Some("other\n"));
+    assert_eq!(pair.get(&["-q", "-o", "named", &file]).0, Some(0));
+    assert_eq!(pair.read("named").as_deref(), Some("content\n"));
+
+    // To stdout one behind the other, and nothing else with them.
+    let (code, stdout, _) = pair.get(&["-o", "-", &file, &other]);
+    assert_eq!((code, stdout.as_str()), (Some(0), "content\nother\n"));
+    // What is no file stays what it is.
+    assert_eq!(pair.get(&["-o", "/dev/null", &file]).0, Some(0));
+    assert!(!std::fs::metadata("/dev/null").expect("there").is_file());
+}
+
+#[test]
+fn an_existing_file_stays_until_the_new_one_is_whole() {
+    let pair = Pair::new();
+    pair.here.file("file", b"old");
+    let (code, _, words) = pair.get(&["-o", "file", &pair.url("absent")]);
+    assert_eq!(code, Some(68), "{words}");
+    assert!(
+        words.contains("peer sent error 1 \"file not found\""),
+        "{words}"
+    );
+    let wrong = "0".repeat(64);
+    let (code, _, words) = pair.get(&["--sha256", &wrong, &pair.url("file")]);
+    assert_eq!(code, Some(1), "{words}");
+    assert!(words.contains(&format!("digest is {DIGEST}")), "{words}");
+    let (code, _, words) = pair.get(&["--max-size", "7", &pair.url("file")]);
+    assert_eq!(code, Some(1), "{words}");
+    assert!(words.contains("--max-size"), "{words}");
+    assert_eq!(pair.read("file").as_deref(), Some("old"));
+    assert_eq!(pair.names(), ["file"], "something was left behind");
+    let (code, _, words) = pair.get(&[&pair.url("file")]);
+    assert_eq!(code, Some(0), "{words}");
+    assert_eq!(pair.read("file").as_deref(), Some("content\n"));
+    let (code, _, words) = pair.get(&["--no-clobber", &pair.url("file")]);
+    assert_eq!(code, Some(0), "{words}");
+    assert!(words.contains("got file.1: "), "{words}");
+    assert_eq!(pair.read("file.1").as_deref(), Some("content\n"));
+    // Through a link: the file at its end is the one that is replaced.
+    symlink("file", pair.here.path().join("link")).expect("a link");
+    let (code, _, words) = pair.get(&["-o", "link", &pair.url("boot/other")]);
+    assert_eq!(code, Some(0), "{words}");
+    assert_eq!(pair.read("file").as_deref(), Some("other\n"));
+    assert_eq!(pair.names(), ["file", "file.1", "link"]);
+}
+
+#[test]
+fn digests_are_printed_and_checked() {
+    let pair = Pair::new();
+    let url = pair.url("file");
+    let (code, stdout, _) = pair.get(&["--sha256", &url]);
+    assert_eq!(code, Some(0));
+    assert_eq!(stdout, format!("{DIGEST}  file\n"));
+    assert_eq!(pair.get(&["--sha256", DIGEST, &url]).0, Some(0));
+    let (_, stdout, words) = pair.get(&["--sha256", "-o", "-", &url]);
+    assert_eq!(stdout, "content\n");
+    assert!(words.contains(DIGEST), "{words}");
+}
+
+#[test]
+fn json_is_one_line_for_each_file() {
+    let pair = Pair::new();
+    let (file, absent) = (pair.url("file"), pair.url("absent"));
+    let (code, stdout, words) = pair.get(&["--json", "--sha256", &file, &absent]);
+    assert_eq!((code, words.as_str()), (Some(68), ""));
+    let lines: Vec<&str> = stdout.lines().collect();
+    assert_eq!(lines.len(), 2, "{stdout}");
+    let start =
+        format!("{{\"url\":\"{file}\",\"file\":\"file\",\"ok\":true,\"exit\":0,\"server\":");
+    assert!(lines[0].starts_with(&start), "{stdout}");
+    assert!(lines[0].contains("\"bytes\":8,"), "{stdout}");
+    assert!(
+        lines[0].ends_with(&format!("\"sha256\":\"{DIGEST}\"}}")),
+        "{stdout}"
+    );
+    assert!(
+        lines[1].contains("\"ok\":false,\"exit\":68,\"error\":\""),
+        "{stdout}"
+    );
+}
+
+#[test]
+fn nobody_there_ends_with_curls_code_for_time() {
+    let silent = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("tftp://{}/file", silent.local_addr().expect("bound"));
+    let arguments = [
+        "get",
+        "-o",
+        "-",
+        "--timeout",
+        "10ms",
+        "--retries",
+        "1",
+        &url,
+    ];
+    let (code, words) = said(&arguments);
+    assert_eq!(code, Some(28), "{words}");
+    assert_eq!(words, format!("tftpool: {url}: peer never answered\n"));
+    let (code, words) = said(&["get", "-o", "-", "tftp://no-such-host.invalid/file"]);
+    assert_eq!(code, Some(1), "{words}");
+    assert!(
+        words.contains("cannot find host \"no-such-host.invalid\""),
+        "{words}"
+    );
+}
+
+#[test]
+fn a_server_without_uploads_refuses_them() {
+    let pair = Pair::new();
+    let file = pair.here.file("new", b"new");
+    let path = file.to_str().expect("UTF-8");
+    let (code, words) = said(&["put", path, &pair.url("")]);
+    assert_eq!(code, Some(69), "{words}");
+    assert!(words.contains("server is read-only"), "{words}");
+    let (code, words) = said(&["put", "/no/such/file", &pair.url("")]);
+    assert_eq!(code, Some(1), "{words}");
+    assert!(
+        words.contains("cannot read /no/such/file: no such file"),
+        "{words}"
+    );
+}
+
+#[test]
+fn a_probe_says_what_a_server_can_do() {
+    let pair = Pair::new();
+    let address = pair.server.address();
+    let (code, table) = said(&["probe", &pair.url("file")]);
+    assert_eq!(code, Some(0), "{table}");
+    for line in [
+        &format!("{address}, no options"),
+        "OACK tsize=8",
+        "the file has 8 octets",
+        "the file is too small to show it",
+        "best settings: --",
+    ] {
+        assert!(table.contains(line), "no {line} in {table}");
+    }
+    let (code, lines) = said(&["probe", "--json", &pair.url("file")]);
+    assert_eq!(code, Some(0), "{lines}");
+    assert!(
+        lines
+            .lines()
+            .all(|line| line.starts_with('{') && line.ends_with('}'))
+    );
+    let last = lines.lines().last().expect("lines");
+    assert!(last.starts_with("{\"works\":true,\"blksize\":"), "{lines}");
+    let (code, table) = said(&["probe", &pair.url("absent")]);
+    assert_eq!(code, Some(68), "{table}");
+    assert!(table.contains("server does not have this file"), "{table}");
+}
