@@ -353,7 +353,9 @@ fn no_name_and_no_link_leads_out() {
     assert!(storage.create_dir("dir/x").is_err());
     assert!(storage.rename("inside/file", "dir/x").is_err());
     assert!(storage.delete("dir/x").is_err());
-    // A link is a name like any other: it is replaced and removed, and what it leads to stays.
+    // A link is neither followed nor replaced by what is written; it is a name to be removed, and what it leads to stays.
+    assert!(storage.write("link", "mine").is_err());
+    storage.delete("link").expect("a link");
     storage.write("link", "mine").expect("a file");
     storage.remove_all("dir").expect("a link");
     storage.delete("dangling").expect("a link");
