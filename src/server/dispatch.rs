@@ -401,8 +401,14 @@ impl Loop {
             return;
         };
         let deadline = self.shared.store_deadline;
-        let slow_calls = self.shared.slow_calls.load(Ordering::SeqCst);
         let mut stage = opening.stage();
+        // Whoever waits for long has no right to the place; also one whose time is up before this was noticed.
+        if let Stage::Asked { since, slow } = &mut *stage
+            && !*slow
+            && time >= *since + STUCK_AFTER
+        {
+            *slow = self.shared.give_place_away();
+        }
         let next = match *stage {
             Stage::Answered | Stage::GivenUp { .. } => None,
             Stage::Queued if time >= opening.arrived + deadline && self.is_hopeless() => {
@@ -413,15 +419,8 @@ impl Loop {
                 *stage = Stage::GivenUp { slow };
                 None
             }
-            Stage::Asked { since, slow: false }
-                if time >= since + STUCK_AFTER && slow_calls < SPARE_WORKERS =>
-            {
-                *stage = Stage::Asked { since, slow: true };
-                self.shared.slow_calls.fetch_add(1, Ordering::SeqCst);
-                self.shared.free_slot();
-                Some(since + deadline)
-            }
             Stage::Asked { since, slow: true } => Some(since + deadline),
+            Stage::Asked { since, .. } if time < since + STUCK_AFTER => Some(since + STUCK_AFTER),
             Stage::Queued | Stage::Asked { .. } => Some(time + STUCK_AFTER),
         };
         let is_given_up = matches!(*stage, Stage::GivenUp { .. });

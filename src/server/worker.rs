@@ -11,7 +11,7 @@ use crate::error::{Failure, Refusal, plain};
 use crate::event::{Event, Name, TransferId};
 use crate::limits::{
     BUFFERED_BLKSIZE, DALLY, DATA_HEADER, OPENINGS_PER_TURN, PATIENCE, RECEIVED_WINDOW_OCTETS,
-    SPARE_IDLE, STUCK_AFTER, UNCHECKED_BLKSIZE, UNPROVEN_DATA_SENDS,
+    SPARE_IDLE, SPARE_WORKERS, STUCK_AFTER, UNCHECKED_BLKSIZE, UNPROVEN_DATA_SENDS,
 };
 use crate::proto::{self, Agreed, Policy, Sender, Terms, grant};
 use crate::store::mappings::Mappings;
@@ -243,11 +243,22 @@ impl Drop for StoreSlot {
 
 impl Shared {
     /// One place in the store is free again.
-    pub(super) fn free_slot(&self) {
+    fn free_slot(&self) {
         if self.in_store.fetch_sub(1, Ordering::SeqCst) == self.store_slots {
             // A bell that has rung already is enough.
             let _ = self.slot_free.0.try_send(());
         }
+    }
+
+    /// Gives a slow call's place to others, unless there are too many such calls.
+    pub(super) fn give_place_away(&self) -> bool {
+        // Only the loop counts up.
+        let may = self.slow_calls.load(Ordering::SeqCst) < SPARE_WORKERS;
+        if may {
+            self.slow_calls.fetch_add(1, Ordering::SeqCst);
+            self.free_slot();
+        }
+        may
     }
 
     /// Whether a worker may go that was stuck, or has had nothing to do: there are others.
