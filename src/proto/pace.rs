@@ -10,6 +10,8 @@ use std::time::Duration;
 
 /// Windows in a row that broke off at about the same place before they are spread wider.
 const SUSPICIOUS: u32 = 3;
+/// Windows in a row that were whole only after a probe of their last block before they are spread wider.
+const DOUBTFUL: u32 = 8;
 /// Windows before a larger burst is tried again; doubles when the try fails at once.
 const HOLD_FIRST: u32 = 8;
 const HOLD_MOST: u32 = 1024;
@@ -27,6 +29,8 @@ pub(super) struct Pace {
     longest: u64,
     /// Windows in a row of which only the first block arrived.
     stuck: u32,
+    /// Windows in a row that were whole after a probe.
+    doubtful: u32,
     /// Windows since the pace was changed.
     windows: u32,
     hold: u32,
@@ -44,6 +48,7 @@ impl Pace {
             shortest: 0,
             longest: 0,
             stuck: 0,
+            doubtful: 0,
             windows: 0,
             hold: HOLD_FIRST,
         }
@@ -66,11 +71,22 @@ impl Pace {
     pub(super) fn whole(&mut self) {
         self.alike = 0;
         self.stuck = 0;
+        self.doubtful = 0;
         if self.burst == self.ceiling && self.gap == BURST_GAP {
             self.burst = self.window;
         }
         self.ceiling = self.window;
         self.window_is_over();
+    }
+
+    /// A whole window was acknowledged, but only after a probe: its very last block was lost, or nothing was and the receiver is
+    /// slower than it used to be. A crowd of busy receivers must not be sent smaller bursts, which are more work for
+    /// both sides; the timer learns how slow they are long before this is believed to be a loss.
+    pub(super) fn doubtful(&mut self) {
+        self.doubtful += 1;
+        if self.doubtful == DOUBTFUL {
+            self.slow_down(self.burst / 2);
+        }
     }
 
     /// Of a window only the first `arrived` blocks did.
@@ -123,6 +139,7 @@ impl Pace {
         };
         self.alike = 0;
         self.stuck = 0;
+        self.doubtful = 0;
         self.windows = 0;
     }
 

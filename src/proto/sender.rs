@@ -222,10 +222,11 @@ impl Sender {
 
     fn progressed(&mut self, block: u64, now: Instant) {
         self.measure(block, now);
-        let whole =
-            block + 1 == self.sent_end && self.timer.probes() == 0 && self.sent_end == self.next;
-        if whole {
-            if self.window_is_sent() {
+        let at_end = block + 1 == self.sent_end && self.sent_end == self.next;
+        if at_end {
+            if self.timer.probes() > 0 {
+                self.pace.doubtful();
+            } else if self.window_is_sent() {
                 self.pace.whole();
             }
         } else {
@@ -254,11 +255,15 @@ impl Sender {
         }
         // A copy made by the network comes right behind the original; a report that the first block of a window is missing
         // takes as long as the path, but less than a whole window.
-        let round_trip = self.timer.shortest_round_trip().unwrap_or_default() / 2;
-        let pause = if self.repeats.count < 2 {
-            round_trip
-        } else {
-            round_trip.max(REPEATED_ACK_INTERVAL)
+        let pause = match self.repeats.count {
+            0 => self.timer.shortest_round_trip().unwrap_or_default() / 2,
+            // A second one from a receiver that is behind with reading: the window is on its way.
+            1 => self.timer.round_trip().unwrap_or_default(),
+            _ => self
+                .timer
+                .round_trip()
+                .unwrap_or_default()
+                .max(REPEATED_ACK_INTERVAL),
         };
         if self.repeats.count > self.retries || now < self.repeats.answered + pause {
             return;
@@ -432,7 +437,9 @@ impl Sender {
             Expiry::Resend => {
                 if self.window_is_sent() {
                     self.torn += 1;
-                    self.pace.vanished();
+                    if self.timer.resends() > 1 {
+                        self.pace.vanished();
+                    }
                 }
                 self.restart_window(now);
             }

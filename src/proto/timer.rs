@@ -197,6 +197,11 @@ impl Timer {
         self.probe_from = None;
     }
 
+    /// Agreed intervals that have passed in this silence.
+    pub(super) fn resends(&self) -> u32 {
+        self.resends
+    }
+
     /// Everything that may be sent has been: from now on an answer is due.
     pub(super) fn arm_probe(&mut self, now: Instant) {
         self.probe_from = Some(now);
