@@ -7,6 +7,7 @@
 use crate::event::{DropReason, TransferId};
 use crate::limits::{TRANSFERS_PER_TID, UNPROVEN_CHANCE};
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
@@ -15,6 +16,30 @@ use std::time::Instant;
 pub(super) struct Tid {
     pub(super) peer: SocketAddr,
     pub(super) local: SocketAddr,
+}
+
+/// A table of transfers. Their numbers are ours, one after the other: nobody outside can make them collide.
+pub(super) type ById<T> = HashMap<TransferId, T, BuildHasherDefault<Spread>>;
+
+/// Spreads numbers that follow each other over all bits.
+#[derive(Default)]
+pub(super) struct Spread(u64);
+
+impl Hasher for Spread {
+    fn write(&mut self, octets: &[u8]) {
+        octets
+            .iter()
+            .for_each(|octet| self.write_u64((*octet).into()));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // 2^64 divided by the golden ratio.
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 /// How many transfers there may be.
@@ -46,7 +71,7 @@ pub(super) enum Verdict {
 pub(super) struct Desk {
     quota: Quota,
     next: u64,
-    entries: HashMap<TransferId, Entry>,
+    entries: ById<Entry>,
     /// Newest last.
     by_tid: HashMap<Tid, Vec<TransferId>>,
     by_client: HashMap<IpAddr, Held>,
@@ -87,7 +112,7 @@ impl Desk {
         Self {
             quota,
             next: 1,
-            entries: HashMap::new(),
+            entries: ById::default(),
             by_tid: HashMap::new(),
             by_client: HashMap::new(),
             by_network: HashMap::new(),

@@ -4,7 +4,7 @@
 //! them is a message. The loop never waits for a file, a worker, a reader of events or a send.
 
 use super::bucket::Bucket;
-use super::desk::{Desk, Quota, Tid, Verdict};
+use super::desk::{ById, Desk, Quota, Tid, Verdict};
 use super::mailbox::{Mail, Mailbox};
 use super::worker::{Chore, Opening, Queues, Report, Shared, Stage, Worker};
 use super::{MAIL, Stop};
@@ -58,11 +58,12 @@ const ROOM_TRIES: usize = 8;
 /// walk through the whole port range.
 const SOCKET_RETRY: Duration = Duration::from_millis(20);
 const RETRIES_AT_ONCE: usize = 16;
-/// While work waits and no worker is idle, the pool is looked at this often: a worker that has not taken a step since is
-/// stuck in a file or a store.
+/// While work waits and no worker is idle, the pool is looked at this often.
 const GROWTH_PAUSE: Duration = Duration::from_millis(5);
 /// When the system has refused a thread, it is asked again after this.
 const THREAD_RETRY: Duration = Duration::from_secs(1);
+/// A worker that has not taken a step for so long is in a file or a store. One that only waits for a processor takes one sooner.
+const STILL_AFTER: Duration = Duration::from_millis(15);
 /// How long the end waits for workers that are inside a store or a read.
 const LAST_WAIT: Duration = Duration::from_secs(2);
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
@@ -76,7 +77,7 @@ pub(super) struct Loop {
     shared: Arc<Shared>,
     listeners: Vec<Door>,
     desk: Desk,
-    slots: HashMap<TransferId, Slot>,
+    slots: ById<Slot>,
     /// A few per transfer; those that are not due any more are skipped, and cleared out when they outnumber the rest.
     timers: BinaryHeap<Reverse<(Instant, TransferId)>>,
     /// Requests that found no socket, and when the next of them try again.
@@ -109,6 +110,10 @@ struct Slot {
     /// Its socket's descriptor, from the first parking on, and whether the system watches it for us.
     descriptor: Option<RawFd>,
     watched: bool,
+    /// The system said once that there was something while a worker had it.
+    rung: bool,
+    /// The desk knows that the peer has answered.
+    proven: bool,
     deadline: Instant,
     /// The earliest entry in the heap.
     timer: Option<Instant>,
@@ -223,7 +228,7 @@ impl Pool {
         Ok(())
     }
 
-    /// Looks at all workers: how many have taken no step since they were looked at last, and how many for so long that
+    /// Looks at all workers: how many have taken no step for a while, and how many for so long that
     /// others may be started in their place.
     fn look(&mut self, time: Instant) -> (usize, usize) {
         let (mut still, mut stuck) = (0, 0);
@@ -233,7 +238,7 @@ impl Pool {
                 thread.since = time;
                 continue;
             }
-            still += 1;
+            still += usize::from(time >= thread.since + STILL_AFTER);
             stuck += usize::from(time >= thread.since + STUCK_AFTER);
         }
         (still, stuck.min(SPARE_WORKERS))
@@ -280,7 +285,7 @@ impl Loop {
             shared,
             listeners: doors,
             desk: Desk::new(quota),
-            slots: HashMap::new(),
+            slots: ById::default(),
             timers: BinaryHeap::new(),
             starved: VecDeque::new(),
             next_retry: now(),
@@ -744,10 +749,13 @@ impl Loop {
         if slot.parked.is_some() {
             self.resume(id);
         } else if let Some(descriptor) = slot.descriptor.filter(|_| slot.watched) {
-            // A worker has it and reads for itself. Every packet would wake this loop: stop watching until it is
-            // parked again. If its socket is closed already, its number belongs to nobody we watch.
-            slot.watched = false;
-            let _ = self.poll.registry().deregister(&mut SourceFd(&descriptor));
+            // A worker has it and reads for itself, or its report is on the way. If that goes on, every packet would wake this
+            // loop: stop watching until it is parked again. If its socket is closed already, its number belongs to nobody we watch.
+            if slot.rung {
+                slot.watched = false;
+                let _ = self.poll.registry().deregister(&mut SourceFd(&descriptor));
+            }
+            slot.rung = !slot.rung;
         }
     }
 
@@ -793,14 +801,7 @@ impl Loop {
 
     fn park(&mut self, transfer: Box<Transfer>, until: Instant) {
         let id = transfer.id();
-        if transfer.is_proven() {
-            self.prove(id);
-        }
-        if transfer.is_complete() {
-            self.desk.finished(id);
-        }
-        let is_forced = self.stopping.as_ref().is_some_and(|it| it.forced);
-        let Some(slot) = self.slots.get_mut(&id) else {
+        let Some(mut slot) = self.slots.get_mut(&id) else {
             return;
         };
         slot.opening = None;
@@ -817,15 +818,19 @@ impl Loop {
         if until <= now() {
             return self.resume(id);
         }
-        if !slot.watched {
+        if !slot.watched || slot.rung {
             let token = Token((id.0 + FIRST_TRANSFER) as usize);
             let source = &mut SourceFd(&descriptor);
-            let watched = self
-                .poll
-                .registry()
-                .register(source, token, Interest::READABLE);
+            let registry = self.poll.registry();
+            // What it rang for may lie unread: to be watched anew is to be asked again.
+            let watched = if slot.watched {
+                registry.reregister(source, token, Interest::READABLE)
+            } else {
+                registry.register(source, token, Interest::READABLE)
+            };
             // Without the system's help the deadlines still find what came.
             slot.watched = watched.is_ok();
+            slot.rung = false;
         }
         if slot.timer.is_none_or(|timer| timer > until) {
             slot.timer = Some(until);
@@ -1113,6 +1118,8 @@ impl Slot {
             opening: Some(opening),
             descriptor: None,
             watched: false,
+            rung: false,
+            proven: false,
             deadline: time,
             timer: None,
             again: None,
