@@ -5,8 +5,9 @@
 
 use super::bucket::Bucket;
 use super::desk::{ById, Desk, Quota, Tid, Verdict};
+use super::idle::Idle;
 use super::mailbox::{Mail, Mailbox};
-use super::worker::{Chore, Opening, Queues, Report, Shared, Stage, Worker};
+use super::worker::{Chore, Opening, Pulse, Queues, Report, Shared, Stage, Worker};
 use super::{MAIL, Stop};
 use crate::error::{Error, Failure, Refusal, plain};
 use crate::event::{DropReason, Event, Name, TransferId, quoted};
@@ -25,7 +26,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -62,6 +63,9 @@ const RETRIES_AT_ONCE: usize = 16;
 const GROWTH_PAUSE: Duration = Duration::from_millis(5);
 /// When the system has refused a thread, it is asked again after this.
 const THREAD_RETRY: Duration = Duration::from_secs(1);
+/// Things to do that are worth another worker, and how soon one comes that the awake ones have not got to.
+const WORTH_WAKING: usize = 8;
+const ROUSE_PAUSE: Duration = Duration::from_millis(1);
 /// A worker that has not taken a step for so long is in a file or a store. One that only waits for a processor takes one sooner.
 const STILL_AFTER: Duration = Duration::from_millis(15);
 /// How long the end waits for workers that are inside a store or a read.
@@ -165,6 +169,8 @@ struct Pool {
     looked: Instant,
     /// The system refused a thread: none is asked for until then.
     barred: Option<Instant>,
+    /// When the backlog was last looked at, and how many steps all workers had taken.
+    roused: Option<(Instant, u64)>,
     openings: (Sender<Arc<Opening>>, Receiver<Arc<Opening>>),
     ready: (Sender<Box<Transfer>>, Receiver<Box<Transfer>>),
     chores: (Sender<Chore>, Receiver<Chore>),
@@ -173,7 +179,7 @@ struct Pool {
 /// One worker, as the loop sees it.
 struct Thread {
     handle: JoinHandle<()>,
-    steps: Arc<AtomicU64>,
+    pulse: Arc<Pulse>,
     /// How many steps there were when it was looked at last, and since when there were so many.
     seen: u64,
     since: Instant,
@@ -191,6 +197,7 @@ impl Pool {
             next: 0,
             looked: now(),
             barred: None,
+            roused: None,
             openings: unbounded(),
             ready: unbounded(),
             chores: unbounded(),
@@ -198,15 +205,51 @@ impl Pool {
     }
 
     fn has_work(&self) -> bool {
-        !self.openings.1.is_empty() || !self.ready.1.is_empty() || !self.chores.1.is_empty()
+        self.backlog() > 0
+    }
+
+    fn backlog(&self) -> usize {
+        self.openings.1.len() + self.ready.1.len() + self.chores.1.len()
+    }
+
+    /// Wakes as many of the sleeping workers as the backlog is worth. A worker that takes small things one after the other is
+    /// cheaper than two that are woken for each; but if none has taken a step since the last look, those that are awake are held up.
+    fn rouse(&mut self, idle: &Idle, time: Instant) {
+        let backlog = self.backlog();
+        if backlog == 0 {
+            self.roused = None;
+            return;
+        }
+        let asleep = idle.count();
+        if asleep == 0 {
+            return;
+        }
+        let listens = |thread: &&Thread| thread.pulse.listens.load(Ordering::Relaxed);
+        let listening = self.threads.values().filter(listens).count();
+        let awake = self.threads.len().saturating_sub(asleep + listening);
+        let steps = |thread: &Thread| thread.pulse.steps.load(Ordering::Relaxed);
+        let steps = self.threads.values().map(steps).fold(0, u64::wrapping_add);
+        let (since, before) = *self.roused.get_or_insert((time, steps));
+        let mut wanted = backlog.div_ceil(WORTH_WAKING);
+        if time >= since + ROUSE_PAUSE {
+            if before == steps {
+                wanted = wanted.max(awake + 1);
+            }
+            self.roused = Some((time, steps));
+        }
+        for _ in awake..wanted {
+            if !idle.wake() {
+                break;
+            }
+        }
     }
 
     fn grow(&mut self, shared: &Arc<Shared>, mailbox: &Mailbox<Message>) -> io::Result<()> {
-        let steps = Arc::new(AtomicU64::new(0));
+        let pulse = Arc::new(Pulse::default());
         let number = self.next;
         let queues = Queues {
             number,
-            steps: Arc::clone(&steps),
+            pulse: Arc::clone(&pulse),
             openings: self.openings.1.clone(),
             ready: self.ready.1.clone(),
             chores: self.chores.1.clone(),
@@ -219,7 +262,7 @@ impl Pool {
         shared.workers.fetch_add(1, Ordering::SeqCst);
         let thread = Thread {
             handle,
-            steps,
+            pulse,
             seen: 0,
             since: now(),
         };
@@ -233,7 +276,7 @@ impl Pool {
     fn look(&mut self, time: Instant) -> (usize, usize) {
         let (mut still, mut stuck) = (0, 0);
         for thread in self.threads.values_mut() {
-            let steps = thread.steps.load(Ordering::Relaxed);
+            let steps = thread.pulse.steps.load(Ordering::Relaxed);
             if std::mem::replace(&mut thread.seen, steps) != steps {
                 thread.since = time;
                 continue;
@@ -329,6 +372,7 @@ impl Loop {
             let time = now();
             self.requests(time);
             self.deadlines(time);
+            self.pool.rouse(&self.shared.idle, time);
             self.grow(time);
             if self.is_finished(time) {
                 break Ok(());
@@ -346,6 +390,8 @@ impl Loop {
             return Some(Duration::ZERO);
         }
         let growth = self.is_short().then(|| time + self.pool.pause());
+        let rouse = (self.pool.has_work() && self.shared.idle.count() > 0)
+            .then(|| self.pool.roused.map_or(time, |(since, _)| since) + ROUSE_PAUSE);
         let deadlines = [
             self.timers.peek().map(|Reverse((deadline, _))| *deadline),
             (!self.starved.is_empty()).then_some(self.next_retry),
@@ -353,6 +399,7 @@ impl Loop {
             self.next_complaint,
             self.stopping.as_ref().map(|stopping| stopping.deadline),
             growth,
+            rouse,
         ];
         let next = deadlines.into_iter().flatten().min()?;
         Some(next.saturating_duration_since(time))
@@ -448,8 +495,8 @@ impl Loop {
             store_slots,
             ..
         } = &*self.shared;
-        let no_worker = self.pool.threads.len() >= self.pool.most + SPARE_WORKERS
-            && idle.load(Ordering::SeqCst) == 0;
+        let no_worker =
+            self.pool.threads.len() >= self.pool.most + SPARE_WORKERS && idle.count() == 0;
         let no_place = slow_calls.load(Ordering::SeqCst) >= SPARE_WORKERS
             && in_store.load(Ordering::SeqCst) >= *store_slots;
         no_worker || no_place
@@ -467,7 +514,7 @@ impl Loop {
         let Pool { threads, most, .. } = &self.pool;
         threads.len() < *most + SPARE_WORKERS
             && self.pool.has_work()
-            && self.shared.idle.load(Ordering::SeqCst) == 0
+            && self.shared.idle.count() == 0
     }
 
     /// Starts a worker where work waits, nobody is idle, and too few can take a step.
@@ -801,10 +848,18 @@ impl Loop {
 
     fn park(&mut self, transfer: Box<Transfer>, until: Instant) {
         let id = transfer.id();
-        let Some(mut slot) = self.slots.get_mut(&id) else {
+        let Some(slot) = self.slots.get_mut(&id) else {
             return;
         };
         slot.opening = None;
+        if transfer.is_proven() && !slot.proven {
+            slot.proven = true;
+            self.prove(id);
+        }
+        let is_forced = self.stopping.as_ref().is_some_and(|it| it.forced);
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return;
+        };
         let descriptor = transfer.as_raw_fd();
         slot.descriptor = Some(descriptor);
         slot.deadline = until;
@@ -1089,6 +1144,7 @@ impl Loop {
             ..
         } = pool;
         drop((openings, ready, chores, mailbox));
+        shared.idle.close();
         let patience = now() + LAST_WAIT;
         while !threads.is_empty() {
             let Some(message) = mail.wait(patience.saturating_duration_since(now())) else {

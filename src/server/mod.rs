@@ -5,6 +5,7 @@
 mod bucket;
 mod desk;
 mod dispatch;
+mod idle;
 mod mailbox;
 mod memory;
 mod reporter;
@@ -23,6 +24,7 @@ use crate::transfer::{Buffers, now};
 use bucket::Bucket;
 use desk::Quota;
 use dispatch::{Loop, Message};
+use idle::Idle;
 use mailbox::{Mailbox, mailbox};
 use memory::Memory;
 use reporter::Reporter;
@@ -381,8 +383,7 @@ impl Listening {
             store_deadline: limits.store_deadline,
             most_workers: limits.workers,
             workers: AtomicUsize::new(0),
-            slot_free: crossbeam_channel::bounded(1),
-            idle: AtomicUsize::new(0),
+            idle: Idle::default(),
             stopping: AtomicBool::new(false),
             recalled: AtomicUsize::new(0),
         });

@@ -4,6 +4,7 @@
 use super::bucket::Bucket;
 use super::desk::Tid;
 use super::dispatch::Message;
+use super::idle::{Idle, Woken};
 use super::mailbox::Mailbox;
 use super::memory::{Advice, Memory};
 use super::reporter::Reporter;
@@ -22,7 +23,7 @@ use crate::transfer::{
     Turn, now, tell,
 };
 use crate::wire::{self, Direction, ErrorCode, OptionName, Options, Packet};
-use crossbeam_channel::{Receiver, Select, Sender as Queue};
+use crossbeam_channel::Receiver;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -128,22 +129,28 @@ pub(super) struct Shared {
     /// Workers there may be, and are; more while some are stuck.
     pub(super) most_workers: usize,
     pub(super) workers: AtomicUsize,
-    /// Rings when a place in the full store gets free, for workers that have turned away from the openings.
-    pub(super) slot_free: (Queue<()>, Receiver<()>),
     /// Workers that have nothing to do.
-    pub(super) idle: AtomicUsize,
+    pub(super) idle: Idle,
     /// Running transfers are to end at once.
     pub(super) stopping: AtomicBool,
     /// Transfers that the loop wants back from whoever runs them. It does not know who that is: all come when their turn is over.
     pub(super) recalled: AtomicUsize,
 }
 
+/// A worker's signs of life.
+#[derive(Default)]
+pub(super) struct Pulse {
+    /// Counts on while the worker goes from step to step; stands still while it is inside a store, a read or a wait.
+    pub(super) steps: AtomicU64,
+    /// It waits for a peer.
+    pub(super) listens: AtomicBool,
+}
+
 /// What one worker has: its ends of the queues, and the sign of life that the loop looks at.
 pub(super) struct Queues {
     /// The worker's number.
     pub(super) number: usize,
-    /// Counts on while the worker goes from step to step; stands still while it is inside a store, a read or a wait.
-    pub(super) steps: Arc<AtomicU64>,
+    pub(super) pulse: Arc<Pulse>,
     pub(super) openings: Receiver<Arc<Opening>>,
     pub(super) ready: Receiver<Box<Transfer>>,
     pub(super) chores: Receiver<Chore>,
@@ -180,14 +187,12 @@ struct Place {
 
 impl Surroundings for Place {
     fn others_wait(&self) -> bool {
-        self.queues.steps.fetch_add(1, Ordering::Relaxed);
-        let Queues {
-            ready,
-            openings,
-            chores,
-            ..
-        } = &self.queues;
-        !ready.is_empty() || !openings.is_empty() || !chores.is_empty()
+        self.step();
+        self.queues.have_work()
+    }
+
+    fn listens(&self, listens: bool) {
+        self.queues.pulse.listens.store(listens, Ordering::Relaxed);
     }
 
     fn is_stopping(&self) -> bool {
@@ -245,8 +250,7 @@ impl Shared {
     /// One place in the store is free again.
     fn free_slot(&self) {
         if self.in_store.fetch_sub(1, Ordering::SeqCst) == self.store_slots {
-            // A bell that has rung already is enough.
-            let _ = self.slot_free.0.try_send(());
+            self.idle.wake(); // somebody may have turned away from the openings
         }
     }
 
@@ -289,8 +293,7 @@ impl Worker {
                 None => {
                     self.flush();
                     match self.wait() {
-                        Ok(Some(work)) => work,
-                        Ok(None) => continue,
+                        Ok(()) => continue,
                         Err(Closed) => break,
                     }
                 }
@@ -299,7 +302,7 @@ impl Worker {
             if !matches!(work, Work::Continue(_)) {
                 self.flush();
             }
-            self.place.queues.steps.fetch_add(1, Ordering::Relaxed);
+            self.place.step();
             let begun = now();
             self.work(work);
             let elapsed = now() - begun;
@@ -342,47 +345,20 @@ impl Worker {
         Some(Work::Open(opening, slot))
     }
 
-    /// Sleeps until there is something; the work found may have gone to another worker by then.
-    fn wait(&self) -> Result<Option<Work>, Closed> {
+    /// Sleeps until there is something; the work may have gone to another worker by then.
+    fn wait(&self) -> Result<(), Closed> {
         let Place { shared, queues } = &self.place;
-        let mut select = Select::new();
-        select.recv(&queues.ready);
-        select.recv(&queues.chores);
-        // While the store is full of workers, this one is for running transfers only, until a place gets free.
-        if shared.in_store.load(Ordering::SeqCst) < shared.store_slots {
-            select.recv(&queues.openings);
-        } else {
-            select.recv(&shared.slot_free.1);
-        }
-        shared.idle.fetch_add(1, Ordering::SeqCst);
         let surplus = shared.workers.load(Ordering::SeqCst) > shared.most_workers;
-        let index = if surplus {
-            select.ready_timeout(SPARE_IDLE).ok()
-        } else {
-            Some(select.ready())
+        // While the store is full of workers, this one is for running transfers only, until a place gets free.
+        let has_work = || match shared.in_store.load(Ordering::SeqCst) < shared.store_slots {
+            true => queues.have_work(),
+            false => !queues.ready.is_empty() || !queues.chores.is_empty(),
         };
-        shared.idle.fetch_sub(1, Ordering::SeqCst);
-        let Some(index) = index else {
-            return match shared.leave_to_others() {
-                true => Err(Closed),
-                false => Ok(None),
-            };
-        };
-        let closed = match index {
-            0 => match queues.ready.try_recv() {
-                Ok(transfer) => return Ok(Some(Work::Continue(transfer))),
-                Err(error) => error.is_disconnected(),
-            },
-            1 => match queues.chores.try_recv() {
-                Ok(chore) => return Ok(Some(Work::Chore(chore))),
-                Err(error) => error.is_disconnected(),
-            },
-            _ => {
-                let _ = shared.slot_free.1.try_recv();
-                return Ok(self.opening());
-            }
-        };
-        if closed { Err(Closed) } else { Ok(None) }
+        match shared.idle.sleep(surplus.then_some(SPARE_IDLE), has_work) {
+            Woken::ForWork => Ok(()),
+            Woken::ByTime if !shared.leave_to_others() => Ok(()),
+            Woken::ByTime | Woken::ForEver => Err(Closed),
+        }
     }
 
     fn flush(&mut self) {
@@ -502,7 +478,18 @@ enum Granted {
     Write(Box<dyn Sink>),
 }
 
+impl Queues {
+    fn have_work(&self) -> bool {
+        !self.ready.is_empty() || !self.openings.is_empty() || !self.chores.is_empty()
+    }
+}
+
 impl Place {
+    /// A sign of life.
+    fn step(&self) {
+        self.queues.pulse.steps.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Another turn for the transfer that has just had one.
     fn may_go_on(&self) -> bool {
         !self.others_wait() && self.shared.recalled.load(Ordering::Relaxed) == 0

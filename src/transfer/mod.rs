@@ -98,6 +98,8 @@ pub(crate) enum Outset {
 pub(crate) trait Surroundings {
     /// Other transfers wait for this thread.
     fn others_wait(&self) -> bool;
+    /// From now on this thread only waits for the peer, or does so no more: meanwhile it takes no other work.
+    fn listens(&self, _listens: bool) {}
     /// The server ends: tell the peer and go.
     fn is_stopping(&self) -> bool;
     /// A client comes to know what it is offered. On a refusal the server is told so.
@@ -291,7 +293,9 @@ impl<'a> Exchange<'a> {
                         Wait::Patience
                     };
                     unheard = 0;
+                    around.listens(wait != Wait::No);
                     let came = self.take(scratch, wait)?;
+                    around.listens(false);
                     time = came.unwrap_or_else(now);
                     if came.is_none() && time < until {
                         return Ok(Turn::Quiet(until));

@@ -1,0 +1,108 @@
+//! Workers that sleep until there is work: a stack, so that few of them stay busy and the rest stay asleep. A thread that is
+//! woken for every small thing costs more than the thing.
+
+use crate::transfer::now;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Thread, ThreadId};
+use std::time::Duration;
+
+/// Who sleeps. Shared by the loop, which wakes, and the workers.
+#[derive(Default)]
+pub(super) struct Idle {
+    state: Mutex<State>,
+    /// How many there are, to be read without the lock.
+    count: AtomicUsize,
+}
+
+#[derive(Default)]
+struct State {
+    /// The one that went to sleep last is at the end.
+    sleepers: Vec<Thread>,
+    closed: bool,
+}
+
+/// Why a sleep ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Woken {
+    /// There is, or was, something to do.
+    ForWork,
+    /// Nobody had work in all that time.
+    ByTime,
+    /// The server ends.
+    ForEver,
+}
+
+impl Idle {
+    /// Workers that sleep.
+    pub(super) fn count(&self) -> usize {
+        self.count.load(Ordering::SeqCst)
+    }
+
+    /// Sleeps until woken, or for `most`. Work that was queued before the sleeper could be seen is asked for with `has_work`, so
+    /// that it waits for nobody.
+    pub(super) fn sleep(&self, most: Option<Duration>, has_work: impl Fn() -> bool) -> Woken {
+        let me = thread::current();
+        {
+            let mut state = self.lock();
+            state.sleepers.push(me.clone());
+            self.count.store(state.sleepers.len(), Ordering::SeqCst);
+        }
+        if has_work() {
+            self.leave(me.id());
+            return Woken::ForWork;
+        }
+        let until = most.map(|most| now() + most);
+        loop {
+            let state = self.lock();
+            if state.closed {
+                return Woken::ForEver;
+            }
+            if !state.sleepers.iter().any(|sleeper| sleeper.id() == me.id()) {
+                return Woken::ForWork;
+            }
+            drop(state);
+            match until.map(|until| until.saturating_duration_since(now())) {
+                None => thread::park(),
+                Some(Duration::ZERO) if self.leave(me.id()) => return Woken::ByTime,
+                Some(left) => thread::park_timeout(left),
+            }
+        }
+    }
+
+    /// Wakes the worker that went to sleep last; false where none sleeps. Queue the work first.
+    pub(super) fn wake(&self) -> bool {
+        if self.count() == 0 {
+            return false;
+        }
+        let mut state = self.lock();
+        let sleeper = state.sleepers.pop();
+        self.count.store(state.sleepers.len(), Ordering::SeqCst);
+        drop(state);
+        sleeper.map(|sleeper| sleeper.unpark()).is_some()
+    }
+
+    /// Wakes everybody, and nobody sleeps again.
+    pub(super) fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        state
+            .sleepers
+            .drain(..)
+            .for_each(|sleeper| sleeper.unpark());
+        self.count.store(0, Ordering::SeqCst);
+    }
+
+    /// True where the sleeper had not been woken.
+    fn leave(&self, id: ThreadId) -> bool {
+        let mut state = self.lock();
+        let before = state.sleepers.len();
+        state.sleepers.retain(|sleeper| sleeper.id() != id);
+        self.count.store(state.sleepers.len(), Ordering::SeqCst);
+        state.sleepers.len() < before
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
