@@ -5,7 +5,6 @@
 
 use super::bucket::Bucket;
 use super::desk::{ById, Desk, Quota, Tid, Verdict};
-use super::idle::Idle;
 use super::mailbox::{Mail, Mailbox};
 use super::worker::{Chore, Opening, Pulse, Queues, Report, Shared, Stage, Worker};
 use super::{MAIL, Stop};
@@ -205,17 +204,21 @@ impl Pool {
     }
 
     fn has_work(&self) -> bool {
-        self.backlog() > 0
+        !self.openings.1.is_empty() || !self.ready.1.is_empty() || !self.chores.1.is_empty()
     }
 
-    fn backlog(&self) -> usize {
-        self.openings.1.len() + self.ready.1.len() + self.chores.1.len()
+    /// What a free worker could take now: no openings while the store is full of workers.
+    fn backlog(&self, shared: &Shared) -> usize {
+        let is_full = shared.in_store.load(Ordering::SeqCst) >= shared.store_slots;
+        let openings = if is_full { 0 } else { self.openings.1.len() };
+        openings + self.ready.1.len() + self.chores.1.len()
     }
 
     /// Wakes as many of the sleeping workers as the backlog is worth. A worker that takes small things one after the other is
     /// cheaper than two that are woken for each; but if none has taken a step since the last look, those that are awake are held up.
-    fn rouse(&mut self, idle: &Idle, time: Instant) {
-        let backlog = self.backlog();
+    fn rouse(&mut self, shared: &Shared, time: Instant) {
+        let idle = &shared.idle;
+        let backlog = self.backlog(shared);
         if backlog == 0 {
             self.roused = None;
             return;
@@ -372,7 +375,7 @@ impl Loop {
             let time = now();
             self.requests(time);
             self.deadlines(time);
-            self.pool.rouse(&self.shared.idle, time);
+            self.pool.rouse(&self.shared, time);
             self.grow(time);
             if self.is_finished(time) {
                 break Ok(());
@@ -390,7 +393,7 @@ impl Loop {
             return Some(Duration::ZERO);
         }
         let growth = self.is_short().then(|| time + self.pool.pause());
-        let rouse = (self.pool.has_work() && self.shared.idle.count() > 0)
+        let rouse = (self.shared.idle.count() > 0 && self.pool.backlog(&self.shared) > 0)
             .then(|| self.pool.roused.map_or(time, |(since, _)| since) + ROUSE_PAUSE);
         let deadlines = [
             self.timers.peek().map(|Reverse((deadline, _))| *deadline),
@@ -855,6 +858,9 @@ impl Loop {
         if transfer.is_proven() && !slot.proven {
             slot.proven = true;
             self.prove(id);
+        }
+        if transfer.is_complete() {
+            self.desk.finished(id);
         }
         let is_forced = self.stopping.as_ref().is_some_and(|it| it.forced);
         let Some(slot) = self.slots.get_mut(&id) else {

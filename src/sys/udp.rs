@@ -15,6 +15,7 @@ use nix::sys::socket::{
     self, AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, RecvMsg, SockFlag,
     SockType, SockaddrStorage, sockopt,
 };
+use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
@@ -238,6 +239,8 @@ pub(crate) struct TransferSocket {
     socket: UdpSocket,
     peer: SocketAddr,
     is_connected: bool,
+    /// The system has been told how long a blocking receive may take.
+    is_patient: Cell<bool>,
     offload: Offload,
 }
 
@@ -284,7 +287,7 @@ pub(crate) struct Readiness {
 }
 
 impl TransferSocket {
-    /// Opens a socket at `local`, whose port is ignored, and connects it to `peer`. Five system calls without a range
+    /// Opens a socket at `local`, whose port is ignored, and connects it to `peer`. Four system calls without a range
     /// of ports, and they are counted: this happens once for every board.
     ///
     /// # Errors
@@ -335,11 +338,11 @@ impl TransferSocket {
     }
 
     fn unconnected(socket: UdpSocket, peer: SocketAddr) -> io::Result<TransferSocket> {
-        socket.set_read_timeout(Some(limits::PATIENCE))?;
         Ok(TransferSocket {
             socket,
             peer,
             is_connected: false,
+            is_patient: Cell::new(false),
             offload: Offload::Segments,
         })
     }
@@ -426,7 +429,13 @@ impl TransferSocket {
         mut take: impl FnMut(MsgFlags) -> io::Result<Option<Taken>>,
     ) -> io::Result<Option<Taken>> {
         let timeout = match wait {
-            Wait::Patience => return take(MsgFlags::empty()),
+            Wait::Patience => {
+                if !self.is_patient.get() {
+                    self.socket.set_read_timeout(Some(limits::PATIENCE))?;
+                    self.is_patient.set(true);
+                }
+                return take(MsgFlags::empty());
+            }
             Wait::No => return take(MsgFlags::MSG_DONTWAIT),
             Wait::Until(timeout) => timeout,
         };

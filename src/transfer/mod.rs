@@ -143,6 +143,8 @@ pub(crate) struct Exchange<'a> {
     peer_text: Option<Name>,
     /// What the network said to the last send that failed.
     network: Option<io::Error>,
+    /// It has run before, and was put aside.
+    rested: bool,
 }
 
 /// A transfer that owns all it needs.
@@ -186,6 +188,7 @@ impl<'a> Exchange<'a> {
             is_concluded: false,
             peer_text: None,
             network: None,
+            rested: false,
         }
     }
 
@@ -216,6 +219,7 @@ impl<'a> Exchange<'a> {
     /// Runs until there is a reason to stop. Waits for a quiet peer only while nobody else waits, and not for long.
     pub(crate) fn run(&mut self, scratch: &mut Scratch, around: &impl Surroundings) -> Turn {
         let turn = self.turn(scratch, around).unwrap_or_else(Turn::Done);
+        self.rested = true;
         if let Turn::Done(_) = turn {
             self.end.discard();
         }
@@ -226,6 +230,10 @@ impl<'a> Exchange<'a> {
         let start = now();
         let mut time = start;
         let mut unheard = 0;
+        if self.rested {
+            // The peer has had time. Where many transfers wait for their turn a deadline may be over although the answer is here.
+            time = self.take(scratch, Wait::No)?.unwrap_or(start);
+        }
         loop {
             if around.is_stopping() {
                 if self.is_complete() {
