@@ -63,18 +63,21 @@ const RIVALS_PARKED: usize = 200;
 /// `spread` pins nothing.
 pub(crate) fn all(quick: bool, spread: bool) -> Vec<Row> {
     // MiB for runs of 0.3 s and more. In lock step the files stay below one turn of the block numbers.
-    const SINGLE: [(u16, u16, u64); 11] = [
+    const SINGLE: [(u16, u16, u64); 14] = [
         (512, 1, 30),
         (1428, 1, 80),
         (8192, 1, 384),
         (65464, 1, 1536),
         (512, 16, 192),
         (1428, 16, 512),
+        (512, 64, 192),
         (1428, 64, 768),
         (1428, 512, 768),
         (1428, 65535, 768),
         (8192, 16, 768),
+        (8192, 64, 768),
         (65464, 16, 1536),
+        (65464, 64, 1536),
     ];
     let part = if quick { 8 } else { 1 };
     let mut rows: Vec<Row> = SINGLE

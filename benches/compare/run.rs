@@ -87,10 +87,11 @@ pub(crate) fn compare(settings: &Settings) -> io::Result<()> {
             _ => {
                 let mut all: Vec<&Contender> = contenders.iter().collect();
                 all.retain(|contender| wanted(&settings.only, contender.name));
-                // On a curve, who has lost clients once is not asked about more of them.
+                // On a curve, a rival that has lost clients once is not asked about more of them.
                 let fallen = |contender: &&Contender| {
                     let steps = tables.iter().filter(|table: &&Table| table.is_on_curve());
                     row.on_request
+                        && contender.role == Role::Rival
                         && steps
                             .into_iter()
                             .any(|step| !step.served_all(contender.name))
