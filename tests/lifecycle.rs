@@ -12,17 +12,22 @@ use tftpool::{Dir, OptionName, Stop};
 /// One test at a time: the whole process is looked at.
 static ALONE: Mutex<()> = Mutex::new(());
 
-fn count(what: &str) -> usize {
-    std::fs::read_dir(format!("/proc/self/{what}"))
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd")
         .expect("a process file system")
         .count()
 }
 
+/// Threads of servers; those of the test harness come and go as they like.
+fn threads() -> usize {
+    switches().len()
+}
+
 /// A thread that was joined may take a moment to vanish from the list.
-fn settles_at(what: &str, wanted: usize) {
+fn settles_at(what: &str, count: impl Fn() -> usize, wanted: usize) {
     let end = now() + PATIENCE;
-    while count(what) > wanted {
-        assert!(now() < end, "{} in {what}, not {wanted}", count(what));
+    while count() > wanted {
+        assert!(now() < end, "{} {what}, not {wanted}", count());
         std::thread::yield_now();
     }
 }
@@ -67,10 +72,10 @@ fn a_hundred_servers_leave_nothing_behind() {
         std::net::UdpSocket::bind(asked).expect("a free port");
     };
     cycle(0);
-    let (descriptors, threads) = (count("fd"), count("task"));
+    let open = descriptors();
     (1..=100).for_each(cycle);
-    settles_at("task", threads);
-    settles_at("fd", descriptors);
+    settles_at("threads", threads, 0);
+    settles_at("descriptors", descriptors, open);
 }
 
 #[test]
@@ -88,10 +93,10 @@ fn a_thousand_starts_and_stops_leave_nothing_behind() {
         std::net::UdpSocket::bind(asked).expect("a free port");
     };
     cycle(0);
-    let (descriptors, threads) = (count("fd"), count("task"));
+    let open = descriptors();
     (1..1000).for_each(cycle);
-    settles_at("task", threads);
-    settles_at("fd", descriptors);
+    settles_at("threads", threads, 0);
+    settles_at("descriptors", descriptors, open);
 }
 
 /// How often each of the server's threads has gone to sleep.
@@ -214,7 +219,6 @@ fn threads_in_place_of_stuck_ones_go_again() {
         .unwrap_or_else(|poisoned| poisoned.into_inner());
     let gate = Gate::default();
     let inside = gate.clone();
-    let before = count("task");
     let server = start(
         builder(move |request: &tftpool::Request<'_>| {
             if request.name == b"slow" {
@@ -231,10 +235,10 @@ fn threads_in_place_of_stuck_ones_go_again() {
     gate.wait_for(5);
     assert_eq!(fetch(server.local_addr(), "file", &[]), Ok(pattern(700)));
     let loop_and_workers = 1 + 2;
-    assert!(count("task") > before + loop_and_workers);
+    assert!(threads() > loop_and_workers);
     gate.open();
-    settles_at("task", before + loop_and_workers);
+    settles_at("threads", threads, loop_and_workers);
     assert_eq!(fetch(server.local_addr(), "file", &[]), Ok(pattern(700)));
     drop(server);
-    settles_at("task", before);
+    settles_at("threads", threads, 0);
 }

@@ -259,10 +259,12 @@ impl Pool {
             reports: mailbox.clone(),
         };
         let worker = Worker::new(Arc::clone(shared), queues);
+        // Counted before it begins: it asks for the number itself.
+        shared.workers.fetch_add(1, Ordering::SeqCst);
         let handle = std::thread::Builder::new()
             .name(format!("tftp-worker-{number}"))
-            .spawn(move || worker.run())?;
-        shared.workers.fetch_add(1, Ordering::SeqCst);
+            .spawn(move || worker.run())
+            .inspect_err(|_| drop(shared.workers.fetch_sub(1, Ordering::SeqCst)))?;
         let thread = Thread {
             handle,
             pulse,
