@@ -264,7 +264,9 @@ impl Pool {
         let handle = std::thread::Builder::new()
             .name(format!("tftp-worker-{number}"))
             .spawn(move || worker.run())
-            .inspect_err(|_| drop(shared.workers.fetch_sub(1, Ordering::SeqCst)))?;
+            .inspect_err(|_| {
+                shared.workers.fetch_sub(1, Ordering::SeqCst);
+            })?;
         let thread = Thread {
             handle,
             pulse,
