@@ -3,6 +3,11 @@
 //! The servers are Debian's, unpacked by `make tools`. tftpd-hpa and atftpd need `--user root` to serve a directory as root;
 //! dnsmasq listens on port 69 whatever one says, so each run takes an address of its own beneath 127.0.0.0/8.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a file that others write has a deadline"
+)]
+
 mod harness;
 
 use harness::{LONG, Scratch, Server as Own, assert_same, content, run, text, tftpool};
