@@ -200,6 +200,23 @@ fn writable() -> Scratch {
     root
 }
 
+/// Nothing is replaced: whoever comes second gets a number, and the log says which.
+#[test]
+fn a_name_that_is_taken_gets_a_number() {
+    let (root, local) = (writable(), Scratch::new());
+    let server = Server::start(root.path(), &["--write", "unique"]);
+    for (content, name) in [("one", "log"), ("two", "log.1"), ("three", "log.2")] {
+        let file = local.file("file", content.as_bytes());
+        let output = run(&mut Client::Curl.put(server.address(), "log", &file, None));
+        assert!(output.status.success(), "{name}: {}", text(&output));
+        let stored = fs::read(root.path().join(name)).expect(name);
+        assert_same(name, &stored, content.as_bytes());
+        if name != "log" {
+            server.line_with(&format!("stored file=\"/log\" as=\"{name}\""));
+        }
+    }
+}
+
 /// The same the other way, and a file that takes many windows.
 fn every_size_up(client: Client) {
     let (root, local) = (writable(), Scratch::new());

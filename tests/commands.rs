@@ -114,7 +114,7 @@ fn the_client_is_told_what_is_accepted() {
 /// A file in a directory that is served, and a directory to get it into.
 struct Pair {
     server: Server,
-    _root: Scratch,
+    root: Scratch,
     here: Scratch,
 }
 
@@ -127,7 +127,7 @@ impl Pair {
         root.file("boot/other", b"other\n");
         Self {
             server: Server::start(root.path(), &[]),
-            _root: root,
+            root,
             here: Scratch::new(),
         }
     }
@@ -299,6 +299,54 @@ fn a_server_without_uploads_refuses_them() {
         words.contains("cannot read /no/such/file: no such file"),
         "{words}"
     );
+}
+
+#[test]
+fn both_directions_go_over_ipv6() {
+    if UdpSocket::bind("[::1]:0").is_err() {
+        assert!(std::env::var_os("CI").is_none(), "no IPv6 on the loopback");
+        eprintln!("SKIPPED: this machine has no IPv6");
+        return;
+    }
+    let (root, here) = (Scratch::new(), Scratch::new());
+    harness::mode(root.path(), 0o777);
+    let mut serve = tftpool();
+    serve.args(["serve", "--port", "0", "--host", "::1", "--write", "create"]);
+    serve.arg(root.path());
+    let server = Server::spawn(serve);
+    let wanted = harness::content(100_000);
+    let file = here.file("file", &wanted);
+    let url = format!("tftp://{}/file", server.address());
+    assert!(url.starts_with("tftp://[::1]:"), "{url}");
+    let (code, words) = said(&["put", file.to_str().expect("UTF-8"), &url]);
+    assert_eq!(code, Some(0), "{words}");
+    let back = here.path().join("back");
+    let (code, words) = said(&["get", "-o", back.to_str().expect("UTF-8"), &url]);
+    assert_eq!(code, Some(0), "{words}");
+    harness::assert_same(&url, &std::fs::read(back).expect("the file"), &wanted);
+    let (code, table) = said(&["probe", &url]);
+    assert_eq!(code, Some(0), "{table}");
+}
+
+/// `script` is a part of every Debian; it gives a program a terminal.
+#[cfg(feature = "progress")]
+#[test]
+fn a_terminal_shows_a_bar_and_a_pipe_does_not() {
+    let pair = Pair::new();
+    pair.root.file("large", &harness::content(20_000_000));
+    let url = pair.url("large");
+    let slow = ["-o", "/dev/null", "--blksize", "512", "--windowsize", "1"];
+    let (_, _, words) = pair.get(&[&slow[..], &[&url]].concat());
+    assert!(!words.contains("ETA"), "{words}");
+    let program = env!("CARGO_BIN_EXE_tftpool");
+    let line = format!("stty cols 100; {program} get {} {url}", slow.join(" "));
+    let mut script = harness::client("script");
+    let output = run(script.args(["-q", "-e", "-c", &line, "/dev/null"]));
+    let words = text(&output);
+    assert!(output.status.success(), "{words}");
+    for part in ["/dev/null [", "MiB/s", "ETA", "rtt ", "got "] {
+        assert!(words.contains(part), "no {part} in {words:?}");
+    }
 }
 
 #[test]

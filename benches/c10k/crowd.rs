@@ -122,19 +122,20 @@ pub(crate) fn fetch(
             let Some(board) = &mut seats[seat] else {
                 continue;
             };
-            while let Ok((length, from)) = board.socket.recv_from(&mut buffer) {
-                report.blocks += 1;
-                match board.take(content, &buffer[..length], from) {
-                    Some(true) => {
-                        board.is_thinking = true;
-                        acks.push_back((now + pause, seat));
-                    }
-                    Some(false) => report.copies += 1,
-                    None => {
-                        seats[seat] = None;
-                        report.failed += 1;
-                        break;
-                    }
+            // One call for each: if there is more, the socket is reported again.
+            let Ok((length, from)) = board.socket.recv_from(&mut buffer) else {
+                continue;
+            };
+            report.blocks += 1;
+            match board.take(content, &buffer[..length], from) {
+                Some(true) => {
+                    board.is_thinking = true;
+                    acks.push_back((now + pause, seat));
+                }
+                Some(false) => report.copies += 1,
+                None => {
+                    seats[seat] = None;
+                    report.failed += 1;
                 }
             }
         }
@@ -148,7 +149,12 @@ impl Board {
         let [0, 3, high, low, payload @ ..] = datagram else {
             return None;
         };
-        if *self.tid.get_or_insert(from) != from {
+        if self.tid.is_none() {
+            // The crowd must be cheap: a connected socket needs no route for each ACK.
+            self.socket.connect(from).ok()?;
+            self.tid = Some(from);
+        }
+        if self.tid != Some(from) {
             return Some(false);
         }
         let number = u16::from_be_bytes([*high, *low]);
@@ -162,9 +168,9 @@ impl Board {
     }
 
     fn acknowledge(&self) {
-        if let Some(tid) = self.tid {
+        if self.tid.is_some() {
             let [high, low] = (self.block as u16).to_be_bytes();
-            let _ = self.socket.send_to(&[0, 4, high, low], tid);
+            let _ = self.socket.send(&[0, 4, high, low]);
         }
     }
 }
