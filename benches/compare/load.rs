@@ -12,6 +12,8 @@ use tftpool::unversioned::wire::{self, Packet};
 
 /// How often the crowd's deadlines are looked through.
 const SCAN: Duration = Duration::from_millis(10);
+/// How long what comes to clients that say no more is thrown away.
+const SETTLING: Duration = Duration::from_millis(200);
 /// Room for the longest run of coalesced datagrams.
 const BUFFER: usize = 1 << 16;
 
@@ -169,9 +171,12 @@ pub(crate) fn park(
         }
     }
     // What still comes is taken, so that no queue of ours is counted for the server.
-    let ready = epoll.wait(&mut events, EpollTimeout::from(200u8))?;
-    for event in &events[..ready] {
-        while sockets[event.data() as usize].recv(&mut buffer).is_ok() {}
+    let settling = Instant::now();
+    while settling.elapsed() < SETTLING {
+        let ready = epoll.wait(&mut events, EpollTimeout::from(SCAN.as_millis() as u8))?;
+        for event in &events[..ready] {
+            while sockets[event.data() as usize].recv(&mut buffer).is_ok() {}
+        }
     }
     Ok((parked, sockets))
 }
