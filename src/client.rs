@@ -184,15 +184,15 @@ impl Client {
         self
     }
 
-    /// Calls this some ten times a second, and once at the end, in the thread that transfers. While it runs nothing is
-    /// received.
+    /// Calls this some ten times a second, and once when the file is whole, in the thread that transfers. While it runs
+    /// nothing is received.
     #[must_use]
     pub fn progress(mut self, watch: impl Fn(&Progress) + Send + Sync + 'static) -> Self {
         self.watch = Some(Arc::new(watch));
         self
     }
 
-    /// Gets a file (RRQ) and writes it out in pieces of 64 KiB and more. What was written stays written when the transfer
+    /// Gets a file (RRQ) and writes it out in large pieces. What was written stays written when the transfer
     /// fails later.
     ///
     /// # Errors
@@ -472,9 +472,9 @@ impl Attempt<'_> {
         };
         let returned = exchange.into_body();
         if let Load::Body(body) = load
-            && !is_answered
+            && bytes == 0
         {
-            *body = returned;
+            *body = returned.map(Body::rewound);
         }
         Err(Lost {
             failure,

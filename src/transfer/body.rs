@@ -166,6 +166,14 @@ impl Body {
         })
     }
 
+    /// From the beginning, where the peer has acknowledged nothing: then all that a stream has given is still kept.
+    pub(crate) fn rewound(self) -> Self {
+        match self {
+            Self::Stream(stream) => Self::Stream(stream.rewound()),
+            anywhere => anywhere,
+        }
+    }
+
     fn translated(self) -> Stream {
         let reader: Box<dyn Read + Send> = match self {
             Self::File(file) => Box::new(Netascii::new(Forward {
@@ -441,6 +449,13 @@ impl Stream {
             last: None,
             reserved: None,
         }
+    }
+
+    fn rewound(mut self) -> Self {
+        debug_assert!(self.read <= self.window as u64);
+        self.slots.truncate(self.total as usize);
+        let reader = io::Cursor::new(self.slots).chain(self.reader);
+        Self::new(Box::new(reader), self.announced)
     }
 
     fn checked(self) -> impl Read + Send {

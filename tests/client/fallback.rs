@@ -1,7 +1,7 @@
 //! Servers that refuse options, ignore them, or are silent to them; and those that are not there.
 
 use crate::rig::{pattern, serve, shelf};
-use crate::script::{Port, hasty, play};
+use crate::script::{Call, Port, hasty, play};
 use std::net::{SocketAddr, UdpSocket};
 use tftpool::{Client, ErrorCode, Failure, OptionName, Source};
 
@@ -134,6 +134,45 @@ fn what_a_server_grants_is_used() {
     assert_eq!((result, got), (Ok((1000, 100, 3)), wanted));
 }
 
+/// Takes an upload in lock step.
+fn three_blocks(call: &Call) -> Vec<u8> {
+    call.send(b"\0\x04\0\0");
+    let mut got = Vec::new();
+    for block in 1..=3 {
+        let packet = call.recv();
+        assert_eq!(packet[..4], [0, 3, 0, block]);
+        got.extend_from_slice(&packet[4..]);
+        call.send(&[0, 4, 0, block]);
+    }
+    got
+}
+
+/// What was sent in vain is sent again from its beginning, whatever it comes from; and an OACK that makes no sense is like none.
+#[test]
+fn an_upload_begins_anew_where_its_blocks_never_arrive_or_the_oack_is_wrong() {
+    let wanted = pattern(1100);
+    let sources: [fn(Vec<u8>) -> Source; 3] = [
+        Source::bytes,
+        |octets| Source::reader(std::io::Cursor::new(octets), None),
+        |octets| Source::reader(std::io::Cursor::new(octets), Some(1100)),
+    ];
+    for oack in ["blksize\x00100\0windowsize\x003\0", "blksize\x009999\0"] {
+        for source in sources {
+            let sent = source(wanted.clone());
+            let result = play(
+                |port| {
+                    let silent = port.call();
+                    silent.oack(oack);
+                    assert_eq!(three_blocks(&port.call_without_options()), wanted);
+                },
+                |at| hasty(at).retries(1).put("file", sent),
+            );
+            let result = result.map(|it| (it.bytes, it.blksize));
+            assert_eq!(result, Ok((1100, 512)), "{oack:?}");
+        }
+    }
+}
+
 #[test]
 fn uploads_fall_back_too() {
     let wanted = pattern(1100);
@@ -148,15 +187,7 @@ fn uploads_fall_back_too() {
             call.error(8, "no");
             let call = port.call();
             assert!(call.options().is_empty());
-            call.send(b"\0\x04\0\0");
-            let mut got = Vec::new();
-            for block in 1..=3 {
-                let packet = call.recv();
-                assert_eq!(packet[..4], [0, 3, 0, block]);
-                got.extend_from_slice(&packet[4..]);
-                call.send(&[0, 4, 0, block]);
-            }
-            assert_eq!(got, wanted);
+            assert_eq!(three_blocks(&call), wanted);
         },
         |at| Client::new(at).put("file", Source::bytes(sent)),
     );
