@@ -295,7 +295,11 @@ impl Client {
     /// The options to ask this server for.
     fn wishes(&self, server: SocketAddr, size: Option<u64>) -> Options {
         let blksize = self.blksize.unwrap_or_else(|| {
-            let room = TransferSocket::open(self.local(server), server, &SocketOptions::default())
+            let sockets = SocketOptions {
+                interface: self.sockets.interface.clone(),
+                ..SocketOptions::default()
+            };
+            let room = TransferSocket::open(self.local(server), server, &sockets)
                 .and_then(|socket| socket.room())
                 .unwrap_or(usize::MAX)
                 .saturating_sub(limits::DATA_HEADER);

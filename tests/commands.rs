@@ -4,7 +4,7 @@ mod harness;
 
 use harness::{Scratch, Server, run, text, tftpool};
 use std::net::UdpSocket;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 
 /// Runs `tftpool` with these arguments to its end: the exit code and what it said.
 fn said(arguments: &[&str]) -> (Option<i32>, String) {
@@ -217,12 +217,19 @@ fn an_existing_file_stays_until_the_new_one_is_whole() {
     assert_eq!(code, Some(0), "{words}");
     assert!(words.contains("got file.1: "), "{words}");
     assert_eq!(pair.read("file.1").as_deref(), Some("content\n"));
+    // Who may read it does not change.
+    harness::mode(&pair.here.path().join("file"), 0o600);
+    assert_eq!(pair.get(&[&pair.url("file")]).0, Some(0));
+    let bits = std::fs::metadata(pair.here.path().join("file")).expect("the file");
+    assert_eq!(bits.permissions().mode() & 0o777, 0o600);
     // Through a link: the file at its end is the one that is replaced.
     symlink("file", pair.here.path().join("link")).expect("a link");
     let (code, _, words) = pair.get(&["-o", "link", &pair.url("boot/other")]);
     assert_eq!(code, Some(0), "{words}");
     assert_eq!(pair.read("file").as_deref(), Some("other\n"));
-    assert_eq!(pair.names(), ["file", "file.1", "link"]);
+    let (code, _, words) = pair.get(&["--no-clobber", "-o", "link", &pair.url("boot/other")]);
+    assert_eq!(code, Some(0), "{words}");
+    assert_eq!(pair.names(), ["file", "file.1", "link", "link.1"]);
 }
 
 #[test]

@@ -19,6 +19,7 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -214,7 +215,8 @@ impl Arguments {
             exit: Exit::FAILURE,
         };
         // Through links: it is the file at their end that is replaced.
-        let is_link = std::fs::symlink_metadata(path).is_ok_and(|status| status.is_symlink());
+        let is_link = !self.no_clobber
+            && std::fs::symlink_metadata(path).is_ok_and(|status| status.is_symlink());
         let real = is_link.then(|| std::fs::canonicalize(path));
         let path = match &real {
             Some(Ok(real)) => real,
@@ -226,6 +228,11 @@ impl Arguments {
             let summary = self.fetch(client, place, sink, digest)?;
             return Ok((summary, path.display().to_string()));
         }
+        // A file that only some may read stays so.
+        let permissions = std::fs::metadata(path)
+            .ok()
+            .filter(|_| !self.no_clobber)
+            .map(|status| status.permissions().mode() & 0o777);
         let parent = path.parent().filter(|parent| *parent != Path::new(""));
         let directory = fs::open_root(parent.unwrap_or(Path::new("."))).map_err(trouble)?;
         let component = path.file_name().unwrap_or(path.as_os_str());
@@ -234,7 +241,7 @@ impl Arguments {
                 true => WriteMode::Unique,
                 false => WriteMode::Overwrite,
             },
-            permissions: None,
+            permissions,
             durable: false,
         };
         let landing = Landing::begin(directory, component.into(), rules).map_err(trouble)?;

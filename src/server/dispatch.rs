@@ -229,7 +229,10 @@ impl Pool {
         }
         let listens = |thread: &&Thread| thread.pulse.listens.load(Ordering::Relaxed);
         let listening = self.threads.values().filter(listens).count();
-        let awake = self.threads.len().saturating_sub(asleep + listening);
+        // Whoever is inside a slow store or a slow read is of no help here.
+        let (still, _) = self.look(time);
+        let away = still.max(asleep + listening);
+        let awake = self.threads.len().saturating_sub(away);
         let steps = |thread: &Thread| thread.pulse.steps.load(Ordering::Relaxed);
         let steps = self.threads.values().map(steps).fold(0, u64::wrapping_add);
         let (since, before) = *self.roused.get_or_insert((time, steps));
@@ -755,18 +758,18 @@ impl Loop {
         if arrival.at < transfer.answered() {
             return Err(DropReason::Duplicate); // what went out since then is the answer
         }
-        if transfer.is_complete() {
-            let verdict = self.desk.admit(arrival.tid, arrival.digest, arrival.at);
-            return self.arrival(arrival, verdict);
-        }
-        if !transfer.is_proven() {
+        let is_complete = transfer.is_complete();
+        if !is_complete && !transfer.is_proven() {
             transfer.request_repeated();
             self.resume(id);
             return Ok(());
         }
         // Most likely a late copy; but a peer that says nothing else may have started anew.
-        if !transfer.is_silent() {
+        if !is_complete && !transfer.is_silent() {
             return Err(DropReason::Duplicate);
+        }
+        if self.stopping.is_some() {
+            return Err(DropReason::Stopping);
         }
         let verdict = self.desk.admit(arrival.tid, arrival.digest, arrival.at);
         self.arrival(arrival, verdict)

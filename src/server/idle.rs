@@ -106,3 +106,70 @@ impl Idle {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    const NEVER: Option<Duration> = None;
+    const MOMENT: Option<Duration> = Some(Duration::from_millis(5));
+
+    fn sleeper(idle: &Arc<Idle>, most: Option<Duration>) -> thread::JoinHandle<Woken> {
+        let before = idle.count();
+        let shared = Arc::clone(idle);
+        let sleeper = thread::spawn(move || shared.sleep(most, || false));
+        while idle.count() == before {
+            thread::yield_now();
+        }
+        sleeper
+    }
+
+    #[test]
+    fn who_slept_last_is_woken_first() {
+        let idle = Arc::new(Idle::default());
+        assert!(!idle.wake(), "nobody sleeps");
+        let (first, second) = (sleeper(&idle, NEVER), sleeper(&idle, NEVER));
+        assert!(idle.wake());
+        assert_eq!(second.join().expect("no panic"), Woken::ForWork);
+        assert!(!first.is_finished());
+        assert_eq!(idle.count(), 1);
+        assert!(idle.wake());
+        assert_eq!(first.join().expect("no panic"), Woken::ForWork);
+        assert!(!idle.wake());
+    }
+
+    #[test]
+    fn work_that_came_first_is_not_slept_on() {
+        let idle = Idle::default();
+        assert_eq!(idle.sleep(NEVER, || true), Woken::ForWork);
+        assert_eq!(idle.count(), 0);
+        // It was woken for it too: then nobody else is.
+        let woken = idle.sleep(NEVER, || idle.wake());
+        assert_eq!(woken, Woken::ForWork);
+        assert_eq!(idle.count(), 0);
+        // The token of that wake-up is spent in vain, and no reason to come back.
+        assert_eq!(idle.sleep(MOMENT, || false), Woken::ByTime);
+    }
+
+    #[test]
+    fn who_left_in_time_is_not_woken() {
+        let idle = Arc::new(Idle::default());
+        assert_eq!(
+            sleeper(&idle, MOMENT).join().expect("no panic"),
+            Woken::ByTime
+        );
+        assert!(!idle.wake());
+    }
+
+    #[test]
+    fn a_close_wakes_all_and_for_ever() {
+        let idle = Arc::new(Idle::default());
+        let sleepers = [sleeper(&idle, NEVER), sleeper(&idle, NEVER)];
+        idle.close();
+        for sleeper in sleepers {
+            assert_eq!(sleeper.join().expect("no panic"), Woken::ForEver);
+        }
+        assert_eq!(idle.sleep(NEVER, || false), Woken::ForEver);
+    }
+}

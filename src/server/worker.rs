@@ -175,6 +175,8 @@ pub(super) struct Worker {
     place: Place,
     scratch: Scratch,
     reports: Vec<Report>,
+    /// Since when the first of them waits.
+    reported: Instant,
     /// Openings taken since the last continued transfer.
     openings_in_a_row: u32,
 }
@@ -281,6 +283,7 @@ impl Worker {
             place,
             scratch: Scratch::new(),
             reports: Vec::with_capacity(BATCH),
+            reported: now(),
             openings_in_a_row: 0,
         }
     }
@@ -304,11 +307,15 @@ impl Worker {
             }
             self.place.step();
             let begun = now();
+            if self.reports.is_empty() {
+                self.reported = begun;
+            }
             self.work(work);
-            let elapsed = now() - begun;
-            if self.reports.len() >= BATCH || elapsed > PATIENCE {
+            let time = now();
+            if self.reports.len() >= BATCH || time - self.reported > PATIENCE {
                 self.flush();
             }
+            let elapsed = time - begun;
             if elapsed > STUCK_AFTER && self.place.shared.leave_to_others() {
                 break;
             }
@@ -409,6 +416,7 @@ impl Worker {
             Ok(Turn::SliceUsed) => return self.reports.push(Report::Parked(transfer, now())),
             Ok(Turn::Done(ending)) => ending,
             Err(_) => {
+                self.place.listens(false);
                 transfer.tell(ErrorCode::NOT_DEFINED, "internal error");
                 Ending::Failed(Failure::Panicked)
             }

@@ -284,33 +284,24 @@ impl Body {
         debug_assert!(first < end && end - first <= format.burst());
         let left = match self {
             Self::File(file) => {
+                // Check-then-send would race with a writer: the burst that completes the file is read, then checked, and what was
+                // read is what is sent.
                 let holds_last = end > format.last(file.identity.size);
-                let octets = if holds_last {
-                    read_last(file, first, format, scratch)?
-                } else {
-                    &[]
-                };
                 match &file.mapping {
-                    Some(mapping) => {
-                        let length = file.identity.size as usize;
+                    Some(mapping) if !holds_last => {
                         let blocks = Count(first..end).map(|(block, _)| {
                             let start = format.offset(block) as usize;
                             let stop = start + usize::from(format.blksize);
-                            let payload = if stop <= length {
-                                Payload::Mapped(mapping.slice(start..stop))
-                            } else {
-                                Payload::Bytes(octets)
-                            };
                             Block {
                                 header: format.header(block),
-                                payload,
+                                payload: Payload::Mapped(mapping.slice(start..stop)),
                             }
                         });
                         socket
                             .send_blocks(blocks)
                             .map_err(|error| send_trouble(error, file))
                     }
-                    None => {
+                    _ => {
                         let size = file.identity.size - format.offset(first);
                         let octets = fill(scratch, size, first..end, format, |buffer, offset| {
                             file.read_at(buffer, offset)
@@ -352,28 +343,6 @@ impl Body {
         }?;
         Ok(first + left as u64)
     }
-}
-
-/// Reads the last block of a mapped file. Check-then-send would race with a writer; read, then check, then send what was
-/// read does not.
-fn read_last<'a>(
-    file: &OpenFile,
-    first: u64,
-    format: Format,
-    scratch: &'a mut Scratch,
-) -> Result<&'a [u8], Trouble> {
-    if file.mapping.is_none() {
-        return Ok(&[]); // the caller reads the whole burst
-    }
-    let last = format.last(file.identity.size);
-    debug_assert!(first <= last);
-    let offset = format.offset(last);
-    let octets = &mut scratch.0[..(file.identity.size - offset) as usize];
-    file.read_exact_at(octets, offset).map_err(read_trouble)?;
-    if !file.unchanged().map_err(read_trouble)? {
-        return Err(Trouble::Changed);
-    }
-    Ok(octets)
 }
 
 /// Reads a burst into the scratch memory; `size` octets are left from its first block on.

@@ -302,8 +302,9 @@ impl<'a> Exchange<'a> {
                     };
                     unheard = 0;
                     around.listens(wait != Wait::No);
-                    let came = self.take(scratch, wait)?;
+                    let came = self.take(scratch, wait);
                     around.listens(false);
+                    let came = came?;
                     time = came.unwrap_or_else(now);
                     if came.is_none() && time < until {
                         return Ok(Turn::Quiet(until));
