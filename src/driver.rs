@@ -20,7 +20,9 @@ const DEFAULT_ROOT: &str = "/var/lib/tftpboot";
 
 /// A server with its files, for a program that puts them there: a hardware lab, a factory tool, a test suite.
 ///
-/// It can be shared between threads. Dropping it is [`close`](Self::close).
+/// It can be shared between threads. One start, stop or close goes on at a time, and another waits for its end; every question
+/// is answered meanwhile. The only code of yours that runs inside them is your logger, which must not call them: it would wait
+/// for itself. Dropping it is [`close`](Self::close).
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -44,6 +46,9 @@ pub struct Driver {
     settings: DriverBuilder,
     dir: Dir,
     storage: Storage,
+    /// Held through a whole start, stop or close, and taken before `server`.
+    life: Mutex<()>,
+    /// Held for a moment only.
     server: Mutex<Option<Server>>,
 }
 
@@ -121,6 +126,7 @@ impl DriverBuilder {
             storage: Storage::new(dir.clone()),
             dir,
             settings: self,
+            life: Mutex::new(()),
             server: Mutex::new(None),
         })
     }
@@ -146,9 +152,11 @@ impl Driver {
     /// [`TftpError::Host`] where the host has no address, [`TftpError::Server`] with the reason why the server could not
     /// start.
     pub fn start(&self) -> Result<(), TftpError> {
-        let mut server = self.lock();
-        if let Some(running) = server.as_ref().filter(|server| server.is_running()) {
-            log::warn!("already serving on {}", running.local_addr());
+        let life = self.live();
+        let running = self.running(Server::local_addr);
+        if let Ok(address) = running {
+            drop(life);
+            log::warn!("already serving on {address}");
             return Ok(());
         }
         // A root that was replaced meanwhile is found by its path.
@@ -159,7 +167,8 @@ impl Driver {
             .bind(address)
             .limits(|limits| limits.clone_from(&self.settings.limits))
             .start()?;
-        *server = Some(started);
+        let dead = self.lock().replace(started);
+        drop(dead); // without the lock: it waits for its thread
         Ok(())
     }
 
@@ -169,6 +178,11 @@ impl Driver {
     /// # Errors
     /// [`TftpError::ServerNotRunning`], or [`TftpError::Server`] where it had died by itself.
     pub fn stop(&self) -> Result<Stats, TftpError> {
+        let _life = self.live();
+        self.end()
+    }
+
+    fn end(&self) -> Result<Stats, TftpError> {
         // Taken out first: nobody who asks meanwhile has to wait.
         let server = self.lock().take().ok_or(TftpError::ServerNotRunning)?;
         server.stop(Stop::Drain(self.settings.drain));
@@ -239,7 +253,9 @@ impl Driver {
     /// [`TftpError::Server`] where the server had died by itself, [`TftpError::File`] where something could not be removed.
     /// The rest is done all the same.
     pub fn close(&self) -> Result<(), TftpError> {
-        let stopped = match self.stop() {
+        // A stop that another thread has begun is waited for: what it still serves has to stay until then.
+        let _life = self.live();
+        let stopped = match self.end() {
             Ok(_) | Err(TftpError::ServerNotRunning) => Ok(()),
             Err(error) => Err(error),
         };
@@ -254,6 +270,10 @@ impl Driver {
         let server = self.lock();
         let server = server.as_ref().filter(|server| server.is_running());
         server.map(ask).ok_or(TftpError::ServerNotRunning)
+    }
+
+    fn live(&self) -> MutexGuard<'_, ()> {
+        self.life.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Server>> {

@@ -169,6 +169,71 @@ fn a_stop_lets_running_transfers_end_but_not_for_ever() {
     });
 }
 
+/// A driver with one file, and a client that has got the first block of it when another thread has begun to stop the driver.
+fn with_a_draining_stop(driver: &Driver, then: impl FnOnce(Client)) {
+    driver.storage().write("file", pattern(2000)).expect("it");
+    driver.start().expect("a start");
+    let mut client = Client::new(address(driver));
+    client.ask("file", &[]);
+    client.data(1);
+    std::thread::scope(|scope| {
+        let stop = scope.spawn(|| driver.stop().expect("a stop"));
+        while driver.is_running() {
+            std::thread::yield_now();
+        }
+        then(client);
+        assert_eq!(stop.join().expect("a thread").completed, 1);
+    });
+}
+
+/// Long enough for what should not happen to happen; nothing waits for it in vain where all is well.
+const A_WHILE: Duration = Duration::from_millis(200);
+
+#[test]
+fn a_close_beside_a_draining_stop_keeps_the_files_until_its_end() {
+    let scratch = Scratch::new();
+    let driver = at(&scratch).drain(PATIENCE).open().expect("a driver");
+    with_a_draining_stop(&driver, |mut client| {
+        std::thread::scope(|scope| {
+            let (tell, closed) = std::sync::mpsc::channel();
+            let driver = &driver;
+            scope.spawn(move || tell.send(driver.close()));
+            assert!(closed.recv_timeout(A_WHILE).is_err(), "it is still served");
+            assert!(scratch.path("root/file").exists());
+            assert_eq!(driver.port(), 0, "whoever asks does not wait");
+            assert!(client.rest(1, 512).is_ok());
+            closed.recv().expect("an end").expect("a close");
+        });
+    });
+    assert_eq!(tree(scratch.path("root")), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_start_beside_a_draining_stop_gets_the_same_port() {
+    let scratch = Scratch::new();
+    // An address of its own: nobody else takes the port meanwhile.
+    let free = std::net::UdpSocket::bind("127.0.0.77:0").expect("a socket");
+    let asked = free.local_addr().expect("an address");
+    drop(free);
+    let driver = at(&scratch)
+        .host("127.0.0.77")
+        .port(asked.port())
+        .drain(PATIENCE)
+        .open()
+        .expect("a driver");
+    with_a_draining_stop(&driver, |mut client| {
+        std::thread::scope(|scope| {
+            let (tell, started) = std::sync::mpsc::channel();
+            let driver = &driver;
+            scope.spawn(move || tell.send(driver.start()));
+            assert!(started.recv_timeout(A_WHILE).is_err(), "the port is taken");
+            assert!(client.rest(1, 512).is_ok());
+            started.recv().expect("an end").expect("a start");
+        });
+    });
+    assert_eq!(fetch(asked, "file", &[]), Ok(pattern(2000)));
+}
+
 #[test]
 fn many_threads_may_have_it() {
     let scratch = Scratch::new();
