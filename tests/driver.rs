@@ -523,6 +523,58 @@ fn a_close_removes_what_was_created_and_nothing_else() {
 }
 
 #[test]
+fn a_close_keeps_a_file_that_got_the_number_of_one_that_was_created() {
+    use std::os::unix::fs::MetadataExt;
+    let scratch = Scratch::new();
+    let driver = open(&scratch);
+    driver.storage().write("file", "mine").expect("a file");
+    let path = scratch.path("root/file");
+    let look = || std::fs::symlink_metadata(&path).expect("a file");
+    let mine = look();
+    let Ok(birth) = mine.created() else {
+        eprintln!("SKIPPED: this file system does not say when a file was made");
+        return;
+    };
+    // The clock of file systems ticks every few milliseconds; within a tick they cannot be told apart.
+    loop {
+        std::fs::remove_file(&path).expect("a file");
+        scratch.file("root/file", "theirs");
+        if look().created().expect("a time") != birth {
+            break;
+        }
+    }
+    let is_same = look().ino() == mine.ino();
+    eprintln!("the number of the inode is the same: {is_same}");
+    driver.close().expect("a close");
+    assert_eq!(std::fs::read(&path).ok(), Some(b"theirs".to_vec()));
+}
+
+#[test]
+fn what_a_close_could_not_remove_is_removed_by_the_next() {
+    let scratch = Scratch::new();
+    scratch.file("root/way/theirs", "theirs");
+    let driver = open(&scratch);
+    driver.storage().write("way/in/file", "x").expect("a file");
+    driver.storage().write("other", "x").expect("a file");
+    // A link to itself leads nowhere, and that is not the same as a file that is gone.
+    let (way, aside) = (scratch.path("root/way"), scratch.path("aside"));
+    std::fs::rename(&way, &aside).expect("a new name");
+    std::os::unix::fs::symlink("way", &way).expect("a link");
+    let error = driver.close().expect_err("it cannot be reached");
+    assert!(matches!(error, TftpError::File { .. }), "{error}");
+    let waiting = ["way/in", "way/in/file"].map(PathBuf::from);
+    assert_eq!(driver.storage().created(), waiting);
+    std::fs::remove_file(&way).expect("a link");
+    std::fs::rename(&aside, &way).expect("the old name");
+    driver.close().expect("a close");
+    assert_eq!(
+        tree(scratch.path("root")),
+        [way.clone(), way.join("theirs")]
+    );
+    assert_eq!(driver.storage().created(), Vec::<PathBuf>::new());
+}
+
+#[test]
 fn a_close_removes_nothing_where_that_was_not_wanted() {
     let scratch = Scratch::new();
     let driver = at(&scratch).remove_created_on_close(false);

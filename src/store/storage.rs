@@ -10,7 +10,7 @@ use super::landing::{Landing, Rules, WriteMode};
 use super::tree::Found;
 use crate::error::TftpError;
 use crate::limits::MAX_TREE_DEPTH;
-use crate::sys::edit::{self, FoundKind};
+use crate::sys::edit::{self, FoundKind, Origin};
 use crate::sys::fs::{self, Trouble};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -32,9 +32,11 @@ pub struct Storage(Arc<Inner>);
 
 struct Inner {
     dir: Dir,
-    /// By cleaned name: device and inode. A directory comes before what is in it.
-    created: Mutex<BTreeMap<OsString, (u64, u64)>>,
+    created: Mutex<Created>,
 }
+
+/// What was made here, by cleaned name. A directory comes before what is in it.
+type Created = BTreeMap<OsString, Origin>;
 
 /// What stands under a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -221,11 +223,11 @@ impl Storage {
         .map_err(&doing)?;
         // What was ours stays ours under the new name, and so does what is in it; the name of somebody else's file does not.
         let is_ours = !was_there || created.contains_key(&to);
-        for (name, identity) in taken(&mut created, &from) {
+        for (name, origin) in taken(&mut created, &from) {
             let rest = &name.as_bytes()[from.len()..];
             if is_ours || !rest.is_empty() {
                 let name = [to.as_bytes(), rest].concat();
-                created.insert(OsString::from_vec(name), identity);
+                created.insert(OsString::from_vec(name), origin);
             }
         }
         Ok(())
@@ -305,30 +307,37 @@ impl Storage {
     /// since, or into such a directory, stays. A file that was there before and was overwritten stays too.
     ///
     /// # Errors
-    /// See [`Storage`]: the first thing that could not be removed; the others are removed all the same.
+    /// See [`Storage`]: the first thing that could not be removed; the others are removed all the same. What could not is
+    /// tried again by the next call.
     pub fn remove_created(&self) -> Result<(), TftpError> {
-        let created = std::mem::take(&mut *self.lock());
+        let mut created = self.lock();
         let mut result = Ok(());
-        for (name, identity) in created.into_iter().rev() {
-            match self.remove_ours(&name, identity) {
-                Err(error) if !is_missing(&error) && !is_outside(&error) => {
-                    result = result.and(Err(blame("remove", &name)(error)));
+        let names: Vec<_> = created.keys().rev().cloned().collect();
+        for name in names {
+            match self.remove_ours(&name, created[&name]) {
+                Err(error) if is_missing(&error) || is_outside(&error) => {}
+                // Full of what others have put there, or else of what has just failed to go.
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                    if is_above_any(&created, &name) {
+                        continue;
+                    }
                 }
-                _ => {}
+                Err(error) => {
+                    result = result.and(Err(blame("remove", &name)(error)));
+                    continue;
+                }
+                Ok(()) => {}
             }
+            created.remove(&name);
         }
         result
     }
 
-    fn remove_ours(&self, name: &OsStr, identity: (u64, u64)) -> io::Result<()> {
+    fn remove_ours(&self, name: &OsStr, origin: Origin) -> io::Result<()> {
         let place = self.place(name)?;
-        let found = edit::look(&place.directory, &place.component)?;
-        if (found.identity.device, found.identity.inode) != identity {
-            return Ok(());
-        }
-        match place.remove() {
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
-            result => result,
+        match edit::origin(&place.directory, &place.component)? == origin {
+            true => place.remove(),
+            false => Ok(()),
         }
     }
 
@@ -391,7 +400,7 @@ impl Storage {
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<OsString, (u64, u64)>> {
+    fn lock(&self) -> MutexGuard<'_, Created> {
         let created = self.0.created.lock();
         created.unwrap_or_else(PoisonError::into_inner)
     }
@@ -440,28 +449,27 @@ fn remove_tree(directory: &File, name: &OsStr, depth: usize) -> io::Result<()> {
     edit::remove_directory(directory, name)
 }
 
-fn remember(
-    created: &mut BTreeMap<OsString, (u64, u64)>,
-    name: OsString,
-    place: &Place,
-) -> io::Result<()> {
-    let identity = edit::look(&place.directory, &place.component)?.identity;
-    created.insert(name, (identity.device, identity.inode));
+fn remember(created: &mut Created, name: OsString, place: &Place) -> io::Result<()> {
+    let origin = edit::origin(&place.directory, &place.component)?;
+    created.insert(name, origin);
     Ok(())
 }
 
 /// Takes a name, and what is below it, out of the list.
-fn taken(
-    created: &mut BTreeMap<OsString, (u64, u64)>,
-    name: &OsStr,
-) -> Vec<(OsString, (u64, u64))> {
-    let is_below = |other: &OsString| {
-        let rest = other.as_bytes().strip_prefix(name.as_bytes());
-        rest.is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
-    };
-    let names: Vec<_> = created.keys().filter(|it| is_below(it)).cloned().collect();
+fn taken(created: &mut Created, name: &OsStr) -> Vec<(OsString, Origin)> {
+    let is_taken = |other: &OsString| other == name || is_below(other, name);
+    let names: Vec<_> = created.keys().filter(|it| is_taken(it)).cloned().collect();
     let take = |name| created.remove_entry(&name);
     names.into_iter().filter_map(take).collect()
+}
+
+fn is_above_any(created: &Created, name: &OsStr) -> bool {
+    created.keys().any(|other| is_below(other, name))
+}
+
+fn is_below(name: &OsStr, directory: &OsStr) -> bool {
+    let rest = name.as_bytes().strip_prefix(directory.as_bytes());
+    rest.is_some_and(|rest| rest.first() == Some(&b'/'))
 }
 
 fn clean(name: &Path) -> Result<OsString, TftpError> {

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a name given here is one component of the directory it is given with, and is never followed where it is a link.
 
-use super::fs::{Identity, LARGE};
+use super::fs::{HANDLE, Identity, LARGE};
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{self, AtFlags, OFlag};
@@ -13,6 +13,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime};
 
 /// What stands under a name.
@@ -55,6 +56,27 @@ pub(crate) fn look(directory: &File, name: &OsStr) -> io::Result<Found> {
 /// Looks at what is open.
 pub(crate) fn look_at(file: &File) -> io::Result<Found> {
     Ok(describe(&fstat(file)?))
+}
+
+/// Which file or directory it is, whatever becomes of its content: device, inode, and when it was made. The number of an inode
+/// that was removed is given to the next one, so the time belongs to it; `None` where the file system does not keep it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Origin {
+    device: u64,
+    inode: u64,
+    birth: Option<SystemTime>,
+}
+
+/// Says which one stands under a name; a link itself, not what it leads to.
+pub(crate) fn origin(directory: &File, name: &OsStr) -> io::Result<Origin> {
+    let flags = HANDLE | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let handle = fcntl::openat(directory, name, flags, Mode::empty()).map(File::from)?;
+    let found = handle.metadata()?;
+    Ok(Origin {
+        device: found.dev(),
+        inode: found.ino(),
+        birth: found.created().ok(),
+    })
 }
 
 #[allow(

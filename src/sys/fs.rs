@@ -24,9 +24,9 @@ const READ: OFlag = OFlag::O_RDONLY
 const STEP: OFlag = OFlag::O_CLOEXEC.union(OFlag::O_DIRECTORY).union(HANDLE);
 
 #[cfg(target_os = "linux")]
-const HANDLE: OFlag = OFlag::O_PATH;
+pub(super) const HANDLE: OFlag = OFlag::O_PATH;
 #[cfg(not(target_os = "linux"))]
-const HANDLE: OFlag = OFlag::O_RDONLY;
+pub(super) const HANDLE: OFlag = OFlag::O_RDONLY;
 #[cfg(target_os = "linux")]
 pub(super) const LARGE: OFlag = OFlag::O_LARGEFILE;
 #[cfg(not(target_os = "linux"))]
