@@ -258,8 +258,7 @@ impl Store for Dir {
         let name = request.name;
         match self.find(name) {
             Err(refusal) if refusal.code() == ErrorCode::NOT_FOUND && name.contains(&b'\\') => {
-                let slash = |&octet| if octet == b'\\' { b'/' } else { octet };
-                self.find(&name.iter().map(slash).collect::<Vec<_>>())
+                self.find(&with_slashes(name))
             }
             answer => answer,
         }
@@ -330,6 +329,12 @@ pub(super) fn components(name: &[u8]) -> Result<Vec<&[u8]>, &'static str> {
         }
     }
     Ok(kept)
+}
+
+/// The name with slashes for backslashes.
+pub(super) fn with_slashes(name: &[u8]) -> Vec<u8> {
+    let slash = |&octet| if octet == b'\\' { b'/' } else { octet };
+    name.iter().map(slash).collect()
 }
 
 pub(super) fn refuse(error: io::Error) -> Refusal {

@@ -3,12 +3,13 @@
 //! Invariant: a file lands in a directory beneath the upload root, found by the rules for reading, and appears there when it is
 //! whole. Nothing is set aside on a client's word, and a refusal names nothing of this machine.
 
-use super::dir::{clean, refuse};
+use super::dir::{clean, refuse, with_slashes};
 use super::landing::{Landing, Rules, WriteMode, is_hidden};
 use super::tree::{Found, Trees};
 use super::{Request, Sink};
 use crate::error::{Refusal, plain};
 use crate::event::Name;
+use crate::sys::edit;
 use crate::wire::{ErrorCode, OptionName};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -38,25 +39,46 @@ pub(super) fn begin(
     if announced.is_some_and(|size| size > terms.most) {
         return Err(too_large(terms.most));
     }
-    let name = clean(request.name)?;
-    let (above, component) = split(&name);
-    if is_hidden(component) {
-        return Err(Refusal::access_violation().because("the name is kept for files on their way"));
-    }
-    let directory = find(trees, above, by_hand)?;
+    let (directory, component) = place(request.name, trees, by_hand)?;
     let rules = Rules {
         mode: terms.mode,
         permissions: Some(0o666 & !terms.umask),
         durable: terms.durable,
     };
-    let landing = Landing::begin(directory, component.to_owned(), rules).map_err(in_the_way)?;
+    let landing = Landing::begin(directory, component.clone(), rules).map_err(in_the_way)?;
     Ok(Box::new(Upload {
         landing,
         asked: Name::new(request.name),
-        component: component.to_owned(),
+        component,
         left: terms.most,
         most: terms.most,
     }))
+}
+
+/// Where a file lands, and under which name there. As for reading, backslashes are slashes where the name is missing otherwise; unless
+/// the directory that they lead to is missing too.
+fn place(name: &[u8], trees: &Trees, by_hand: &AtomicBool) -> Result<(File, OsString), Refusal> {
+    let literal = place_at(name, trees, by_hand);
+    let is_there = match &literal {
+        Ok((directory, component)) => edit::look(directory, component).is_ok(),
+        Err(refusal) => refusal.code() != ErrorCode::NOT_FOUND,
+    };
+    if is_there || !name.contains(&b'\\') {
+        return literal;
+    }
+    match place_at(&with_slashes(name), trees, by_hand) {
+        Err(refusal) if refusal.code() == ErrorCode::NOT_FOUND => literal,
+        found => found,
+    }
+}
+
+fn place_at(name: &[u8], trees: &Trees, by_hand: &AtomicBool) -> Result<(File, OsString), Refusal> {
+    let name = clean(name)?;
+    let (above, component) = split(&name);
+    if is_hidden(component) {
+        return Err(Refusal::access_violation().because("the name is kept for files on their way"));
+    }
+    Ok((find(trees, above, by_hand)?, component.to_owned()))
 }
 
 /// The directory part of a cleaned name, and the rest.

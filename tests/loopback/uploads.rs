@@ -147,6 +147,47 @@ fn uploads_land_where_they_are_told_to_and_nowhere_else() {
 }
 
 #[test]
+fn backslashes_are_slashes_where_the_name_is_missing_otherwise() {
+    let scratch = Scratch::new();
+    for directory in ["boot", "boot/deep"] {
+        std::fs::create_dir(scratch.path(directory)).expect("a directory");
+    }
+    scratch.file(r"boot\literal", "old");
+    let server = serve(open(taking(&scratch, WriteMode::Overwrite)));
+    for (name, result) in [
+        (r"boot\a", Ok(())),
+        (r"\boot\deep\b", Ok(())),
+        (r"boot/deep\c", Ok(())),
+        (r"boot\literal", Ok(())),
+        (r"new\d", Ok(())),
+        (r"new/e\f", told(1, "file not found")),
+        (r"..\g", told(2, "access violation")),
+        (r"boot\", told(2, "access violation")),
+        (
+            r"boot\.tftpool-0123456789abcdef",
+            told(2, "access violation"),
+        ),
+    ] {
+        let file = name.as_bytes();
+        let put = put(server.local_addr(), name, Mode::Octet, &[], file);
+        assert_eq!(put, result, "{name}");
+        if result.is_ok() {
+            // What was put comes back under the same name.
+            let got = fetch(server.local_addr(), name, &[]);
+            assert_eq!(got, Ok(file.to_vec()), "{name}");
+        }
+    }
+    assert_eq!(names(&scratch), ["boot", r"boot\literal", r"new\d"]);
+    for (name, file) in [
+        ("boot/a", r"boot\a"),
+        ("boot/deep/b", r"\boot\deep\b"),
+        ("boot/deep/c", r"boot/deep\c"),
+    ] {
+        assert_eq!(content(&scratch, name), file.as_bytes(), "{name}");
+    }
+}
+
+#[test]
 fn a_file_that_is_too_large_is_refused_as_early_as_can_be() {
     let scratch = Scratch::new();
     let server = serve(open(taking(&scratch, WriteMode::Create).max_upload(1000)));
