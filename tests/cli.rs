@@ -201,30 +201,76 @@ fn a_full_disk_is_error_3_and_nothing_is_left() {
     }
 }
 
-/// Killed in mid-transfer where files have names from the beginning: the next start finds the leftover.
+/// Killed in mid-transfer where files have names from the beginning, as without `/proc`: the next start removes the leftover,
+/// and nothing else.
 #[test]
 fn leftovers_of_a_crash_are_removed_at_the_next_start() {
     let root = Scratch::new();
-    harness::mode(root.path(), 0o777);
-    root.file("inside/.tftpool-0123456789abcdef", b"half");
-    root.file(".tftpool-mine", b"not ours");
-    let reading = Server::start(root.path(), &[]);
-    assert!(
-        root.path()
-            .join("inside/.tftpool-0123456789abcdef")
-            .exists()
+    root.file("inside/.tftpool-mine", b"no such name");
+    let mut left = vec![".tftpool-mine".to_owned()];
+    if nix::unistd::geteuid().is_root() {
+        // Root's, while the server is nobody.
+        root.file("inside/.tftpool-0123456789abcdef", b"somebody else's");
+        left.insert(0, ".tftpool-0123456789abcdef".to_owned());
+    }
+    harness::mode(&root.path().join("inside"), 0o777);
+    let path = root.path().to_str().expect("UTF-8");
+    let script = format!(
+        "mount -t tmpfs none /proc &&
+         exec {} serve --host 127.0.0.1 --port 0 --write create {path}",
+        env!("CARGO_BIN_EXE_tftpool")
     );
-    drop(reading);
+    let mount = ["--mount", "sh", "-c"];
+    let may_mount = Command::new("unshare")
+        .args(mount)
+        .arg("mount -t tmpfs none /proc")
+        .stderr(Stdio::null())
+        .status();
+    if !may_mount.is_ok_and(|status| status.success()) {
+        harness::skip("this user may not mount anything over /proc");
+        return;
+    }
+    let mut command = Command::new("unshare");
+    command.args(mount).arg(script).stdin(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut killed = Server::spawn(command);
+
+    let peer = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    peer.set_read_timeout(Some(LONG)).expect("a timeout");
+    let request = b"\0\x02inside/file\0octet\0";
+    peer.send_to(request, killed.address()).expect("sent");
+    let (answer, tid) = next_datagram(&peer);
+    assert_eq!(answer, [0, 4, 0, 0]);
+    let data = [&[0, 3, 0, 1], &harness::content(512)[..]].concat();
+    peer.send_to(&data, tid).expect("sent");
+    assert_eq!(next_datagram(&peer).0, [0, 4, 0, 1]);
+    let begun = names(&root.path().join("inside"));
+    assert_eq!(begun.len(), left.len() + 1, "{begun:?}");
+
+    // One that starts beside it sees that it is still written.
     let server = Server::start(root.path(), &["--write", "create"]);
-    assert!(
-        !root
-            .path()
-            .join("inside/.tftpool-0123456789abcdef")
-            .exists()
-    );
-    assert!(root.path().join(".tftpool-mine").exists());
+    assert_eq!(names(&root.path().join("inside")), begun);
+    drop(server);
+    killed.signal(Signal::SIGKILL);
+    killed.wait(LONG);
+    assert_eq!(names(&root.path().join("inside")), begun);
+    drop(Server::start(root.path(), &[]));
+    assert_eq!(names(&root.path().join("inside")), begun);
+
+    let server = Server::start(root.path(), &["--write", "create"]);
+    assert_eq!(names(&root.path().join("inside")), left);
     let said = server.before.iter().any(|line| line.contains("count=1"));
     assert!(said, "{:?}", server.before);
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).expect("a directory");
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.expect("an entry").file_name())
+        .map(|name| name.to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
 }
 
 #[test]

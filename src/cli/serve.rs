@@ -320,6 +320,7 @@ fn serve(arguments: Arguments, signals: Signals, log: &Log) -> Result<(), Troubl
     if let Some(user) = user {
         step_down(user, &dir)?;
     }
+    dir.remove_leftovers();
     let addresses = join(listening.local_addrs());
     let server = listening.start()?;
     log.say(format_args!(
@@ -369,7 +370,7 @@ impl Arguments {
         self.allow_symlink_target
             .iter()
             .fold(dir, |dir, tree| dir.allow_symlink_target(tree))
-            .open()
+            .open_only()
     }
 
     fn listen(&self, dir: Dir) -> Result<Listening, Trouble> {

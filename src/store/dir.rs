@@ -128,11 +128,19 @@ impl DirBuilder {
         self
     }
 
-    /// Opens the directory and the allowed trees.
+    /// Opens the directory and the allowed trees, and removes what a crash of this user's server has left of uploads.
     ///
     /// # Errors
     /// [`Error::Directory`] names the one that cannot be opened or searched.
-    pub fn open(mut self) -> Result<Dir, Error> {
+    pub fn open(self) -> Result<Dir, Error> {
+        let dir = self.open_only()?;
+        dir.remove_leftovers();
+        Ok(dir)
+    }
+
+    /// Opens them and leaves unfinished uploads of an earlier run where they are: for a process that has yet to become the user
+    /// who writes.
+    pub(crate) fn open_only(mut self) -> Result<Dir, Error> {
         // A daemon may change its working directory before it reopens.
         let paths = std::iter::once(&mut self.root).chain(&mut self.allowed);
         for path in paths.chain(&mut self.upload_dir) {
@@ -147,9 +155,6 @@ impl DirBuilder {
             }
         }
         let roots = self.open_roots()?;
-        if let Some(uploads) = &roots.uploads {
-            remove_leftovers(uploads);
-        }
         Ok(Dir(Arc::new(Shared {
             roots: RwLock::new(Arc::new(roots)),
             by_hand: AtomicBool::new(false),
@@ -216,6 +221,19 @@ impl Dir {
         let current = self.0.roots.write();
         *current.unwrap_or_else(PoisonError::into_inner) = roots;
         Ok(())
+    }
+
+    /// What a crash has left of uploads goes, as far as it is this user's. That it cannot be found is no reason not to serve.
+    pub(crate) fn remove_leftovers(&self) {
+        let roots = self.roots();
+        let Some(uploads) = &roots.uploads else {
+            return;
+        };
+        match landing::remove_leftovers(uploads.root()) {
+            Ok(0) => {}
+            Ok(count) => log::info!("removed unfinished uploads of an earlier run count={count}"),
+            Err(error) => log::warn!("cannot look for unfinished uploads: {}", plain(&error)),
+        }
     }
 
     fn roots(&self) -> Arc<Roots> {
@@ -296,15 +314,6 @@ impl fmt::Debug for Dir {
     }
 }
 
-/// What a crash has left of uploads goes. That it cannot be found is no reason not to serve.
-fn remove_leftovers(uploads: &Trees) {
-    match landing::remove_leftovers(uploads.root()) {
-        Ok(0) => {}
-        Ok(count) => log::info!("removed unfinished uploads of an earlier run count={count}"),
-        Err(error) => log::warn!("cannot look for unfinished uploads: {}", plain(&error)),
-    }
-}
-
 /// The name beneath the root that a peer's name means: not empty, no leading slash, no `.`, no `..`.
 pub(super) fn clean(name: &[u8]) -> Result<OsString, Refusal> {
     let kept = components(name).map_err(|rule| Refusal::access_violation().because(rule))?;
@@ -356,6 +365,7 @@ pub(super) fn refuse(error: io::Error) -> Refusal {
 mod tests {
     use super::super::scratch::Scratch;
     use super::*;
+    use crate::sys::calls;
     use crate::wire::{Direction, Mode, Options};
     use proptest::prelude::*;
     use std::io::Read;
@@ -431,6 +441,31 @@ mod tests {
             };
         }
         octets
+    }
+
+    #[test]
+    fn an_upload_is_synced_where_that_was_asked_for() {
+        for durable in [false, true] {
+            let scratch = Scratch::new();
+            let dir = Dir::builder(scratch.path("")).uploads(WriteMode::Create);
+            let dir = dir.durable(durable).open().expect("a directory");
+            let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+            let request = Request {
+                peer: nobody,
+                local: nobody,
+                direction: Direction::Write,
+                name: b"file",
+                mode: Mode::Octet,
+                options: Options::default(),
+            };
+            let mut sink = dir.write(&request).expect("a sink");
+            sink.append(b"content").expect("room");
+            let before = calls::so_far();
+            sink.commit().expect("a name");
+            let made = calls::so_far() - before;
+            let wanted = (u64::from(durable), u64::from(durable));
+            assert_eq!((made.file_syncs, made.directory_syncs), wanted);
+        }
     }
 
     #[test]

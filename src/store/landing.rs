@@ -55,46 +55,36 @@ impl Landing {
         // Nobody else may look at it before it is whole.
         let permissions = rules.permissions.map_or(0o666, |_| 0o600);
         let (file, hidden) = match edit::make_nameless_file(&directory, permissions) {
-            Ok(file) => (file, None),
+            Ok(file) => {
+                // For the hidden name that it may get at the end.
+                let _ = file.try_lock();
+                (file, None)
+            }
             Err(error) if edit::is_not_offered(&error) => {
-                let (file, hidden) =
-                    with_hidden_name(|hidden| edit::make_file(&directory, hidden, permissions))?;
+                let (file, hidden) = make_hidden_file(&directory, permissions)?;
                 (file, Some(hidden))
             }
             Err(error) => return Err(error),
         };
-        Ok(Self::new(file, hidden, directory, name, rules))
-    }
-
-    fn new(
-        file: File,
-        hidden: Option<OsString>,
-        directory: File,
-        name: OsString,
-        rules: Rules,
-    ) -> Self {
-        // Tells the next start of a server, while this one runs, that the file is no leftover. Where locks are not known,
-        // nothing is lost but that.
-        let _ = file.try_lock();
-        Self {
+        Ok(Self {
             file,
             directory,
             name,
             hidden,
             rules,
-        }
+        })
     }
 
     /// The file is whole: it gets its name. Returns that, which may have got a number.
     ///
     /// # Errors
-    /// As for [`begin`](Self::begin). The file is gone then.
+    /// As for [`begin`](Self::begin). The file is gone then, unless it has replaced another one, which would not come back.
     pub(crate) fn commit(mut self) -> io::Result<OsString> {
         if let Some(bits) = self.rules.permissions {
             self.file.set_permissions(Permissions::from_mode(bits))?;
         }
         if self.rules.durable {
-            self.file.sync_all()?;
+            edit::sync_file(&self.file)?;
         }
         match self.rules.mode {
             WriteMode::Create => {
@@ -105,10 +95,23 @@ impl Landing {
             WriteMode::Unique => self.take_free_name()?,
         }
         self.hidden = None;
-        if self.rules.durable {
-            self.directory.sync_all()?;
+        if self.rules.durable
+            && let Err(error) = edit::sync_directory(&self.directory)
+        {
+            self.take_back();
+            return Err(error);
         }
         Ok(std::mem::take(&mut self.name))
+    }
+
+    /// Takes the name away that the file just got: who is told that it was not stored may send it again.
+    fn take_back(&self) {
+        let own = edit::look_at(&self.file).map(|found| found.identity);
+        let named = edit::look(&self.directory, &self.name).map(|found| found.identity);
+        let is_ours = matches!((own, named), (Ok(own), Ok(named)) if own == named);
+        if is_ours && self.rules.mode != WriteMode::Overwrite {
+            let _ = edit::remove_file(&self.directory, &self.name);
+        }
     }
 
     /// Takes a name that nobody has.
@@ -210,7 +213,27 @@ fn with_hidden_name<T>(mut make: impl FnMut(&OsStr) -> io::Result<T>) -> io::Res
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
-/// Removes what a crash has left beneath a directory; links are not followed. Returns how many files that were.
+/// Makes a file with such a name.
+fn make_hidden_file(directory: &File, permissions: u32) -> io::Result<(File, OsString)> {
+    with_hidden_name(|hidden| edit::make_file(directory, hidden, permissions).and_then(keep))
+}
+
+/// Tells other servers that start meanwhile that a file with a hidden name is no leftover. Where the file system has no locks,
+/// they remove none.
+///
+/// # Errors
+/// `AlreadyExists` where such a start came before the lock: the file has lost its name, or is about to.
+fn keep(file: File) -> io::Result<File> {
+    let is_taken = matches!(file.try_lock(), Err(TryLockError::WouldBlock));
+    let (_, names) = fs::Identity::of(&file)?;
+    match is_taken || names == 0 {
+        true => Err(io::ErrorKind::AlreadyExists.into()),
+        false => Ok(file),
+    }
+}
+
+/// Removes what a crash has left beneath a directory; links are not followed, and what others own is left alone. Returns how many
+/// files that were.
 ///
 /// # Errors
 /// Only of the directory itself. What is deeper and cannot be read is left alone.
@@ -230,8 +253,8 @@ pub(crate) fn remove_leftovers(directory: &File) -> io::Result<usize> {
                         pending.push((inside, depth - 1));
                     }
                 }
-                Ok(FoundKind::File) if is_hidden(&name) && is_left(&directory, &name) => {
-                    removed += usize::from(edit::remove_file(&directory, &name).is_ok());
+                Ok(FoundKind::File) if is_hidden(&name) => {
+                    removed += usize::from(remove_leftover(&directory, &name));
                 }
                 _ => {}
             }
@@ -240,18 +263,22 @@ pub(crate) fn remove_leftovers(directory: &File) -> io::Result<usize> {
     Ok(removed)
 }
 
-/// True where no server is writing this file any more.
-fn is_left(directory: &File, name: &OsStr) -> bool {
-    let Ok(file) = fs::open_here(directory, name) else {
-        return false;
-    };
-    !matches!(file.try_lock(), Err(TryLockError::WouldBlock))
+/// Removes a file that belongs to us and that no server is writing any more. True if it did.
+fn remove_leftover(directory: &File, name: &OsStr) -> bool {
+    match edit::open_own(directory, name) {
+        // The lock is held until the name is gone, so that who makes the file at this moment sees the one or the other.
+        Ok(Some(file)) if file.try_lock().is_ok() => edit::remove_file(directory, name).is_ok(),
+        _ => false,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::scratch::Scratch;
     use super::*;
+    use crate::sys::calls;
+    use std::os::unix::fs::MetadataExt;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     fn rules(mode: WriteMode) -> Rules {
         Rules {
@@ -268,10 +295,14 @@ mod tests {
             return Landing::begin(directory, name.into(), rules(mode));
         }
         check(&directory, OsStr::new(name), mode)?;
-        let make = |hidden: &OsStr| edit::make_file(&directory, hidden, 0o600);
-        let (file, hidden) = with_hidden_name(make)?;
-        let (hidden, rules) = (Some(hidden), rules(mode));
-        Ok(Landing::new(file, hidden, directory, name.into(), rules))
+        let (file, hidden) = make_hidden_file(&directory, 0o600)?;
+        Ok(Landing {
+            file,
+            directory,
+            name: name.into(),
+            hidden: Some(hidden),
+            rules: rules(mode),
+        })
     }
 
     fn names(scratch: &Scratch) -> Vec<String> {
@@ -385,5 +416,102 @@ mod tests {
         running.write_all(b"whole").expect("room");
         running.commit().expect("a name");
         assert_eq!(content(&scratch, "new"), "whole");
+
+        // Somebody else's stay, whatever root might do.
+        if std::fs::metadata(scratch.path("")).is_ok_and(|it| it.uid() == 0) {
+            scratch.file(left, "half");
+            let path = scratch.path(left);
+            std::os::unix::fs::chown(path, Some(65_534), None).expect("as root");
+            assert_eq!(remove_leftovers(&root).expect("a directory"), 0);
+        }
+    }
+
+    /// Between its making and its lock a file looks like a leftover.
+    #[test]
+    fn who_looks_for_leftovers_takes_no_file_that_is_just_begun() {
+        let scratch = Scratch::new();
+        let root = fs::open_root(&scratch.path("")).expect("a directory");
+        let name = OsStr::new(".tftpool-0123456789abcdef");
+        let make = || edit::make_file(&root, name, 0o600).expect("a file");
+        let kind = |kept: io::Result<File>| kept.map(drop).map_err(|error| error.kind());
+
+        let kept = keep(make()).expect("a lock");
+        assert_eq!(remove_leftovers(&root).expect("a directory"), 0);
+        drop((kept, edit::remove_file(&root, name)));
+
+        let removed = make();
+        assert_eq!(remove_leftovers(&root).expect("a directory"), 1);
+        assert_eq!(kind(keep(removed)), Err(io::ErrorKind::AlreadyExists));
+
+        let about_to_be_removed = make();
+        let other = edit::open_own(&root, name).expect("a file").expect("ours");
+        other.try_lock().expect("a lock");
+        let kept = keep(about_to_be_removed);
+        assert_eq!(kind(kept), Err(io::ErrorKind::AlreadyExists));
+    }
+
+    /// However the two meet, no upload loses its name.
+    #[test]
+    fn uploads_survive_servers_that_start_beside_them() {
+        let scratch = Scratch::new();
+        let root = fs::open_root(&scratch.path("")).expect("a directory");
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    remove_leftovers(&root).expect("a directory");
+                }
+            });
+            let kinds: Vec<_> = (0..300)
+                .map(|_| {
+                    let landing = begin(&scratch, "file", WriteMode::Overwrite, true);
+                    landing.and_then(Landing::commit).map(drop)
+                })
+                .collect();
+            is_over.store(true, Ordering::Relaxed);
+            for result in kinds {
+                result.expect("a name");
+            }
+        });
+    }
+
+    #[test]
+    fn durable_files_are_on_the_disk_before_anybody_is_told() {
+        for hidden in [false, true] {
+            for mode in [WriteMode::Create, WriteMode::Overwrite, WriteMode::Unique] {
+                for durable in [false, true] {
+                    let scratch = Scratch::new();
+                    let mut landing = begin(&scratch, "file", mode, hidden).expect("a landing");
+                    landing.rules.durable = durable;
+                    landing.write_all(b"content").expect("room");
+                    let before = calls::so_far();
+                    landing.commit().expect("a name");
+                    let made = calls::so_far() - before;
+                    let syncs = (made.file_syncs, made.directory_syncs);
+                    let wanted = (u64::from(durable), u64::from(durable));
+                    assert_eq!(syncs, wanted, "{mode:?}, hidden: {hidden}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_new_name_that_is_not_on_the_disk_is_taken_back() {
+        for hidden in [false, true] {
+            for (mode, left) in [
+                (WriteMode::Create, &["other"][..]),
+                (WriteMode::Unique, &["other"]),
+                (WriteMode::Overwrite, &["file", "other"]),
+            ] {
+                let scratch = Scratch::new();
+                scratch.file("other", "");
+                let mut landing = begin(&scratch, "file", mode, hidden).expect("a landing");
+                // This descriptor cannot be synced.
+                landing.directory = fs::open_root(&scratch.path("")).expect("a directory");
+                landing.write_all(b"content").expect("room");
+                landing.commit().expect_err("no sync");
+                assert_eq!(names(&scratch), left, "{mode:?}, hidden: {hidden}");
+            }
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Counts the system calls that a transfer makes, for the test that holds their number. Each thread counts its own, so
+//! Counts the system calls that a transfer makes, for the tests that hold their number. Each thread counts its own, so
 //! tests do not disturb each other. Compiled into tests only.
 
 use std::cell::Cell;
@@ -15,6 +15,10 @@ pub(crate) struct Calls {
     pub(crate) waits: u64,
     /// `fstat`.
     pub(crate) files: u64,
+    /// `fsync` of a file.
+    pub(crate) file_syncs: u64,
+    /// `fsync` of a directory.
+    pub(crate) directory_syncs: u64,
 }
 
 impl Sub for Calls {
@@ -26,12 +30,23 @@ impl Sub for Calls {
             receives: self.receives - earlier.receives,
             waits: self.waits - earlier.waits,
             files: self.files - earlier.files,
+            file_syncs: self.file_syncs - earlier.file_syncs,
+            directory_syncs: self.directory_syncs - earlier.directory_syncs,
         }
     }
 }
 
 thread_local! {
-    static CALLS: Cell<Calls> = const { Cell::new(Calls { sends: 0, receives: 0, waits: 0, files: 0 }) };
+    static CALLS: Cell<Calls> = const {
+        Cell::new(Calls {
+            sends: 0,
+            receives: 0,
+            waits: 0,
+            files: 0,
+            file_syncs: 0,
+            directory_syncs: 0,
+        })
+    };
 }
 
 /// All calls of this thread so far.

@@ -7,7 +7,7 @@ use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{self, AtFlags, OFlag};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
-use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
+use nix::unistd::{UnlinkatFlags, geteuid, linkat, unlinkat};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
@@ -117,6 +117,29 @@ pub(crate) fn make_file(directory: &File, name: &OsStr, permissions: u32) -> io:
         | LARGE;
     let mode = Mode::from_bits_truncate(permissions);
     Ok(fcntl::openat(directory, name, flags, mode).map(File::from)?)
+}
+
+/// Opens a file that belongs to the user this process is; `None` for somebody else's. For writing, as network file systems want it
+/// for a lock.
+pub(crate) fn open_own(directory: &File, name: &OsStr) -> io::Result<Option<File>> {
+    let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | LARGE;
+    let file = fcntl::openat(directory, name, flags, Mode::empty()).map(File::from)?;
+    let is_own = fstat(&file)?.st_uid == geteuid().as_raw();
+    Ok(is_own.then_some(file))
+}
+
+/// Returns when the disk has what was written to a file.
+pub(crate) fn sync_file(file: &File) -> io::Result<()> {
+    #[cfg(test)]
+    super::calls::count(|calls| calls.file_syncs += 1);
+    file.sync_all()
+}
+
+/// Returns when the disk has the names in a directory.
+pub(crate) fn sync_directory(directory: &File) -> io::Result<()> {
+    #[cfg(test)]
+    super::calls::count(|calls| calls.directory_syncs += 1);
+    directory.sync_all()
 }
 
 /// Makes a file without a name, for writing, which is gone when it is closed unless [`name_file`] gives it one. Fails in a way

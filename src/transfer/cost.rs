@@ -159,7 +159,7 @@ fn a_window_costs_one_receive_and_as_few_sends_as_its_octets_need() {
             sends: sends * windows,
             receives: windows,
             waits: 0,
-            files: 0,
+            ..Calls::default()
         };
         assert_eq!(cost(blksize, window), expected, "{blksize} x {window}");
     }

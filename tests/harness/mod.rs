@@ -18,6 +18,16 @@ use std::{fs, thread};
 /// Far more than anything here takes; reached only when something hangs.
 pub const LONG: Duration = Duration::from_secs(60);
 
+/// Says loudly that something was not tested here; where `CI` is set nothing may be skipped.
+#[track_caller]
+pub fn skip(why: &str) {
+    assert!(
+        std::env::var_os("CI").is_none(),
+        "must not be skipped where CI is set: {why}"
+    );
+    eprintln!("skipped: {why}");
+}
+
 /// The binary under test, its stdin closed and its output piped.
 pub fn tftpool() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tftpool"));
