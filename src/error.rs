@@ -86,6 +86,8 @@ pub enum Failure {
     Unanswered,
     /// The peer's host said that nobody listens there (ICMP port unreachable), and nothing valid came after it.
     Unreachable,
+    /// Nothing leads back to the peer: its address may be forged.
+    NoWayBack,
     /// The peer sent an ERROR.
     Aborted {
         /// Its code.
@@ -153,6 +155,7 @@ impl Failure {
             Self::Silent
             | Self::Unanswered
             | Self::Unreachable
+            | Self::NoWayBack
             | Self::Aborted { .. }
             | Self::Protocol(_)
             | Self::TooSlow
@@ -177,6 +180,7 @@ impl fmt::Display for Failure {
             Self::Silent => f.write_str("peer fell silent"),
             Self::Unanswered => f.write_str("peer never answered"),
             Self::Unreachable => f.write_str("peer's port is closed"),
+            Self::NoWayBack => f.write_str("nothing leads back to the peer"),
             Self::Aborted { code, text } => write!(f, "peer sent error {} {text}", code.0),
             Self::Protocol(what) => f.write_str(what),
             Self::TooSlow => f.write_str("peer was too slow"),

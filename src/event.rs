@@ -290,7 +290,10 @@ impl Event {
         match self {
             Self::Completed(summary) => log::info!("done {summary}"),
             Self::Probe(summary) => log::info!("probe {summary}"),
-            Self::Failed(summary, failure @ (Failure::Unanswered | Failure::Evicted)) => {
+            Self::Failed(
+                summary,
+                failure @ (Failure::Unanswered | Failure::Evicted | Failure::NoWayBack),
+            ) => {
                 log::debug!("failed {summary} reason={}", quoted(failure));
             }
             Self::Failed(summary, failure) => {

@@ -13,6 +13,7 @@ use crate::event::{DropReason, Event, Name, TransferId, quoted};
 use crate::limits::{
     ERRORS_PER_SECOND, MAPPING_IDLE, MAX_REQUEST, PORT_WAIT, SPARE_WORKERS, STUCK_AFTER,
 };
+use crate::sys::is_scarce;
 use crate::sys::udp::{Listener, Received};
 use crate::transfer::{CANCELLED, Ending, STOPPING, Transfer, now};
 use crate::wire::{self, Direction, ErrorCode, Malformed, Packet};
@@ -986,6 +987,12 @@ impl Loop {
         if !self.slots.contains_key(&opening.id) {
             return; // it was given up
         }
+        if !is_scarce(error) {
+            // No route leads back, or a rule forbids it: the source may be forged, and waiting would change nothing.
+            let why = format!("no way back to the client: {}", plain(error));
+            self.complain(time, "requests dropped", &why);
+            return self.forget(&opening, Failure::NoWayBack);
+        }
         if time < opening.arrived + PORT_WAIT && self.stopping.is_none() {
             if self.starved.is_empty() {
                 self.next_retry = time + SOCKET_RETRY;
@@ -1019,17 +1026,23 @@ impl Loop {
         {
             self.answer(door, local, peer, &refusal);
         }
-        if let Ok(Packet::Request(request)) = wire::parse(&opening.datagram) {
-            let (direction, name) = (request.direction, Name::new(request.name));
-            self.shared.reporter.report(Event::Refused {
-                id: Some(opening.id),
-                peer,
-                direction,
-                name,
-                refusal,
-            });
-        }
+        let request = opening.request();
+        let (direction, name) = (request.direction, Name::new(request.name));
+        self.shared.reporter.report(Event::Refused {
+            id: Some(opening.id),
+            peer,
+            direction,
+            name,
+            refusal,
+        });
         self.over(opening.id, answered);
+    }
+
+    /// Ends a request that never became a transfer, without a packet.
+    fn forget(&mut self, opening: &Opening, failure: Failure) {
+        let event = Event::Failed(opening.summary(), failure);
+        self.shared.reporter.report(event);
+        self.over(opening.id, now());
     }
 
     fn chore(&self, chore: Chore) {

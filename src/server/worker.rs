@@ -9,10 +9,11 @@ use super::mailbox::Mailbox;
 use super::memory::{Advice, Memory};
 use super::reporter::Reporter;
 use crate::error::{Failure, Refusal, plain};
-use crate::event::{Event, Name, TransferId};
+use crate::event::{Event, Name, Summary, TransferId};
 use crate::limits::{
-    BUFFERED_BLKSIZE, DALLY, DATA_HEADER, OPENINGS_PER_TURN, PATIENCE, RECEIVED_WINDOW_OCTETS,
-    SPARE_IDLE, SPARE_WORKERS, STUCK_AFTER, UNCHECKED_BLKSIZE, UNPROVEN_DATA_SENDS,
+    BUFFERED_BLKSIZE, DALLY, DATA_HEADER, DEFAULT_BLKSIZE, OPENINGS_PER_TURN, PATIENCE,
+    RECEIVED_WINDOW_OCTETS, SPARE_IDLE, SPARE_WORKERS, STUCK_AFTER, UNCHECKED_BLKSIZE,
+    UNPROVEN_DATA_SENDS,
 };
 use crate::proto::{self, Agreed, Policy, Sender, Terms, grant};
 use crate::store::mappings::Mappings;
@@ -56,6 +57,35 @@ pub(super) enum Stage {
 }
 
 impl Opening {
+    /// What was asked.
+    pub(super) fn request(&self) -> wire::Request<'_> {
+        match wire::parse(&self.datagram) {
+            Ok(Packet::Request(request)) => request,
+            _ => unreachable!("only requests are admitted"),
+        }
+    }
+
+    /// What is to be said of a request that ends without having become a transfer.
+    pub(super) fn summary(&self) -> Summary {
+        let wire::Request {
+            direction, name, ..
+        } = self.request();
+        Summary {
+            id: self.id,
+            peer: self.tid.peer,
+            local: self.tid.local,
+            direction,
+            name: Name::new(name),
+            bytes: 0,
+            duration: now().saturating_duration_since(self.arrived),
+            retransmits: 0,
+            torn: 0,
+            blksize: DEFAULT_BLKSIZE,
+            windowsize: 1,
+            rtt: None,
+        }
+    }
+
     /// Where the request stands.
     pub(super) fn stage(&self) -> MutexGuard<'_, Stage> {
         self.stage.lock().unwrap_or_else(PoisonError::into_inner)
@@ -90,7 +120,7 @@ impl Opening {
 pub(super) enum Report {
     /// The peer is quiet: watch its socket, and the clock.
     Parked(Box<Transfer>, Instant),
-    /// No socket or port was free; the request can be tried again.
+    /// There was no socket for it. Where none was free, the request can be tried again.
     NoSocket(Arc<Opening>, io::Error),
     /// The transfer is over, or never began.
     Ended {
@@ -440,9 +470,7 @@ impl Worker {
                 return None;
             }
         };
-        let Ok(Packet::Request(request)) = wire::parse(&opening.datagram) else {
-            unreachable!("only requests are admitted");
-        };
+        let request = opening.request();
         if !opening.ask() {
             return None;
         }

@@ -24,6 +24,18 @@ pub(crate) fn is_too_long(error: &std::io::Error) -> bool {
     error.raw_os_error() == Some(nix::libc::EMSGSIZE)
 }
 
+/// Whether the system lacked something that others hold, ports, descriptors or memory: it may have some a little later.
+pub(crate) fn is_scarce(error: &std::io::Error) -> bool {
+    use nix::libc::{EADDRINUSE, EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM};
+
+    let scarce = [EADDRINUSE, EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM];
+    match error.raw_os_error() {
+        Some(number) => scarce.contains(&number),
+        // A range of ports that is used up is our own word.
+        None => error.kind() == std::io::ErrorKind::AddrInUse,
+    }
+}
+
 /// Raises the soft limit of open descriptors to the hard one, and returns the limit that is then in force.
 #[cfg(feature = "cli")]
 pub(crate) fn raise_descriptor_limit() -> u64 {

@@ -2,7 +2,7 @@
 
 use crate::rig::*;
 use std::net::{SocketAddr, UdpSocket};
-use tftpool::Server;
+use tftpool::{Event, Failure, Server};
 
 fn store() -> impl tftpool::Store {
     shelf([("file", pattern(1000))])
@@ -212,5 +212,36 @@ fn a_block_fits_the_route_unless_told_otherwise() {
             assert_eq!(client.oack(), "blksize=2500");
             assert_eq!(client.rest(0, 2500), Ok(pattern(3000)));
         }
+    });
+}
+
+/// What is forged may come from where nothing leads to. Such a request holds no place, and nobody is told.
+#[test]
+fn a_request_without_a_way_back_is_dropped_at_once() {
+    in_network_with(1500, || {
+        let address = |change: &str| {
+            let arguments = ["address", change, "192.0.2.9/32", "dev", "lo"];
+            let done = std::process::Command::new("ip").args(arguments).status();
+            assert!(done.expect("an ip command").success());
+        };
+        let listening = calmly(builder(store())).listen().expect("a server");
+        address("add");
+        let forged = Client::at(([192, 0, 2, 9], 0).into(), listening.local_addrs()[0]);
+        forged.shout(&rrq("file", "octet", &[]));
+        address("del");
+        let server = listening.start().expect("a server");
+        let mut events = server.events();
+        // The server may have been faster than this reader.
+        if server.stats().failed == 0 {
+            let failure = wait_for(&mut events, |event| match event {
+                Event::Failed(_, failure) => Some(failure.clone()),
+                Event::Refused { .. } => panic!("it was not dropped: {event:?}"),
+                _ => None,
+            });
+            assert_eq!(failure, Failure::NoWayBack);
+        }
+        let stats = server.stats();
+        assert_eq!((stats.failed, stats.active, stats.refused), (1, 0, 0));
+        assert_eq!(fetch(server.local_addr(), "file", &[]), Ok(pattern(1000)));
     });
 }
