@@ -193,7 +193,7 @@ pub const STORE_DEADLINES: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(60 * 60);
 /// Openings handed out per continued transfer while both wait.
 pub const OPENINGS_PER_TURN: u32 = 4;
-/// How long a request waits for a free port of `--port-range`.
+/// How long a request waits for a free port or descriptor; twice as long where one is just being closed for it.
 pub const PORT_WAIT: Duration = Duration::from_secs(1);
 /// How long an unanswered transfer is left alone before it may make room for a new one.
 pub const UNPROVEN_CHANCE: Duration = Duration::from_secs(1);

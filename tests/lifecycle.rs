@@ -197,6 +197,7 @@ fn waiting_for_a_port_costs_little() {
     let ports = free_ports(1);
     let store = shelf([("file", pattern(9000))]);
     let server = start(calmly(builder(store)).limits(|limits| limits.ports = Some(ports)));
+    let mut events = server.events();
     let mut first = Client::new(server.local_addr());
     first.ask("file", &[]);
     first.data(1);
@@ -205,7 +206,7 @@ fn waiting_for_a_port_costs_little() {
     let sleeps = || switches().values().sum::<u64>();
     let before = sleeps();
     let mut second = Client::new(server.local_addr());
-    second.ask("file", &[]);
+    insist(&mut second, &mut events, "file", &[]);
     assert_eq!(second.error(), (0, "server is busy".into()));
     let sleeps = sleeps() - before;
     assert!(sleeps < 1000, "{sleeps} times asleep within a second");

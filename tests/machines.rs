@@ -871,10 +871,25 @@ fn one_loss_is_not_too_slow_by_the_letter() {
         sender.poll(at(90_001)),
         Step::Data { .. } | Step::Wait(_)
     ));
-    // A peer that has never answered is not kept for so long, and is told nothing.
-    let mut silent = Sender::answering(&agreed, true, None, &policy, at(0));
-    let (_, end, outcome) = silence(&mut silent, 0);
-    assert_eq!((end, outcome), (60_000, Outcome::Unanswered));
+}
+
+/// Who may be forged is not kept for longer because it asked for a long interval: nothing is agreed before it has answered.
+#[test]
+fn an_unanswered_opening_lasts_no_longer_than_any_other_whatever_was_asked() {
+    for seconds in [1, 5, 255] {
+        let agreed = Agreed {
+            timeout: Some(Duration::from_secs(seconds)),
+            ..Agreed::default()
+        };
+        let mut silent = Sender::answering(&agreed, true, None, &SERVER, at(0));
+        let (_, end, outcome) = silence(&mut silent, 0);
+        assert_eq!((end, outcome), (4000, Outcome::Unanswered));
+        let mut answering = Receiver::answering(&agreed, DALLY, &SERVER, at(0));
+        for now in [0, 1000, 2000, 3000] {
+            assert_eq!(answers(&mut answering, now), ["open"]);
+        }
+        assert_eq!(answering.poll(at(4000)), Step::Done(Outcome::Unanswered));
+    }
 }
 
 #[test]

@@ -17,8 +17,10 @@ const UNSAMPLED_LIMIT: u32 = 3;
 pub(super) struct Timer {
     interval: Duration,
     agreed: bool,
+    /// The interval that nobody has asked for.
+    own: Duration,
     /// While an OACK waits for its answer the interval is not shorter than this.
-    opening: Duration,
+    opening: Option<Duration>,
     retries: u32,
     probing: bool,
     floor: Duration,
@@ -76,7 +78,8 @@ impl Timer {
         Self {
             interval: agreed.unwrap_or(policy.timeout),
             agreed: agreed.is_some(),
-            opening: Duration::ZERO,
+            own: policy.timeout,
+            opening: None,
             retries: policy.retries,
             probing: policy.retransmit == Retransmit::Adaptive,
             floor: policy.probe_floor,
@@ -91,13 +94,14 @@ impl Timer {
         }
     }
 
-    /// Until [`end_opening`](Self::end_opening) the interval is at least this long.
+    /// Until [`end_opening`](Self::end_opening) the interval is at least this long. Nothing is agreed before the peer has
+    /// acknowledged the OACK: until then it cannot make the interval longer than our own, and be kept for longer.
     pub(super) fn begin_opening(&mut self, least: Duration) {
-        self.opening = least;
+        self.opening = Some(least);
     }
 
     pub(super) fn end_opening(&mut self) {
-        self.opening = Duration::ZERO;
+        self.opening = None;
     }
 
     /// For an end whose peer knows better what is missing: its probe has two round trips to arrive before ours.
@@ -112,7 +116,10 @@ impl Timer {
 
     /// The agreed interval, before any growth.
     pub(super) fn interval(&self) -> Duration {
-        self.interval.max(self.opening)
+        match self.opening {
+            Some(least) => self.interval.min(self.own).max(least),
+            None => self.interval,
+        }
     }
 
     /// The shortest round trip, where one was measured: nothing is an answer that comes much earlier.

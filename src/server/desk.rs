@@ -219,7 +219,7 @@ impl Desk {
     }
 
     /// The oldest unproven transfer, if it has had its chance.
-    fn oldest_unproven(&mut self, now: Instant) -> Option<TransferId> {
+    pub(super) fn oldest_unproven(&mut self, now: Instant) -> Option<TransferId> {
         while let Some(&(id, since)) = self.waiting.front() {
             if self.entries.get(&id).is_some_and(|entry| !entry.proven) {
                 return (now >= since + UNPROVEN_CHANCE).then_some(id);

@@ -87,6 +87,8 @@ pub(super) struct Loop {
     /// Requests that found no socket, and when the next of them try again.
     starved: VecDeque<Arc<Opening>>,
     next_retry: Instant,
+    /// Transfers that were ended here and whose sockets are not closed yet.
+    burying: usize,
     pool: Pool,
     digest: RandomState,
     /// When unused mappings are looked for; `None` while nothing was asked for since there were none.
@@ -343,6 +345,7 @@ impl Loop {
             timers: BinaryHeap::new(),
             starved: VecDeque::new(),
             next_retry: now(),
+            burying: 0,
             pool,
             digest: RandomState::new(),
             next_sweep: None,
@@ -776,15 +779,41 @@ impl Loop {
         self.arrival(arrival, verdict)
     }
 
-    /// An old unproven transfer goes, unless its answer is just being read.
+    /// An old unproven transfer goes, unless its answer is just being read; or a request that no worker has got to.
     fn make_room(&mut self, id: TransferId, time: Instant) {
-        let parked = self.slots.get(&id).and_then(|slot| slot.parked.as_ref());
-        match parked {
-            Some(transfer) if transfer.is_complete() || !transfer.has_mail() => {
-                self.end_parked(id, Failure::Evicted);
-            }
-            _ => self.desk.spare(id, time),
+        if self.can_go(id) {
+            return self.end_parked(id, Failure::Evicted);
         }
+        let opening = self.slots.get(&id).and_then(|slot| slot.opening.clone());
+        match opening.filter(|opening| opening.give_up()) {
+            Some(opening) => self.forget(&opening, Failure::Evicted),
+            None => self.desk.spare(id, time),
+        }
+    }
+
+    /// True of a parked transfer whose peer has not just said something.
+    fn can_go(&self, id: TransferId) -> bool {
+        let parked = self.slots.get(&id).and_then(|slot| slot.parked.as_ref());
+        parked.is_some_and(|transfer| transfer.is_complete() || !transfer.has_mail())
+    }
+
+    /// An old unproven transfer goes, for the sake of its socket. False where none can.
+    fn free_a_socket(&mut self, time: Instant) -> bool {
+        // One that is being closed for each that waits is enough.
+        if self.burying > self.starved.len() {
+            return true;
+        }
+        for _ in 0..ROOM_TRIES {
+            let Some(id) = self.desk.oldest_unproven(time) else {
+                return false;
+            };
+            if self.can_go(id) {
+                self.end_parked(id, Failure::Evicted);
+                return true;
+            }
+            self.desk.spare(id, time);
+        }
+        false
     }
 
     // ---- transfers --------------------------------------------------------------------------
@@ -851,6 +880,10 @@ impl Loop {
                 }
                 self.over(id, answered);
                 self.retry_starved(); // it has given its socket back
+            }
+            Report::Buried => {
+                self.burying -= 1;
+                self.retry_starved();
             }
             // It was stuck, and others work in its place.
             Report::Left(number) => drop(self.pool.threads.remove(&number)),
@@ -928,6 +961,15 @@ impl Loop {
                 slot.is_some_and(|slot| slot.timer == Some(*due))
             });
         }
+        // Nor must requests that were given up while they waited for a worker.
+        if self.pool.openings.1.len() > 2 * self.slots.len() + EVENTS {
+            let waiting: Vec<_> = self.pool.openings.1.try_iter().collect();
+            let is_wanted = |opening: &Arc<Opening>| self.slots.contains_key(&opening.id);
+            waiting
+                .into_iter()
+                .filter(is_wanted)
+                .for_each(|opening| self.hand_over(opening));
+        }
         let Some(arrival) = slot.and_then(|slot| slot.again) else {
             return;
         };
@@ -978,10 +1020,12 @@ impl Loop {
         }
         self.shared.conclude(&mut transfer, Ending::Failed(failure));
         self.over(id, transfer.answered());
+        self.burying += 1;
         self.chore(Chore::Bury(transfer));
     }
 
-    /// No descriptor or port was free: the request waits a little, then is refused.
+    /// There was no socket for a request. Where no descriptor or port was free, one that never answered gives way, and the request
+    /// waits a little, then is refused.
     fn starve(&mut self, opening: Arc<Opening>, error: &io::Error) {
         let time = now();
         if !self.slots.contains_key(&opening.id) {
@@ -993,7 +1037,11 @@ impl Loop {
             self.complain(time, "requests dropped", &why);
             return self.forget(&opening, Failure::NoWayBack);
         }
-        if time < opening.arrived + PORT_WAIT && self.stopping.is_none() {
+        let patience = match self.free_a_socket(time) {
+            true => 2 * PORT_WAIT,
+            false => PORT_WAIT,
+        };
+        if time < opening.arrived + patience && self.stopping.is_none() {
             if self.starved.is_empty() {
                 self.next_retry = time + SOCKET_RETRY;
             }
@@ -1007,8 +1055,10 @@ impl Loop {
     }
 
     fn retry_starved(&mut self) {
-        if let Some(opening) = self.starved.pop_front() {
-            self.hand_over(opening);
+        while let Some(opening) = self.starved.pop_front() {
+            if self.slots.contains_key(&opening.id) {
+                return self.hand_over(opening);
+            }
         }
     }
 

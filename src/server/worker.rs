@@ -52,7 +52,8 @@ pub(super) enum Stage {
     Asked { since: Instant, slow: bool },
     /// The store has answered.
     Answered,
-    /// The peer was told that there is no answer. If one comes after all, nobody wants it.
+    /// The peer was told that there is no answer, or the request has made room for others. If an answer comes after all, nobody
+    /// wants it.
     GivenUp { slow: bool },
 }
 
@@ -89,6 +90,16 @@ impl Opening {
     /// Where the request stands.
     pub(super) fn stage(&self) -> MutexGuard<'_, Stage> {
         self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nobody waits for it any more, if no worker has got to it; false if one has.
+    pub(super) fn give_up(&self) -> bool {
+        let mut stage = self.stage();
+        let is_queued = *stage == Stage::Queued;
+        if is_queued {
+            *stage = Stage::GivenUp { slow: false };
+        }
+        is_queued
     }
 
     /// A worker is about to ask the store; false if it need not any more.
@@ -130,6 +141,8 @@ pub(super) enum Report {
         /// When the peer was last sent something new.
         answered: Instant,
     },
+    /// A transfer's file and socket were closed, as the loop wished.
+    Buried,
     /// The worker of this number is gone.
     Left(usize),
 }
@@ -414,7 +427,10 @@ impl Worker {
                     self.go_on(transfer);
                 }
             }
-            Work::Chore(Chore::Bury(transfer)) => bury(transfer),
+            Work::Chore(Chore::Bury(transfer)) => {
+                bury(transfer);
+                self.reports.push(Report::Buried);
+            }
             Work::Chore(Chore::Sweep) => shared.mappings.sweep(now()),
             Work::Chore(Chore::Reload) => {
                 shared.mappings.clear();

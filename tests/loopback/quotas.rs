@@ -2,7 +2,7 @@
 
 use crate::rig::*;
 use std::time::Duration;
-use tftpool::{DropReason, Event, Events, Failure, Limits, Server};
+use tftpool::{DropReason, Event, Events, Failure, Limits, Request, Server, Source};
 
 fn limited(change: impl FnOnce(&mut Limits)) -> (Server, Events) {
     let server = start(calmly(builder(shelf([("file", pattern(2000))]))).limits(change));
@@ -32,18 +32,14 @@ fn begin(client: &mut Client) {
     client.data(2);
 }
 
-/// Asks until there is an answer.
-fn insist(client: &mut Client) {
+/// The same, however often there is no room.
+fn proven_at_last(server: &Server, events: &mut Events) -> Client {
+    let mut client = Client::new(server.local_addr());
+    insist(&mut client, events, "file", &[]);
+    client.data(1);
+    client.ack(1);
+    client.data(2);
     client
-        .socket
-        .set_read_timeout(Some(Duration::from_millis(100)))
-        .expect("a timeout");
-    let end = now() + PATIENCE;
-    client.ask("file", &[("blksize", "1000")]);
-    while client.socket.peek_from(&mut [0; 600]).is_err() {
-        assert!(now() < end);
-        client.ask("file", &[("blksize", "1000")]);
-    }
 }
 
 #[test]
@@ -90,7 +86,7 @@ fn the_oldest_that_never_answered_makes_room_after_its_chance() {
         client.oack();
     }
     // The one that is proven counts until the loop has heard of it: a client asks again.
-    insist(&mut silent[2]);
+    insist(&mut silent[2], &mut events, "file", &[("blksize", "1000")]);
     let mut last = Client::new(server.local_addr());
     last.ask("file", &[]);
     if now() - begun < Duration::from_millis(900) {
@@ -127,14 +123,15 @@ fn the_oldest_that_never_answered_makes_room_after_its_chance() {
 fn transfers_stay_in_their_range_of_ports_and_wait_for_one() {
     let ports = free_ports(2);
     let (server, mut events) = limited(|limits| limits.ports = Some(ports.clone()));
-    let (first, second) = (proven(&server), proven(&server));
+    let first = proven_at_last(&server, &mut events);
+    let second = proven_at_last(&server, &mut events);
     for client in [&first, &second] {
         assert!(ports.contains(&client.tid.expect("a TID").port()));
     }
     // Nothing gets free: after a second the request is refused, from the listening port.
     let mut third = Client::new(server.local_addr());
     let begun = now();
-    third.ask("file", &[]);
+    insist(&mut third, &mut events, "file", &[]);
     assert_eq!(third.error(), (0, "server is busy".into()));
     assert!(now() - begun >= Duration::from_secs(1));
     assert_eq!(third.tid, Some(server.local_addr()));
@@ -155,6 +152,83 @@ fn transfers_stay_in_their_range_of_ports_and_wait_for_one() {
         first.tid.map(|tid| tid.port())
     );
     assert_eq!(server.stats().active, 2);
+}
+
+/// A forged request may have asked for the longest interval there is.
+const SILENT: [(&str, &str); 1] = [("timeout", "255")];
+
+#[test]
+fn those_that_never_answer_have_half_of_a_range_of_ports() {
+    let ports = free_ports(4);
+    let (server, mut events) = limited(|limits| limits.ports = Some(ports));
+    let mut silent: Vec<_> = (0..4).map(|_| Client::new(server.local_addr())).collect();
+    for client in &mut silent {
+        insist(client, &mut events, "file", &SILENT);
+    }
+    let stats = server.stats();
+    assert_eq!((stats.active, stats.failed), (2, 2));
+    assert!(proven_at_last(&server, &mut events).rest(2, 512).is_ok());
+}
+
+#[test]
+fn where_ports_run_out_the_oldest_that_never_answered_gives_its_own() {
+    let ports = free_ports(4);
+    let (server, mut events) = limited(|limits| limits.ports = Some(ports));
+    let mut running: Vec<_> = (0..3)
+        .map(|_| proven_at_last(&server, &mut events))
+        .collect();
+    let mut silent = Client::new(server.local_addr());
+    insist(&mut silent, &mut events, "file", &SILENT);
+    silent.oack();
+    let mut honest = Client::new(server.local_addr());
+    insist(&mut honest, &mut events, "file", &[]);
+    let (summary, failure) = failed(&mut events);
+    assert_eq!(
+        (Some(summary.local), failure),
+        (silent.tid, Failure::Evicted)
+    );
+    assert_eq!(honest.data(1), pattern(512));
+    assert_eq!(honest.tid, silent.tid, "the port that it had");
+    running.push(honest);
+    for (client, block) in running.iter_mut().zip([2, 2, 2, 1]) {
+        assert!(client.rest(block, 512).is_ok());
+    }
+}
+
+#[test]
+fn requests_that_wait_for_the_store_make_room_for_newer_ones() {
+    let gate = Gate::default();
+    let inside = gate.clone();
+    let store = move |_: &Request<'_>| {
+        inside.pass();
+        Ok(Source::bytes(pattern(2000)))
+    };
+    let server = start(calmly(builder(store)).limits(|limits| {
+        (limits.workers, limits.max_unproven) = (1, Some(3));
+    }));
+    let (mut events, all) = (server.events(), server.events());
+    let mut clients: Vec<_> = (0..6).map(|_| Client::new(server.local_addr())).collect();
+    insist(&mut clients[0], &mut events, "file", &[]);
+    gate.wait_for(1);
+    for client in &mut clients[1..] {
+        insist(client, &mut events, "file", &[]);
+    }
+    let stats = server.stats();
+    assert_eq!((stats.active, stats.failed), (3, 3));
+    gate.open();
+    clients[5].data(1);
+    assert!(clients[5].rest(1, 512).is_ok());
+    server.stop(tftpool::Stop::Now);
+    // A call that takes long gives its place to others: which of the older ones had come so far is open.
+    let evicted = all.filter_map(|event| match event {
+        Event::Failed(summary, Failure::Evicted) => Some(summary.peer),
+        _ => None,
+    });
+    for peer in evicted {
+        let own = |client: &&Client| client.socket.local_addr().is_ok_and(|own| own == peer);
+        let client = clients.iter().find(own).expect("one of them");
+        assert_eq!(client.at_hand(), None, "it went without a packet");
+    }
 }
 
 #[test]

@@ -91,6 +91,29 @@ pub(crate) fn fence(server: &Server) {
     client.error();
 }
 
+/// Asks, and once more whenever there is no room, until the request is admitted.
+pub(crate) fn insist(
+    client: &mut Client,
+    events: &mut Events,
+    name: &str,
+    options: &[(&str, &str)],
+) {
+    let own = client.socket.local_addr().expect("an address");
+    let end = now() + PATIENCE;
+    loop {
+        client.ask(name, options);
+        let is_admitted = wait_for(events, |event| match event {
+            Event::Request { peer, .. } if *peer == own => Some(true),
+            Event::Dropped { peer, .. } if *peer == own => Some(false),
+            _ => None,
+        });
+        if is_admitted {
+            return;
+        }
+        assert!(now() < end, "there is never room");
+    }
+}
+
 /// Waits for the first event that this makes something of.
 pub(crate) fn wait_for<T>(events: &mut Events, mut wanted: impl FnMut(&Event) -> Option<T>) -> T {
     let end = now() + PATIENCE;
