@@ -3,6 +3,7 @@
 use crate::rig::*;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tftpool::{
     Dir, DirBuilder, Direction, Event, Failure, Mode, OptionName, Refusal, Request, Sink, Source,
     Stop, Store, WriteMode,
@@ -268,6 +269,29 @@ fn a_request_that_comes_again_is_acknowledged_again() {
     client.offer("agreed", &[("blksize", "100")]);
     assert_eq!(client.error(), (6, "file exists".into()));
     assert_eq!(content(&scratch, "plain"), b"short");
+}
+
+/// Its client has ended, so nobody answers.
+#[test]
+fn a_late_copy_of_a_request_leaves_nothing_behind() {
+    for mode in [WriteMode::Unique, WriteMode::Overwrite] {
+        let scratch = Scratch::new();
+        let builder = builder(open(taking(&scratch, mode)));
+        let server = start(builder.limits(|limits| limits.timeout = Duration::from_millis(10)));
+        let mut events = server.events();
+        let mut client = Client::new(server.local_addr());
+        client.offer("file", &[]);
+        client.acked(0);
+        client.send(1, b"content");
+        client.acked(1);
+        assert_eq!(completed(&mut events).bytes, 7);
+        client.shout(&wrq("file", "octet", &[]));
+        drop(client);
+        assert_eq!(failed(&mut events).0.bytes, 0);
+        assert_eq!(server.stats().requests, 2, "a request of its own");
+        assert_eq!(names(&scratch), ["file"], "{mode:?}");
+        assert_eq!(content(&scratch, "file"), b"content", "{mode:?}");
+    }
 }
 
 #[test]
