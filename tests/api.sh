@@ -37,7 +37,13 @@ rustc --version | cut -d ' ' -f 1,2 | sed 's/^/# /' >"$scratch/list"
 if [ -n "${BLESS:-}" ]; then
     cp "$scratch/list" "$list"
 elif [ "$(head -n 1 "$list")" != "$(head -n 1 "$scratch/list")" ]; then
-    echo "$list is not compared: it was made by another compiler, $(head -n 1 "$list" | tr -d '#')"
+    # Compilers write declarations each in their own way. The names of the items are the same for all of them.
+    for side in "$list" "$scratch/list"; do sed -n 's/^\([^ #]*\): .*/\1/p' "$side" | sort -u >"$scratch/$(basename "$side").names"; done
+    if ! diff -u "$scratch/$(basename "$list").names" "$scratch/list.names"; then
+        echo "the public interface has other items; if that was meant, BLESS=1 sh tests/api.sh" >&2
+        exit 1
+    fi
+    echo "$list: names are compared, declarations are not: it was made by another compiler, $(head -n 1 "$list" | tr -d '# ')"
 elif ! diff -u "$list" "$scratch/list"; then
     echo "the public interface has changed; if that was meant, BLESS=1 sh tests/api.sh" >&2
     exit 1

@@ -172,7 +172,7 @@ fn a_full_disk_is_error_3_and_nothing_is_left() {
         let mut command;
         if is_disk {
             if !may_mount.as_ref().is_ok_and(|status| status.success()) {
-                println!("skipped with a small disk: this user may not mount one");
+                harness::skip("this user may not mount a small disk");
                 continue;
             }
             command = Command::new("unshare");
@@ -285,11 +285,13 @@ fn a_missing_directory_is_named() {
 
 #[test]
 fn without_a_directory_there_is_a_hint() {
-    if ["/srv/tftp", "/var/lib/tftpboot"]
-        .iter()
-        .any(|path| std::path::Path::new(path).exists())
-    {
-        println!("skipped: this machine has a default directory");
+    let usual = ["/srv/tftp", "/var/lib/tftpboot"];
+    if let Some(usual) = usual.iter().find(|path| Path::new(path).is_dir()) {
+        // This machine has one: that is served.
+        let mut command = tftpool();
+        command.args(["serve", "--host", "127.0.0.1", "--port", "0"]);
+        let banner = Server::spawn(command).banner.clone();
+        assert!(banner.contains(&format!("serving {usual} on")), "{banner}");
         return;
     }
     let (code, words) = said(&["serve", "--port", "0"]);
@@ -349,7 +351,7 @@ fn an_unknown_host_or_user_is_named() {
 #[test]
 fn a_directory_that_the_new_user_cannot_read_is_refused() {
     if !nix::unistd::geteuid().is_root() {
-        println!("skipped: only root can give up root's rights");
+        harness::skip("only root can give up root's rights");
         return;
     }
     let root = Scratch::new();
@@ -755,7 +757,7 @@ fn a_flood_of_refusals_is_a_few_lines_and_a_count() {
 fn where_no_thread_can_be_started_the_others_go_on() {
     use std::os::unix::process::CommandExt;
     if !nix::unistd::geteuid().is_root() {
-        println!("skipped: only root can become a user who has no threads yet");
+        harness::skip("only root can become a user who has no threads yet");
         return;
     }
     let root = Scratch::new();

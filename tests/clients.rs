@@ -516,7 +516,7 @@ fn every_interface_is_served_over_both_protocols() {
             run(&mut Client::Busybox.get(six, "file", &file, None));
             assert_eq!(fs::read(file).expect("the file"), b"content");
         }
-        None => println!("skipped over IPv6: this machine has none"),
+        None => harness::skip("this machine has no IPv6"),
     }
 }
 
@@ -524,7 +524,7 @@ fn every_interface_is_served_over_both_protocols() {
 #[test]
 fn root_becomes_nobody_before_the_first_request() {
     if !nix::unistd::geteuid().is_root() {
-        println!("skipped: only root can give up root's rights");
+        harness::skip("only root can give up root's rights");
         return;
     }
     let root = Scratch::new();
