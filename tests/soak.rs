@@ -289,4 +289,17 @@ fn soak() {
         "{} files whole, each octet compared",
         tally.whole.load(Ordering::Relaxed)
     );
+    // Of everything that this is for, something was there.
+    for (what, counter) in [
+        ("file was whole", &tally.whole),
+        ("file changed under way", &tally.changed),
+        ("client died", &tally.died),
+        ("file was replaced", &tally.replaced),
+    ] {
+        assert!(counter.load(Ordering::Relaxed) > 0, "no {what}");
+    }
+    let done = lab.counts();
+    println!("{done:?}");
+    let all = [done.lost(), done.doubled(), done.overtaken()];
+    assert!(all.iter().all(|count| *count > 0), "{done:?}");
 }

@@ -7,10 +7,10 @@
 
 #![allow(dead_code)] // each program uses its part
 
-use crate::relay::{self, Link, Relay};
+use crate::relay::{self, Counts, Link, Relay};
 use nix::sched::{CloneFlags, setns, unshare};
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::AsFd;
 use std::panic::resume_unwind;
@@ -56,17 +56,22 @@ fn in_a_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
 
 /// Runs a program; its arguments are words.
 fn run(program: &str, arguments: &str) -> io::Result<()> {
+    said(program, arguments).map(|_| ())
+}
+
+/// Runs a program; its arguments are words. Returns what it says.
+fn said(program: &str, arguments: &str) -> io::Result<String> {
     let output = Command::new(program)
         .args(arguments.split_whitespace())
         .output()
         .map_err(|cause| io::Error::new(cause.kind(), format!("{program}: {cause}")))?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
+    let cause = String::from_utf8_lossy(&output.stderr);
     Err(io::Error::other(format!(
         "{program} {arguments}: {}",
-        said.trim()
+        cause.trim()
     )))
 }
 
@@ -74,10 +79,29 @@ fn run(program: &str, arguments: &str) -> io::Result<()> {
 pub(crate) struct Lab {
     pub(crate) server: Namespace,
     pub(crate) clients: Namespace,
-    _relay: Option<Relay>,
+    relay: Option<Relay>,
 }
 
 impl Lab {
+    /// What the relay has done so far.
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.relay.as_ref().expect("a relayed lab").counts
+    }
+
+    /// Packets that the filters of a cable have dropped so far.
+    pub(crate) fn dropped(&self) -> u64 {
+        [&self.server, &self.clients]
+            .map(|end| end.inside(|| said("nft", "list chain inet lab input")))
+            .iter()
+            .map(|said| {
+                let words = said.as_ref().expect("the rule that was added");
+                let (_, count) = words.split_once("counter packets ").expect("a counter");
+                let count = count.split_whitespace().next().expect("a number");
+                count.parse::<u64>().expect("a number")
+            })
+            .sum()
+    }
+
     /// A relay between them: what `to_server` and `to_clients` say happens to each packet.
     pub(crate) fn relayed(to_server: Link, to_clients: Link, seed: u64) -> io::Result<Self> {
         let (server, clients) = (Namespace::new()?, Namespace::new()?);
@@ -97,7 +121,7 @@ impl Lab {
         Ok(Self {
             server,
             clients,
-            _relay: Some(relay),
+            relay: Some(relay),
         })
     }
 
@@ -130,7 +154,7 @@ impl Lab {
         Ok(Self {
             server,
             clients,
-            _relay: None,
+            relay: None,
         })
     }
 }
@@ -149,7 +173,9 @@ fn cable_end(own: Ipv4Addr, peer: Ipv4Addr, loss_ppm: u32) -> io::Result<()> {
     )?;
     run(
         "nft",
-        &format!("add rule inet lab input iifname lab numgen random mod 1000000 < {loss_ppm} drop"),
+        &format!(
+            "add rule inet lab input iifname lab numgen random mod 1000000 < {loss_ppm} counter drop"
+        ),
     )
 }
 
@@ -159,7 +185,9 @@ pub(crate) fn or_skip(lab: io::Result<Lab>) -> Option<Lab> {
     match lab {
         Ok(lab) => Some(lab),
         Err(cause) if std::env::var_os("CI").is_none() && lacks_rights(&cause) => {
-            eprintln!(
+            // Past the test harness, which shows nothing of a test that passes.
+            let _ = writeln!(
+                io::stderr(),
                 "skipped: no network namespaces here ({cause}); run as root, with /dev/net/tun, iproute2 and nftables"
             );
             None

@@ -1,5 +1,6 @@
 //! Bad links over real sockets: a server and its clients in namespaces of their own, with a bad network between them.
-//! Every transfer ends whole, in every world; how long it takes is up to the machine and not asked.
+//! Every transfer ends whole, in every world, and every world has done what it is named for; how long it takes is up to the
+//! machine and not asked.
 
 mod bed;
 mod relay;
@@ -12,7 +13,7 @@ use relay::Link;
 use rig::*;
 use std::thread;
 use std::time::Duration;
-use tftpool::{Mode, OptionName, Server};
+use tftpool::{Event, Mode, OptionName, Server, Stats};
 
 const WINDOWS: [u64; 4] = [1, 4, 16, 64];
 const BLKSIZE: u64 = 1428;
@@ -25,10 +26,12 @@ fn serving(lab: &Lab, content: &[u8]) -> Server {
     })
 }
 
-/// So many fetches with each window, all at the same time, each whole. A client asks until it is answered.
-fn fetched_whole(lab: &Lab, times: usize, length: usize) {
+/// So many fetches with each window, all at the same time, each whole. A client asks until it is answered. Returns what the
+/// server counted once all of them were over for it too.
+fn fetched_whole(lab: &Lab, times: usize, length: usize) -> Stats {
     let content = pattern(length);
-    let _server = serving(lab, &content);
+    let server = serving(lab, &content);
+    let mut events = server.events();
     lab.clients.inside(|| {
         thread::scope(|scope| {
             for window in WINDOWS {
@@ -57,6 +60,13 @@ fn fetched_whole(lab: &Lab, times: usize, length: usize) {
             }
         });
     });
+    for _ in 0..times * WINDOWS.len() {
+        wait_for(&mut events, |event| {
+            // Where the last ACK was lost, nobody is there any more to repeat it.
+            matches!(event, Event::Completed(_) | Event::Failed(..)).then_some(())
+        });
+    }
+    server.stats()
 }
 
 fn lossy(loss: u32) -> Link {
@@ -78,7 +88,10 @@ fn loss_of_so_many_in_a_thousand_each_way() {
         let Some(lab) = both_ways(lossy(per_mille * 1000)) else {
             return;
         };
-        fetched_whole(&lab, 2, 200_000);
+        let stats = fetched_whole(&lab, 2, 200_000);
+        let lost = lab.counts().lost();
+        assert_eq!(lost > 0, per_mille > 0, "{lost} lost of {per_mille} ‰");
+        assert!(per_mille < 10 || stats.retransmits > 0, "{stats:?}");
     }
 }
 
@@ -88,7 +101,11 @@ fn a_fifth_lost_each_way() {
     let Some(lab) = both_ways(lossy(200_000)) else {
         return;
     };
-    fetched_whole(&lab, 5, 50_000);
+    let stats = fetched_whole(&lab, 5, 50_000);
+    assert!(
+        lab.counts().lost() > 0 && stats.retransmits > 0,
+        "{stats:?}"
+    );
 }
 
 #[test]
@@ -99,6 +116,7 @@ fn packets_that_overtake_each_other() {
     };
     let Some(lab) = both_ways(link) else { return };
     fetched_whole(&lab, 2, 200_000);
+    assert!(lab.counts().overtaken() > 0, "{:?}", lab.counts());
 }
 
 #[test]
@@ -109,6 +127,7 @@ fn packets_that_come_twice() {
     };
     let Some(lab) = both_ways(link) else { return };
     fetched_whole(&lab, 2, 200_000);
+    assert!(lab.counts().doubled() > 0, "{:?}", lab.counts());
 }
 
 #[test]
@@ -119,7 +138,11 @@ fn everything_at_once() {
         ..lossy(50_000)
     };
     let Some(lab) = both_ways(link) else { return };
-    fetched_whole(&lab, 2, 100_000);
+    let stats = fetched_whole(&lab, 2, 100_000);
+    let counts = lab.counts();
+    let all = [counts.lost(), counts.doubled(), counts.overtaken()];
+    assert!(all.iter().all(|count| *count > 0), "{counts:?}");
+    assert!(stats.retransmits > 0, "{stats:?}");
 }
 
 #[test]
@@ -132,7 +155,13 @@ fn receivers_that_keep_the_head_of_a_burst() {
         let Some(lab) = or_skip(Lab::relayed(lossy(0), ring, 1350)) else {
             return;
         };
-        fetched_whole(&lab, 1, 200_000);
+        let stats = fetched_whole(&lab, 1, 200_000);
+        // A large ring may be emptied as fast as a busy machine fills it.
+        let overrun = lab.counts().overrun();
+        assert!(
+            room > 8 || overrun > 0 && stats.retransmits > 0,
+            "room for {room}, {overrun} found none, {stats:?}"
+        );
     }
 }
 
@@ -143,6 +172,10 @@ fn a_cable_that_drops() {
         let Some(lab) = or_skip(Lab::cabled(per_mille * 1000)) else {
             return;
         };
-        fetched_whole(&lab, 2, 200_000);
+        let stats = fetched_whole(&lab, 2, 200_000);
+        if per_mille > 0 {
+            let dropped = lab.dropped();
+            assert!(dropped > 0 && stats.retransmits > 0, "{dropped}, {stats:?}");
+        }
     }
 }

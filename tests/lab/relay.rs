@@ -1,5 +1,6 @@
 //! What lies between two TUN devices: delay, loss, duplication, reordering, and receivers that keep only the head of a burst.
 //! Chances come from a seed; when a packet arrives is up to the machine.
+#![allow(dead_code)] // each program uses its part
 #![allow(unsafe_code)] // `ioctl` for TUN devices and `ppoll`, for which nix has no face here
 
 use nix::fcntl::OFlag;
@@ -10,7 +11,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -54,8 +55,42 @@ pub(crate) fn tun(name: &str) -> io::Result<File> {
     Ok(file)
 }
 
+/// What has been done to packets so far, both ways together.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    lost: AtomicU64,
+    doubled: AtomicU64,
+    /// Delivered after a packet that had come later.
+    overtaken: AtomicU64,
+    /// Found no room in a ring.
+    overrun: AtomicU64,
+}
+
+impl Counts {
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn doubled(&self) -> u64 {
+        self.doubled.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn overtaken(&self) -> u64 {
+        self.overtaken.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn overrun(&self) -> u64 {
+        self.overrun.load(Ordering::Relaxed)
+    }
+}
+
+fn one_more(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
 /// A thread that carries packets until it is dropped.
 pub(crate) struct Relay {
+    pub(crate) counts: Arc<Counts>,
     over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -65,6 +100,7 @@ impl Relay {
     pub(crate) fn start(ends: [File; 2], links: [Link; 2], seed: u64) -> io::Result<Self> {
         let over = Arc::new(AtomicBool::new(false));
         let stop = Arc::clone(&over);
+        let counts = Arc::new(Counts::default());
         let mut carrier = Carrier {
             ends,
             links,
@@ -72,6 +108,8 @@ impl Relay {
             rings: [(None, 0); 2],
             under_way: BinaryHeap::new(),
             count: 0,
+            newest: [0; 2],
+            counts: Arc::clone(&counts),
         };
         let thread = thread::Builder::new().spawn(move || {
             while !stop.load(Ordering::Relaxed) {
@@ -79,6 +117,7 @@ impl Relay {
             }
         })?;
         Ok(Self {
+            counts,
             over,
             thread: Some(thread),
         })
@@ -103,6 +142,9 @@ struct Carrier {
     rings: [(Option<Instant>, u32); 2],
     under_way: BinaryHeap<Packet>,
     count: u64,
+    /// The highest number that each end was sent.
+    newest: [u64; 2],
+    counts: Arc<Counts>,
 }
 
 struct Packet {
@@ -140,8 +182,15 @@ impl Carrier {
             };
             let (link, chance) = (self.links[from], &mut self.chance[from]);
             let copies = match (chance.of(link.loss), chance.of(link.duplicate)) {
-                (true, _) => 0,
-                (false, again) => 1 + usize::from(again),
+                (true, _) => {
+                    one_more(&self.counts.lost);
+                    0
+                }
+                (false, true) => {
+                    one_more(&self.counts.doubled);
+                    2
+                }
+                (false, false) => 1,
             };
             for _ in 0..copies {
                 let mut due = now() + link.delay;
@@ -167,9 +216,15 @@ impl Carrier {
             }
             *count += 1;
             if *count > room {
+                one_more(&self.counts.overrun);
                 return;
             }
         }
+        let newest = &mut self.newest[packet.to];
+        if packet.number < *newest {
+            one_more(&self.counts.overtaken);
+        }
+        *newest = packet.number.max(*newest);
         // A device that is down, or full, loses the packet, as devices do.
         let _ = (&self.ends[packet.to]).write(&packet.octets);
     }
