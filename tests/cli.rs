@@ -2,7 +2,7 @@
 
 mod harness;
 
-use harness::{LONG, Scratch, Server, ask, first_block, run, text, tftpool};
+use harness::{LONG, Scratch, Server, ask, assert_same, first_block, run, text, tftpool};
 use nix::sys::signal::Signal;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
@@ -597,8 +597,8 @@ fn there_are_descriptors_for_all_the_transfers_there_may_be() {
     }
 }
 
-/// More transfers than descriptors: those that find no socket are refused after a while, the others go on, and when they are
-/// over there is room again.
+/// More transfers than descriptors: those that find no socket are refused after a while, the others go on to their end,
+/// and when they are over there is room again.
 #[test]
 fn running_out_of_descriptors_is_survived() {
     let root = Scratch::new();
@@ -606,15 +606,28 @@ fn running_out_of_descriptors_is_survived() {
     let options = ["--timeout", "60", "--max-transfers", "200"];
     let command = limited_to(60, root.path(), &options);
     let mut server = Server::spawn(command);
-    let peers: Vec<_> = (0..100)
-        .map(|_| {
-            let peer = UdpSocket::bind("127.0.0.1:0").expect("a free port");
-            peer.set_read_timeout(Some(LONG)).expect("a timeout");
-            peer.send_to(b"\0\x01file\0octet\0", server.address())
-                .expect("sent");
-            peer
-        })
-        .collect();
+    let asking = || {
+        let peer = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        peer.set_read_timeout(Some(LONG)).expect("a timeout");
+        peer.send_to(b"\0\x01file\0octet\0", server.address())
+            .expect("sent");
+        peer
+    };
+    // The transfer's port and its first block, which is acknowledged, or nothing where it is refused.
+    let begin = |peer: &UdpSocket| {
+        let (first, tid) = next_datagram(peer);
+        if first.starts_with(&[0, 5]) {
+            // No socket was left, or one for the transfer but none for its file.
+            let (code, words) = harness::error(&first);
+            let busy = ["server is busy", "server out of resources"];
+            assert!(code == 0 && busy.contains(&&*words), "{code} {words}");
+            return None;
+        }
+        assert_eq!(first_block(&first).len(), 512);
+        peer.send_to(&[0, 4, 0, 1], tid).expect("sent");
+        Some((tid, first[4..].to_vec()))
+    };
+    let peers: Vec<_> = (0..100).map(|_| asking()).collect();
     let (mut served, mut refused) = (Vec::new(), 0);
     // Whoever is answered acknowledges at once, so that nobody has to make room for another.
     let mut waiting: Vec<_> = peers.iter().collect();
@@ -626,33 +639,53 @@ fn running_out_of_descriptors_is_survived() {
             if !is_answered {
                 return true;
             }
-            let (first, tid) = next_datagram(peer);
-            if first.starts_with(&[0, 5]) {
-                // No socket was left, or one for the transfer but none for its file.
-                let (code, words) = harness::error(&first);
-                let busy = ["server is busy", "server out of resources"];
-                assert!(code == 0 && busy.contains(&&*words), "{code} {words}");
-                refused += 1;
-            } else {
-                assert_eq!(first_block(&first).len(), 512);
-                peer.send_to(&[0, 4, 0, 1], tid).expect("sent");
-                served.push((*peer, tid));
+            match begin(peer) {
+                Some((tid, first)) => {
+                    served.push((peer.try_clone().expect("a socket"), tid, first))
+                }
+                None => refused += 1,
             }
             false
         });
         std::thread::yield_now();
     }
-    served.retain(|(peer, _)| {
+    served.retain_mut(|(peer, _, got)| {
         // On a machine that stood still for a second it may have been too late for some.
         peer.set_read_timeout(Some(Duration::from_secs(5)))
             .expect("a timeout");
         let mut next = [0; 600];
-        let is_there = peer.recv(&mut next).is_ok();
-        assert!(!is_there || next[..4] == [0, 3, 0, 2]);
-        is_there
+        let Ok(length) = peer.recv(&mut next) else {
+            return false;
+        };
+        assert_eq!(next[..4], [0, 3, 0, 2]);
+        got.extend_from_slice(&next[4..length]);
+        true
     });
     assert!(refused > 30 && served.len() > 20, "{refused} refused");
-    for (peer, tid) in served {
+    // Of those that were refused together, each may have held what another one lacked: one by one, until none is left.
+    loop {
+        let peer = asking();
+        let Some((tid, first)) = begin(&peer) else {
+            break;
+        };
+        served.push((peer, tid, first));
+    }
+    let (peer, tid, mut got) = served.swap_remove(0);
+    peer.send_to(&[0, 4, 0, 2], tid).expect("sent");
+    for block in 3..=4 {
+        // Earlier ones have come again meanwhile.
+        let octets = loop {
+            let (data, _) = next_datagram(&peer);
+            assert_eq!(data[..3], [0, 3, 0]);
+            if data[3] == block {
+                break data[4..].to_vec();
+            }
+        };
+        got.extend(octets);
+        peer.send_to(&[0, 4, 0, block], tid).expect("sent");
+    }
+    assert_same("without a descriptor left", &got, &harness::content(2000));
+    for (peer, tid, _) in served {
         peer.send_to(b"\0\x05\0\0enough\0", tid).expect("sent");
     }
     // The last ones may not have been read yet: whoever asks meanwhile is told to come later.
