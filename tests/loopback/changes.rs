@@ -2,6 +2,7 @@
 
 use crate::rig::*;
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -81,11 +82,25 @@ fn rewritten_in_place_ends_with_an_error() {
 fn grown_is_served_to_the_length_at_open() {
     for length in SIZES {
         let (got, failure) = during(length, |path| {
-            use std::io::Write;
             let mut file = File::options().append(true).open(path).expect("a file");
             file.write_all(&[7; 50_000]).expect("a write");
         });
         assert!(got == Ok(pattern(length)) && failure.is_none());
+    }
+}
+
+/// A known limit, and no promise: whether a file that got longer has grown or was rewritten is not to be seen, and files that
+/// grow are served. Its octets are whatever was there when they were sent.
+#[test]
+fn rewritten_by_a_longer_one_counts_as_grown_and_is_mixed() {
+    for length in SIZES {
+        let (got, failure) = during(length, |path| {
+            // Without a moment in which the file is shorter.
+            let mut file = File::options().write(true).open(path).expect("a file");
+            file.write_all(&vec![7; length + 1]).expect("a write");
+        });
+        let mixed = [&pattern(length)[..2000], &vec![7; length - 2000]].concat();
+        assert!(got == Ok(mixed) && failure.is_none());
     }
 }
 
