@@ -43,7 +43,7 @@ elif [ "$(head -n 1 "$list")" != "$(head -n 1 "$scratch/list")" ]; then
         echo "the public interface has other items; if that was meant, BLESS=1 sh tests/api.sh" >&2
         exit 1
     fi
-    echo "$list: names are compared, declarations are not: it was made by another compiler, $(head -n 1 "$list" | tr -d '# ')"
+    echo "$list: names are compared, declarations are not: it was made by another compiler, $(head -n 1 "$list" | sed 's|^# ||')"
 elif ! diff -u "$list" "$scratch/list"; then
     echo "the public interface has changed; if that was meant, BLESS=1 sh tests/api.sh" >&2
     exit 1
