@@ -18,7 +18,7 @@ use crate::wire::{Direction, ErrorCode, Mode, OptionName, Options, Request};
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -170,7 +170,8 @@ impl Client {
         self
     }
 
-    /// The local address to send from; the route decides without it. Servers of the other family are not asked.
+    /// The local address to send from; the route decides without it. Servers of the other family are not asked. A link-local
+    /// one is taken on the interface that the server's address names.
     #[must_use]
     pub fn bind(mut self, address: IpAddr) -> Self {
         self.local = Some(address);
@@ -331,7 +332,13 @@ impl Client {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
-        SocketAddr::new(self.local.unwrap_or(wildcard), 0)
+        match (self.local.unwrap_or(wildcard), server) {
+            // Such an address says nothing without an interface, and the server is reached by the same one.
+            (IpAddr::V6(own), SocketAddr::V6(server)) if own.is_unicast_link_local() => {
+                SocketAddrV6::new(own, 0, 0, server.scope_id()).into()
+            }
+            (own, _) => SocketAddr::new(own, 0),
+        }
     }
 }
 
@@ -710,4 +717,31 @@ impl<W: Write + Send> Sink for Writer<W> {
 /// What a server is told, and what people here are.
 pub(crate) fn unwritten(cause: &io::Error) -> Refusal {
     Refusal::new(ErrorCode::DISK_FULL, "cannot write").because(plain(cause))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_local_address_is_taken_on_the_servers_interface() {
+        let at = |ip: &str, scope| -> SocketAddr {
+            SocketAddrV6::new(ip.parse().expect("an address"), 69, 0, scope).into()
+        };
+        for (own, server, wanted) in [
+            ("fe80::2", at("fe80::1", 7), 7),
+            ("2001:db8::2", at("fe80::1", 7), 0),
+            ("fe80::2", at("2001:db8::1", 0), 0),
+        ] {
+            let client = Client::new(server).bind(own.parse().expect("an address"));
+            let SocketAddr::V6(local) = client.local(server) else {
+                panic!("no IPv6 address");
+            };
+            assert_eq!(
+                (local.ip().to_string().as_str(), local.scope_id()),
+                (own, wanted)
+            );
+            assert_eq!(local.port(), 0);
+        }
+    }
 }

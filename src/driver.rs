@@ -72,7 +72,7 @@ impl DriverBuilder {
         self
     }
 
-    /// The address, or the name, to serve at. Default: `""`, the address that this machine reaches the rest of the world
+    /// The address, or the name, to serve at; a link-local one with its interface (`fe80::1%eth0`). Default: `""`, the address that this machine reaches the rest of the world
     /// from; all IPv4 addresses where it has no route there.
     #[must_use]
     pub fn host(mut self, host: impl Into<String>) -> Self {
@@ -162,7 +162,7 @@ impl Driver {
         // A root that was replaced meanwhile is found by its path.
         make_root(&self.settings.root)?;
         self.dir.reopen()?;
-        let address = SocketAddr::new(self.settings.address()?, self.settings.port);
+        let address = self.settings.address()?;
         let started = Server::builder(self.dir.clone())
             .bind(address)
             .limits(|limits| limits.clone_from(&self.settings.limits))
@@ -196,7 +196,7 @@ impl Driver {
     pub fn host(&self) -> Result<IpAddr, TftpError> {
         match &*self.lock() {
             Some(server) => Ok(server.local_addr().ip()),
-            None => self.settings.address(),
+            None => Ok(self.settings.address()?.ip()),
         }
     }
 
@@ -290,22 +290,20 @@ impl Drop for Driver {
 }
 
 impl DriverBuilder {
-    fn address(&self) -> Result<IpAddr, TftpError> {
+    /// Where to serve; with the interface, where a link-local address names one (`fe80::1%eth0`).
+    fn address(&self) -> Result<SocketAddr, TftpError> {
         if self.host.is_empty() {
-            return Ok(own_address());
+            return Ok(SocketAddr::new(own_address(), self.port));
         }
         let host = |cause| TftpError::Host {
             host: self.host.clone(),
             cause,
         };
-        if let Ok(address) = self.host.parse() {
-            return Ok(address);
-        }
         let mut found = (self.host.as_str(), self.port)
             .to_socket_addrs()
             .map_err(host)?;
         let none = || host(io::Error::other("the name has no address"));
-        found.next().map(|found| found.ip()).ok_or_else(none)
+        found.next().ok_or_else(none)
     }
 }
 
@@ -339,4 +337,21 @@ fn make_root(root: &Path) -> Result<(), Error> {
         path: root.to_owned(),
         cause,
     })
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_keeps_its_interface() {
+        // By its number, which the loopback has everywhere.
+        let of = |host| Driver::builder().host(host).port(6969).address();
+        let Ok(SocketAddr::V6(found)) = of("fe80::1%1") else {
+            panic!("no IPv6 address");
+        };
+        assert_eq!((found.scope_id(), found.port()), (1, 6969));
+        assert_eq!(found.ip().to_string(), "fe80::1");
+        assert_eq!(of("192.0.2.7").ok(), Some(([192, 0, 2, 7], 6969).into()));
+    }
 }
