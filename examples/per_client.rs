@@ -32,10 +32,13 @@ impl Store for Templates {
 impl Templates {
     fn fill_in(&self, request: &Request<'_>) -> Result<Source, Refusal> {
         let name = String::from_utf8_lossy(request.name);
+        // Some clients write `\` for `/`. A `Dir` looks for the name as it stands, and then so; a `Storage` does not.
+        let slashed = name.replace('\\', "/");
+        let read = |name: &str| self.files.read(name);
         let failed = |detail: String| {
             Refusal::new(ErrorCode::NOT_DEFINED, "cannot make this file").because(detail)
         };
-        let template = self.files.read(&*name);
+        let template = read(&name).or_else(|_| read(&slashed));
         let template = template.map_err(|error| failed(error.to_string()))?;
         let template =
             String::from_utf8(template).map_err(|_| failed("the template is no text".into()))?;

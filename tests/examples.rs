@@ -143,6 +143,9 @@ fn per_client_fills_templates_in() {
     let wanted = b"own file of 127.0.0.2: 127.0.0.2/boot.ipxe\n";
     assert_eq!(of([127, 0, 0, 2], "boot.ipxe"), Ok(wanted.to_vec()));
     assert_eq!(of([127, 0, 0, 2], "linux"), Ok(pattern(70_000)));
+    scratch.file("dir/x.cfg", "for {ip}\n");
+    let wanted = b"for 127.0.0.9\n";
+    assert_eq!(of([127, 0, 0, 9], "dir\\x.cfg"), Ok(wanted.to_vec()));
     assert_eq!(of([127, 0, 0, 2], "x.ipxe").map_err(|told| told.0), Err(1));
     assert_eq!(
         of([127, 0, 0, 2], "../x.ipxe").map_err(|told| told.0),
