@@ -265,6 +265,11 @@ fn json_is_one_line_for_each_file() {
         lines[1].contains("\"ok\":false,\"exit\":68,\"error\":\""),
         "{stdout}"
     );
+    // What was asked for is told whole.
+    let text = format!("{file};mode=netascii");
+    let (_, stdout, words) = pair.get(&["--json", "-o", "text", &text]);
+    let start = format!("{{\"url\":\"{text}\",\"file\":\"text\",\"ok\":true,");
+    assert!(stdout.starts_with(&start), "{stdout}{words}");
 }
 
 #[test]
@@ -383,4 +388,41 @@ fn a_probe_says_what_a_server_can_do() {
     let (code, table) = said(&["probe", &pair.url("absent")]);
     assert_eq!(code, Some(68), "{table}");
     assert!(table.contains("server does not have this file"), "{table}");
+}
+
+/// The cell of a table's column in its first line of answers.
+fn cell(table: &str, column: &str) -> String {
+    let mut lines = table
+        .lines()
+        .skip_while(|line| !line.starts_with("asked for"));
+    let (head, line) = (lines.next(), lines.next());
+    let at = head.and_then(|head| head.find(column)).expect(table);
+    let rest = line.and_then(|line| line.get(at..)).expect(table);
+    rest.split("  ").next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_probe_shows_who_answers() {
+    let pair = Pair::new();
+    let (_, table) = said(&["probe", &pair.url("file")]);
+    let from: std::net::SocketAddr = cell(&table, "from").parse().expect(&table);
+    assert_eq!(from.ip(), pair.server.address().ip(), "{table}");
+    assert_ne!(from, pair.server.address(), "{table}");
+}
+
+#[test]
+fn a_probe_tells_a_closed_port_from_a_way_that_is_not_there() {
+    let closed = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("tftp://{}/file", closed.local_addr().expect("bound"));
+    drop(closed);
+    let (code, table) = said(&["probe", &url]);
+    assert_eq!(code, Some(28), "{table}");
+    assert_eq!(cell(&table, "got"), "port is closed", "{table}");
+    assert_eq!(cell(&table, "verdict"), "no server at this port", "{table}");
+    assert_eq!(cell(&table, "from"), "-", "{table}");
+    // Broadcasts are not allowed to leave, unless a program asks for them.
+    let (code, table) = said(&["probe", "tftp://255.255.255.255/file"]);
+    assert_eq!(code, Some(1), "{table}");
+    assert_eq!(cell(&table, "got"), "no way there", "{table}");
+    assert!(table.contains("  cannot be asked: "), "{table}");
 }

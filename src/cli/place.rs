@@ -183,7 +183,11 @@ impl fmt::Display for Place {
         if self.port != limits::PORT {
             write!(f, ":{}", self.port)?;
         }
-        write!(f, "/{}", encoded(&self.path, b"/"))
+        write!(f, "/{}", encoded(&self.path, b"/"))?;
+        match self.mode {
+            Some(mode) => write!(f, ";mode={}", mode.as_str()),
+            None => Ok(()),
+        }
     }
 }
 
@@ -369,6 +373,8 @@ mod tests {
             ("h:/a", "tftp://h//a"),
             ("tftp://h:6969/x%1b", "tftp://h:6969/x%1B"),
             ("[fe80::1%eth0]:f", "tftp://[fe80::1%25eth0]/f"),
+            ("tftp://h/f;MODE=NetASCII", "tftp://h/f;mode=netascii"),
+            ("h:f;mode=octet", "tftp://h/f%3Bmode%3Doctet"),
         ] {
             assert_eq!(place(text).to_string(), shown);
             assert_eq!(place(shown), place(text));

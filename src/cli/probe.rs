@@ -1,8 +1,8 @@
 //! `tftpool probe`: asks one server for one file in many ways, and says in words what it can do.
 //!
 //! Every question is one request with a socket of its own, answered by its first window at most and then ended with an
-//! ERROR; there are some thirty of them, none overlaps another, and all of them together have a time limit. This looks at
-//! single packets, which [`Client`](crate::client::Client) hides on purpose.
+//! ERROR; there are at most 20 of them, and one more for each further address of the host, none overlaps another, and all of
+//! them together have a time limit. This looks at single packets, which [`Client`](crate::client::Client) hides on purpose.
 
 use super::json;
 use super::place::{Family, Place};
@@ -10,7 +10,7 @@ use super::settings::Families;
 use super::{Exit, value};
 use crate::event::Name;
 use crate::limits;
-use crate::sys::udp::{SocketOptions, TransferSocket};
+use crate::sys::udp::{self, SocketOptions, TransferSocket};
 use crate::transfer::now;
 use crate::wire::{self, Direction, ErrorCode, Mode, OptionName, Options, Packet, Request};
 use std::fmt::Write as _;
@@ -34,8 +34,8 @@ const WINDOWS: [u16; 4] = [4, 16, 64, 256];
 
 /// Find out what a server can do, and the best settings for it
 ///
-/// Asks for one file in about thirty ways: without options, with each of them, with growing blocks and windows, at every
-/// address of the host. Nothing is stored. A file of a few MiB shows most.
+/// Asks for one file without options at up to 8 addresses of the host, and at the first that serves it in up to 19 more
+/// ways: with each option, with growing blocks and windows, and with both. Nothing is stored. A file of a few MiB shows most.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     /// tftp://HOST[:PORT]/PATH, HOST:PATH, or HOST and PATH
@@ -91,12 +91,23 @@ enum Answer {
     Silence,
     /// Nobody listens: ICMP said so.
     Closed,
+    /// This machine could not send it, or has heard that it cannot arrive: the cause.
+    Trouble(String),
     Error(ErrorCode, Name),
     /// DATA 1 with so many octets: the options were ignored, if there were any.
     Data(usize),
     Agreed(Options),
     /// What makes no sense here.
     Strange,
+}
+
+impl Answer {
+    fn failed(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => Self::Closed,
+            _ => Self::Trouble(crate::error::plain(error)),
+        }
+    }
 }
 
 /// One question and what became of it.
@@ -132,11 +143,19 @@ impl Row {
     }
 
     /// Asks, and waits no longer than `until`.
-    fn ask(mut self, name: &[u8], until: Instant) -> io::Result<Self> {
+    fn ask(mut self, name: &[u8], until: Instant) -> Self {
         if now() >= until {
-            return Ok(self);
+            return self;
         }
-        let socket = UdpSocket::bind((wildcard(self.server), 0))?;
+        let socket = match UdpSocket::bind((wildcard(self.server), 0)) {
+            Ok(socket) => socket,
+            Err(error) => {
+                self.answer = Answer::failed(&error);
+                return self;
+            }
+        };
+        // Otherwise nobody tells it that a port is closed: it is not connected, because the answer comes from another one.
+        udp::hear_errors(&socket, self.server, true);
         let request = Request {
             direction: Direction::Read,
             name,
@@ -149,9 +168,9 @@ impl Row {
         let mut buffer = vec![0; limits::RECEIVE_OCTETS];
         for _ in 0..SENDS {
             let sent = now();
-            socket.send_to(&datagram, self.server)?;
             let end = until.min(sent + ANSWER_WAIT);
-            match receive(&socket, &mut buffer, end) {
+            let asked = socket.send_to(&datagram, self.server);
+            match asked.and_then(|_| receive(&socket, &mut buffer, end)) {
                 Ok(Some((length, from))) => {
                     self.time = now().saturating_duration_since(sent);
                     self.from = Some(from);
@@ -160,13 +179,11 @@ impl Row {
                 }
                 Ok(None) if now() >= until => break,
                 Ok(None) => {}
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                    self.answer = Answer::Closed;
-                }
-                Err(error) => return Err(error),
+                // A hint, which anybody can forge: it is asked again.
+                Err(error) => self.answer = Answer::failed(&error),
             }
         }
-        Ok(self)
+        self
     }
 
     fn first(
@@ -252,7 +269,7 @@ impl Row {
     fn is_heard(&self) -> bool {
         !matches!(
             self.answer,
-            Answer::NotAsked | Answer::Silence | Answer::Closed
+            Answer::NotAsked | Answer::Silence | Answer::Closed | Answer::Trouble(_)
         )
     }
 
@@ -262,6 +279,7 @@ impl Row {
             Answer::NotAsked => "-".into(),
             Answer::Silence => "nothing".into(),
             Answer::Closed => "port is closed".into(),
+            Answer::Trouble(_) => "no way there".into(),
             Answer::Error(code, text) => format!("ERROR {} {text}", code.0),
             Answer::Data(octets) => format!("DATA, {octets} octets"),
             Answer::Agreed(options) => format!("OACK {options}"),
@@ -279,6 +297,7 @@ impl Row {
             }
             Answer::Silence => return "no answer to a request with this option".into(),
             Answer::Closed => return "no server at this port".into(),
+            Answer::Trouble(cause) => return format!("cannot be asked: {cause}"),
             Answer::Strange => return "something else than TFTP answers here".into(),
             Answer::Error(ErrorCode(1), _) => return "server does not have this file".into(),
             Answer::Error(ErrorCode(8), _) => return "server refuses this option".into(),
@@ -390,17 +409,11 @@ struct Report {
 
 fn probe(place: &Place, family: Family, most: Duration) -> Result<Report, String> {
     let until = now() + most;
-    let trouble = |cause: io::Error| format!("cannot ask: {}", crate::error::plain(&cause));
     let addresses = place.addresses(family)?;
     let mut rows = Vec::new();
     for &server in addresses.iter().take(MOST_ADDRESSES) {
         let row = Row::new(format!("{server}, no options"), Options::default(), server);
-        // A family that this machine cannot reach is an answer too.
-        let row = row.clone().ask(&place.path, until).unwrap_or(Row {
-            answer: Answer::Closed,
-            ..row
-        });
-        rows.push(row);
+        rows.push(row.ask(&place.path, until));
     }
     let works = |row: &&Row| matches!(row.answer, Answer::Data(_));
     let Some(server) = rows.iter().find(works).map(|row| row.server) else {
@@ -418,7 +431,7 @@ fn probe(place: &Place, family: Family, most: Duration) -> Result<Report, String
     let windows = WINDOWS.map(|window| option(OptionName::Windowsize, window.into()));
     for options in single.into_iter().chain(sizes).chain(windows) {
         let row = Row::new(options.to_string(), options, server);
-        rows.push(row.ask(&place.path, until).map_err(trouble)?);
+        rows.push(row.ask(&place.path, until));
     }
     let local = SocketAddr::new(wildcard(server), 0);
     let room = TransferSocket::open(local, server, &SocketOptions::default())
@@ -438,7 +451,7 @@ fn probe(place: &Place, family: Family, most: Duration) -> Result<Report, String
     for &window in WINDOWS.iter().rev().filter(|one| **one <= window) {
         let options = both(window);
         let row = Row::new(options.to_string(), options, server);
-        let row = row.ask(&place.path, until).map_err(trouble)?;
+        let row = row.ask(&place.path, until);
         let works = row.window_works() && row.block_works();
         report.rows.push(row);
         if works {
@@ -487,6 +500,7 @@ impl Report {
     fn exit(&self) -> Exit {
         let mut exits = self.rows.iter().map(|row| match &row.answer {
             Answer::Error(code, _) => Exit::of(*code),
+            Answer::Trouble(_) => Exit::FAILURE,
             _ if row.is_heard() => Exit::SUCCESS,
             _ => Exit::TIMED_OUT,
         });
@@ -497,27 +511,24 @@ impl Report {
     }
 
     fn table(&self, place: &Place) -> String {
-        let mut cells = vec![["asked for", "got", "time", "verdict"].map(str::to_owned)];
+        let mut cells = vec![["asked for", "got", "from", "time", "verdict"].map(str::to_owned)];
         for row in &self.rows {
-            let time = match row.is_heard() {
-                true => super::settings::millis(row.time),
-                false => "-".into(),
-            };
+            let heard = |text: &dyn Fn(SocketAddr) -> String| row.from.map_or("-".into(), text);
             cells.push([
                 row.asked.clone(),
                 row.got(),
-                time,
+                heard(&|from| from.to_string()),
+                heard(&|_| super::settings::millis(row.time)),
                 row.verdict(self.knows_options()),
             ]);
         }
         let width = |column: usize| cells.iter().map(|row| row[column].chars().count()).max();
-        let widths = [0, 1, 2].map(|column| width(column).unwrap_or(0));
+        let [first, second, third, fourth] = [0, 1, 2, 3].map(|column| width(column).unwrap_or(0));
         let mut table = format!("{place}\n\n");
-        for [asked, got, time, verdict] in &cells {
-            let [first, second, third] = widths;
+        for [asked, got, from, time, verdict] in &cells {
             let _ = writeln!(
                 table,
-                "{asked:first$}  {got:second$}  {time:>third$}  {verdict}"
+                "{asked:first$}  {got:second$}  {from:third$}  {time:>fourth$}  {verdict}"
             );
         }
         table.push('\n');

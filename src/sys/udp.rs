@@ -317,14 +317,8 @@ impl TransferSocket {
         Ok(socket)
     }
 
-    /// Whether a socket that is not connected is told of ICMP messages, as a connected one is. Each stays in a queue of its own
-    /// and keeps the socket readable; switching off empties that queue.
     fn hear_errors(&self, wanted: bool) {
-        #[cfg(target_os = "linux")]
-        let _ = match self.peer {
-            SocketAddr::V4(_) => socket::setsockopt(self, sockopt::Ipv4RecvErr, &wanted),
-            SocketAddr::V6(_) => socket::setsockopt(self, sockopt::Ipv6RecvErr, &wanted),
-        };
+        hear_errors(self, self.peer, wanted);
     }
 
     fn bound(local: SocketAddr, options: &SocketOptions) -> io::Result<UdpSocket> {
@@ -676,6 +670,16 @@ fn set_fragments(socket: &impl AsFd, family: AddressFamily, allowed: bool) -> io
 const IPV4_HEADER: usize = 20;
 const IPV6_HEADER: usize = 40;
 const UDP_HEADER: usize = 8;
+
+/// Says whether a socket that is not connected, of the family of `peer`, is told of ICMP messages, as a connected one is. Each
+/// stays in a queue of its own and keeps the socket readable; switching off empties that queue.
+pub(crate) fn hear_errors(socket: &impl AsFd, peer: SocketAddr, wanted: bool) {
+    #[cfg(target_os = "linux")]
+    let _ = match peer {
+        SocketAddr::V4(_) => socket::setsockopt(socket, sockopt::Ipv4RecvErr, &wanted),
+        SocketAddr::V6(_) => socket::setsockopt(socket, sockopt::Ipv6RecvErr, &wanted),
+    };
+}
 
 fn number_option(
     socket: &impl AsFd,
