@@ -562,7 +562,7 @@ fn a_close_keeps_a_file_that_got_the_number_of_one_that_was_created() {
     // Others may be quicker to get the number, and some file systems never give it again.
     for number in 0..1000 {
         let theirs = loop {
-            let theirs = scratch.file(&format!("root/{number}"), "theirs");
+            let theirs = scratch.file(format!("root/{number}"), "theirs");
             // The clock of file systems ticks every few milliseconds; within a tick they cannot be told apart.
             if look(&theirs).created().ok() != Some(birth) {
                 break theirs;
