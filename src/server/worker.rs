@@ -236,6 +236,10 @@ impl Surroundings for Place {
         self.queues.have_work()
     }
 
+    fn is_needed(&self) -> bool {
+        self.shared.idle.count() == 0
+    }
+
     fn listens(&self, listens: bool) {
         self.queues.pulse.listens.store(listens, Ordering::Relaxed);
     }

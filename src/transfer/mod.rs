@@ -98,6 +98,10 @@ pub(crate) enum Outset {
 pub(crate) trait Surroundings {
     /// Other transfers wait for this thread.
     fn others_wait(&self) -> bool;
+    /// Nobody else is free: what comes next would have to wait for this thread.
+    fn is_needed(&self) -> bool {
+        false
+    }
     /// From now on this thread only waits for the peer, or does so no more: meanwhile it takes no other work.
     fn listens(&self, _listens: bool) {}
     /// The server ends: tell the peer and go.
@@ -230,9 +234,12 @@ impl<'a> Exchange<'a> {
         let start = now();
         let mut time = start;
         let mut unheard = 0;
+        let mut heard = self.call.is_some();
         if self.rested {
             // The peer has had time. Where many transfers wait for their turn a deadline may be over although the answer is here.
-            time = self.take(scratch, Wait::No)?.unwrap_or(start);
+            let came = self.take(scratch, Wait::No)?;
+            heard |= came.is_some();
+            time = came.unwrap_or(start);
         }
         loop {
             if around.is_stopping() {
@@ -293,7 +300,7 @@ impl<'a> Exchange<'a> {
                 }
                 Step::Wait(until) => {
                     let left = until.saturating_duration_since(time);
-                    let wait = if around.others_wait() {
+                    let wait = if around.others_wait() || !self.is_expected(heard, around) {
                         Wait::No
                     } else if left < PATIENCE {
                         Wait::Until(left)
@@ -305,6 +312,7 @@ impl<'a> Exchange<'a> {
                     let came = self.take(scratch, wait);
                     around.listens(false);
                     let came = came?;
+                    heard |= came.is_some();
                     time = came.unwrap_or_else(now);
                     if came.is_none() && time < until {
                         return Ok(Turn::Quiet(until));
@@ -315,6 +323,16 @@ impl<'a> Exchange<'a> {
             if time - start > SLICE {
                 return Ok(Turn::SliceUsed);
             }
+        }
+    }
+
+    /// Whether this thread should wait for the peer, who may answer at once. It is not for those that are silent, of whom there may
+    /// be thousands: while threads wait for them, those that talk wait for a thread.
+    fn is_expected(&self, heard: bool, around: &impl Surroundings) -> bool {
+        if heard {
+            self.end.round_trip().is_none_or(|rtt| rtt < PATIENCE)
+        } else {
+            !self.rested && !around.is_needed()
         }
     }
 

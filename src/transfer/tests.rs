@@ -67,6 +67,62 @@ fn the_end_of_a_stream_is_known_although_its_block_could_not_be_sent() {
     ));
 }
 
+/// A server's thread that is the only free one, or not; and how often it waited for the peer.
+struct Thread {
+    is_needed: bool,
+    waits: std::cell::Cell<u32>,
+}
+
+impl Surroundings for Thread {
+    fn others_wait(&self) -> bool {
+        false
+    }
+
+    fn is_needed(&self) -> bool {
+        self.is_needed
+    }
+
+    fn listens(&self, listens: bool) {
+        self.waits.set(self.waits.get() + u32::from(listens));
+    }
+
+    fn is_stopping(&self) -> bool {
+        false
+    }
+}
+
+/// Thousands may be silent; while threads wait for them, those that talk wait for a thread.
+#[test]
+fn a_thread_waits_for_those_that_talk() {
+    let mut scratch = Scratch::new();
+    for (is_needed, waits) in [(false, 1), (true, 0)] {
+        let thread = Thread {
+            is_needed,
+            waits: 0.into(),
+        };
+        let (mut transfer, peer) = streaming();
+        assert!(matches!(
+            transfer.run(&mut scratch, &thread),
+            Turn::Quiet(_)
+        ));
+        assert_eq!(thread.waits.get(), waits, "for the first answer");
+        assert!(matches!(
+            transfer.run(&mut scratch, &thread),
+            Turn::Quiet(_)
+        ));
+        assert_eq!(thread.waits.get(), waits, "for one that said nothing");
+        let server = transfer.socket.local_addr().expect("an address");
+        peer.send_to(&wire::ack(0), server).expect("an ACK");
+        assert!(matches!(
+            transfer.run(&mut scratch, &thread),
+            Turn::Quiet(_)
+        ));
+        // Where it was waited for in vain, it has become known as one whose answers take longer than that.
+        let more = u32::from(is_needed);
+        assert_eq!(thread.waits.get(), waits + more, "for one that answered");
+    }
+}
+
 // ---- a client's two roles ---------------------------------------------------------------------
 
 /// A sink that shows what became of the octets, and may refuse.
