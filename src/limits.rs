@@ -242,7 +242,8 @@ pub const MAPPING_IDLE: Duration = Duration::from_secs(30);
 pub const MAP_FROM_OCTETS: u64 = 64 << 10;
 /// Symbolic links followed by hand for one name: as many as Linux follows by itself, so that both ways agree.
 pub const MAX_LINKS: usize = 40;
-/// Directories within directories that are removed as one tree: each level holds a descriptor meanwhile.
+/// Directories within directories that are removed as one tree, or that a name leads down where it is looked up by hand: each
+/// level holds a descriptor meanwhile.
 pub const MAX_TREE_DEPTH: usize = 64;
 /// `openat2` answers `EAGAIN` while somebody renames in the tree; so often it is asked again.
 pub const OPEN_ATTEMPTS: usize = 32;

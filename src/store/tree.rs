@@ -7,7 +7,7 @@
 //! reads the links itself; it serves kernels and sandboxes that lack the call, and it is what finds out where a link
 //! leads that `openat2` will not follow. Both give the same answers.
 
-use crate::limits::{MAX_LINKS, OPEN_ATTEMPTS};
+use crate::limits::{MAX_LINKS, MAX_TREE_DEPTH, OPEN_ATTEMPTS};
 use crate::sys::fs::{self, Trouble};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -136,7 +136,7 @@ impl Tree {
     }
 
     /// Looks a name up component by component. `..` goes back to the directory we came from, which stays right while
-    /// others rename directories.
+    /// others rename directories. It costs a descriptor for each directory on the way, and so there is a limit.
     fn walk(&self, name: &OsStr, links: &mut usize) -> io::Result<Found> {
         let mut steps: Vec<File> = Vec::new();
         let mut pending = Vec::new();
@@ -159,6 +159,9 @@ impl Tree {
                 }
                 push_components(&mut pending, &target);
             } else if !pending.is_empty() {
+                if steps.len() == MAX_TREE_DEPTH {
+                    return Err(fs::too_many_links());
+                }
                 let step = fs::open_step(here, &component)?;
                 steps.push(step);
             } else {
@@ -197,4 +200,31 @@ fn rejoin(start: &Path, pending: &[OsString]) -> PathBuf {
     let mut path = start.to_owned();
     path.extend(pending.iter().rev());
     path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scratch::Scratch;
+    use super::*;
+
+    /// Links can be longer than any name in a request, and each directory on the way holds a descriptor.
+    #[test]
+    fn a_walk_goes_down_so_far_and_no_further() {
+        let scratch = Scratch::new();
+        let deep = "d/".repeat(MAX_TREE_DEPTH);
+        scratch.file(format!("{deep}file"), b"deep");
+        scratch.file(format!("{deep}d/file"), b"too deep");
+        scratch.link("link", format!("{deep}d/file"));
+        let tree = Tree::open(&scratch.path("")).expect("a tree");
+        let walk = |name: &str| tree.walk(OsStr::new(name), &mut 0);
+        assert!(matches!(walk(&format!("{deep}file")), Ok(Found::File(_))));
+        assert!(
+            walk(&format!("{deep}../d/file")).is_ok(),
+            "what was left is let go"
+        );
+        for name in [format!("{deep}d/file"), "link".into()] {
+            let error = walk(&name).err().map(|error| error.raw_os_error());
+            assert_eq!(error, Some(fs::too_many_links().raw_os_error()));
+        }
+    }
 }
