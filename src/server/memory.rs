@@ -1,7 +1,8 @@
 //! What the server has learned about its clients: which of them need smaller windows or blocks, or no options at all.
 //!
 //! A pure table: it owns no socket and reads no clock. It is taught at the end of a transfer, by a peer that has answered, so a
-//! forged address teaches nothing, and asked when the next one opens. What was learned belongs to an address and the options
+//! forged address teaches nothing, and asked when the next one opens. An ERROR is no such answer, unless blocks have got through
+//! to its address. What was learned belongs to an address and the options
 //! it asks with, and is forgotten after [`MEMORY_TIME`]. Where several clients share an address nothing is learned or used: what
 //! is good for one may be bad for the others.
 
@@ -98,6 +99,10 @@ impl Memory {
         if !is_worth_it {
             return None;
         }
+        // Who refuses an OACK has acknowledged nothing: its address may be forged, and the port guessed.
+        if course.outset == Outset::Refused && !self.has_fetched(peer, now) {
+            return None;
+        }
         let client = self.client(peer);
         if course.blocks > 0 {
             client.saw(peer.port(), course, now);
@@ -106,6 +111,13 @@ impl Memory {
             return None;
         }
         client.lessons(fingerprint(asked), now).take(course, now)
+    }
+
+    /// Whether blocks have got through to this address lately.
+    fn has_fetched(&self, peer: SocketAddr, now: Instant) -> bool {
+        let client = self.clients.get(&address(peer));
+        let last = client.and_then(|client| client.last);
+        last.is_some_and(|last| now < last.to + MEMORY_TIME)
     }
 
     /// The client's entry, moved to the end of the line; the one at its beginning makes room.
@@ -360,7 +372,7 @@ mod tests {
     #[test]
     fn two_refusals_in_a_row_end_the_options() {
         let (mut memory, now) = (Memory::default(), start());
-        for course in [refused(now), good(now), refused(now)] {
+        for course in [good(now), refused(now), good(now), refused(now)] {
             assert_eq!(memory.learn(peer(1), &asked(), &course, now), None);
             assert!(memory.advise(peer(1), &asked(), now).options);
         }
@@ -374,6 +386,22 @@ mod tests {
         };
         memory.learn(peer(3), &asked(), &plain, now);
         assert!(!memory.advise(peer(3), &asked(), now).options);
+    }
+
+    /// It may be a forged address and a guessed port.
+    #[test]
+    fn who_has_not_fetched_anything_lately_cannot_refuse_for_good() {
+        let (mut memory, now) = (Memory::default(), start());
+        let refuse = |memory: &mut Memory, now: Instant| {
+            let lessons = (0..4).map(|_| memory.learn(peer(1), &asked(), &refused(now), now));
+            lessons.flatten().collect::<Vec<_>>()
+        };
+        assert_eq!(refuse(&mut memory, now), []);
+        assert!(memory.clients.is_empty(), "nor takes it a place");
+        memory.learn(peer(1), &Options::default(), &good(now), now);
+        let later = now + MEMORY_TIME + 1000 * MS;
+        assert_eq!(refuse(&mut memory, later), []);
+        assert_eq!(refuse(&mut memory, later - MS), [Lesson::NoOptions]);
     }
 
     #[test]
