@@ -149,6 +149,11 @@ pub enum Fault {
 }
 
 impl Failure {
+    /// How requests end whose senders are not there: not worth a line each.
+    pub(crate) fn is_common(&self) -> bool {
+        matches!(self, Self::Unanswered | Self::Evicted | Self::NoWayBack)
+    }
+
     /// Whose fault it is.
     pub fn fault(&self) -> Fault {
         match self {

@@ -290,10 +290,7 @@ impl Event {
         match self {
             Self::Completed(summary) => log::info!("done {summary}"),
             Self::Probe(summary) => log::info!("probe {summary}"),
-            Self::Failed(
-                summary,
-                failure @ (Failure::Unanswered | Failure::Evicted | Failure::NoWayBack),
-            ) => {
+            Self::Failed(summary, failure) if failure.is_common() => {
                 log::debug!("failed {summary} reason={}", quoted(failure));
             }
             Self::Failed(summary, failure) => {

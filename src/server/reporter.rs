@@ -17,17 +17,18 @@ pub(super) struct Reporter {
     flood: Mutex<Flood>,
 }
 
-/// Lines about refused requests, which anybody can send: so many a second, the others are counted.
+/// Lines that anybody can bring about with a request: so many a second, the others are counted.
 struct Flood {
     lines: Bucket,
-    unsaid: u64,
+    /// How many lines that begin with this word are missing.
+    unsaid: [(&'static str, u64); 2],
 }
 
 impl Default for Flood {
     fn default() -> Self {
         Self {
             lines: Bucket::new(REFUSAL_LINES_PER_SECOND, now()),
-            unsaid: 0,
+            unsaid: [("refused", 0), ("failed", 0)],
         }
     }
 }
@@ -35,13 +36,21 @@ impl Default for Flood {
 impl Flood {
     /// Says how many lines are missing, if any are.
     fn catch_up(&mut self) {
-        if self.unsaid > 0 {
-            log::info!(
-                "refused count={} reason=\"too many to tell one by one\"",
-                self.unsaid
-            );
-            self.unsaid = 0;
+        for (word, unsaid) in &mut self.unsaid {
+            if *unsaid > 0 {
+                log::info!("{word} count={unsaid} reason=\"too many to tell one by one\"");
+                *unsaid = 0;
+            }
         }
+    }
+}
+
+/// The place in [`Flood::unsaid`] of what a request with a forged source can bring about: not one octet has got through.
+fn is_cheap(event: &Event) -> Option<usize> {
+    match event {
+        Event::Refused { .. } => Some(0),
+        Event::Failed(summary, failure) if summary.bytes == 0 && !failure.is_common() => Some(1),
+        _ => None,
     }
 }
 
@@ -71,10 +80,12 @@ impl Reporter {
 
     /// Whoever asks for a line per decision gets it.
     fn log(&self, event: &Event) {
-        if matches!(event, Event::Refused { .. }) && !log::log_enabled!(log::Level::Debug) {
+        if let Some(place) = is_cheap(event)
+            && !log::log_enabled!(log::Level::Debug)
+        {
             let mut flood = self.flood.lock().unwrap_or_else(PoisonError::into_inner);
             if !flood.lines.take(now()) {
-                flood.unsaid += 1;
+                flood.unsaid[place].1 += 1;
                 return;
             }
             flood.catch_up();
@@ -166,7 +177,9 @@ impl Iterator for Events {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::DropReason;
+    use crate::error::Failure;
+    use crate::event::{DropReason, Name, Summary};
+    use crate::wire::Direction;
 
     #[test]
     fn progress_gives_way_and_is_not_missed() {
@@ -186,6 +199,42 @@ mod tests {
         drop(events);
         reporter.report(progress(0));
         assert!(!reporter.is_heard());
+    }
+
+    fn failed(bytes: u64, failure: Failure) -> Event {
+        let peer = ([127, 0, 0, 1], 1).into();
+        let summary = Summary {
+            id: crate::TransferId(1),
+            peer,
+            local: peer,
+            direction: Direction::Read,
+            name: Name::new(b"file"),
+            bytes,
+            duration: std::time::Duration::ZERO,
+            retransmits: 0,
+            torn: 0,
+            blksize: 512,
+            windowsize: 1,
+            rtt: None,
+        };
+        Event::Failed(summary, failure)
+    }
+
+    #[test]
+    fn a_flood_of_failures_before_the_first_block_is_a_few_lines_and_a_count() {
+        assert_eq!(is_cheap(&failed(512, Failure::FileChanged)), None);
+        assert_eq!(
+            is_cheap(&failed(0, Failure::Evicted)),
+            None,
+            "it has no line"
+        );
+        let reporter = Reporter::default();
+        let is_counted = || reporter.flood.lock().expect("no panic").unsaid[1].1 > 0;
+        let flood = (0..1_000_000).any(|_| {
+            reporter.report(failed(0, Failure::Read("no such disk".into())));
+            is_counted()
+        });
+        assert!(flood);
     }
 
     fn dropped() -> Event {
