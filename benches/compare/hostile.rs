@@ -103,9 +103,15 @@ impl Bench {
         println!("\n### Loss\n");
         println!("Seconds for one file, the median of {} runs.\n", self.runs);
         header("loss each way, RTT, file", self.real().map(|one| one.name));
-        for (mib, window, rtt_millis) in [(8, 16, 2), (8, 16, 20), (1, 1, 2)] {
+        let some = &[0, 1, 5][..];
+        for (mib, window, rtt_millis, losses) in [
+            (8, 16, 2, some),
+            (8, 16, 20, some),
+            (1, 1, 2, some),
+            (1, 16, 2, &[20]),
+        ] {
             let fetch = self.file(mib * MIB, window)?;
-            for percent in [0, 1, 5] {
+            for percent in losses {
                 let link = Link {
                     delay: Duration::from_millis(rtt_millis) / 2,
                     loss: percent * 10_000,
