@@ -445,6 +445,8 @@ impl<'a> Exchange<'a> {
         receiving
             .take(&mut scratch.0[..length], taken.segment, time, hear)
             .map_err(|refusal| {
+                // Gone before the peer hears of it, who may want to use the room.
+                self.end.discard();
                 self.tell(refusal.code(), refusal.text());
                 Ending::Failed(Failure::Store(refusal))
             })
