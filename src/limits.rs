@@ -1,4 +1,4 @@
-//! Every number in the house, with its reason. Units are in the names where the type does not carry them.
+//! Limits, times and sizes, each with its reason. Units are in the names where the type does not carry them.
 
 use std::time::Duration;
 
