@@ -14,7 +14,7 @@ pub(crate) use ends::End;
 
 use crate::error::{Failure, Refusal, plain};
 use crate::event::{Event, Name, Summary, TransferId};
-use crate::limits::{MAX_ERROR_TEXT, PATIENCE, PROGRESS_INTERVAL, SLICE};
+use crate::limits::{DEFAULT_BLKSIZE, MAX_ERROR_TEXT, PATIENCE, PROGRESS_INTERVAL, SLICE};
 use crate::proto::{Agreed, Outcome, Policy, Step, accept};
 use crate::sys;
 use crate::sys::udp::{Taken, TransferSocket, Wait};
@@ -484,8 +484,13 @@ impl<'a> Exchange<'a> {
         let agreed = match (&packet, &self.end) {
             (Packet::OptionAck(oack), _) => accept(&self.origin.asked, oack),
             // The server knows no options, or wants none (RFC 2347).
-            (Packet::Ack { block: 0 }, End::Sending(_))
-            | (Packet::Data { block: 1, .. }, End::Receiving(_)) => Ok(Agreed::default()),
+            (Packet::Ack { block: 0 }, End::Sending(_)) => Ok(Agreed::default()),
+            // A longer block answers nobody who asked for options: it is a late one for who had this port before.
+            (Packet::Data { block: 1, payload }, End::Receiving(_))
+                if payload.len() <= DEFAULT_BLKSIZE.into() || self.origin.asked.is_empty() =>
+            {
+                Ok(Agreed::default())
+            }
             (Packet::Error { .. }, _) => {
                 hear(&self.origin, &mut self.peer_text, &packet);
                 self.end.handle(&packet, time);

@@ -46,6 +46,21 @@ fn data_longer_than_agreed_ends_the_transfer() {
     assert!(got.len() <= 1000, "{}", got.len());
 }
 
+/// The port may have belonged to somebody whose server still sends.
+#[test]
+fn a_long_block_before_the_answer_is_somebody_elses() {
+    let wanted = pattern(700);
+    let (result, got) = play(
+        |port| {
+            let call = port.call();
+            call.data(1, &[7; 1428]);
+            call.serve(&wanted);
+        },
+        |at| get(&Client::new(at)),
+    );
+    assert_eq!((result, got), (Ok(700), wanted));
+}
+
 #[test]
 fn an_oack_may_only_say_what_was_asked_for() {
     let wanted = pattern(700);

@@ -269,6 +269,11 @@ pub(crate) fn fetch_into(
             ));
         }
         if tid.is_none() {
+            if matches!(packet, Packet::Data { payload, .. } if payload.len() > 512)
+                && !asked.is_empty()
+            {
+                continue; // a late block for who had this port before
+            }
             tid = Some(from);
             match packet {
                 Packet::OptionAck(oack) => {
