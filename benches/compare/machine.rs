@@ -45,7 +45,8 @@ pub(crate) fn description() -> String {
     )
 }
 
-/// Memory that the kernel uses for what programs hold open: sockets, files, page tables, stacks of threads. In octets.
+/// Memory that the kernel uses for what programs hold open: sockets, files, page tables, stacks of threads. In octets. What
+/// `/proc/net/sockstat` calls memory is what sockets may still fill.
 pub(crate) fn kernel_memory() -> u64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let kib = |line: &str| line.split_whitespace().nth(1)?.parse::<u64>().ok();
@@ -53,13 +54,7 @@ pub(crate) fn kernel_memory() -> u64 {
     let lines = text
         .lines()
         .filter(|line| ours.iter().any(|name| line.starts_with(name)));
-    let sockets = fs::read_to_string("/proc/net/sockstat").unwrap_or_default();
-    // Pages of datagrams that wait, which are in no slab.
-    let pages = sockets.lines().find_map(|line| {
-        let (_, pages) = line.strip_prefix("UDP: ")?.split_once("mem ")?;
-        pages.trim().parse::<u64>().ok()
-    });
-    (lines.filter_map(kib).sum::<u64>() << 10) + (pages.unwrap_or(0) << 12)
+    lines.filter_map(kib).sum::<u64>() << 10
 }
 
 /// What is compared, as JSON members: the commit and the versions of the rivals.
