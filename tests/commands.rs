@@ -108,6 +108,9 @@ fn the_client_is_told_what_is_accepted() {
     wrong(&["put", "a", "b", "h:f"], "end DEST with a slash");
     wrong(&["put", "-", "h:"], "say one in DEST");
     wrong(&["probe", "file"], "HOST:PATH");
+    wrong(&["probe", "tftp://h"], "PATH is empty");
+    wrong(&["probe", "h", ""], "PATH is empty");
+    wrong(&["probe", "h:0", "f"], "from 1 to 65535");
     wrong(&["probe", "h:f", "--max-time", "0"], "from 1s to 365d");
 }
 
@@ -230,6 +233,40 @@ fn an_existing_file_stays_until_the_new_one_is_whole() {
     let (code, _, words) = pair.get(&["--no-clobber", "-o", "link", &pair.url("boot/other")]);
     assert_eq!(code, Some(0), "{words}");
     assert_eq!(pair.names(), ["file", "file.1", "link", "link.1"]);
+}
+
+#[test]
+fn a_link_that_leads_nowhere_is_no_place_to_write_to() {
+    let pair = Pair::new();
+    symlink("nowhere", pair.here.path().join("link")).expect("a link");
+    let (code, _, words) = pair.get(&["-o", "link", &pair.url("file")]);
+    assert_eq!(code, Some(1), "{words}");
+    assert!(words.contains("cannot write link: no such file"), "{words}");
+    assert_eq!(pair.names(), ["link"]);
+}
+
+#[test]
+fn a_time_is_asked_of_the_server_when_it_was_typed() {
+    let request = |options: &[&str]| {
+        let server = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        let url = format!("tftp://{}/file", server.local_addr().expect("bound"));
+        let mut arguments = vec!["get", "-o", "-", &url];
+        arguments.extend(options);
+        std::thread::scope(|scope| {
+            let client = scope.spawn(|| said(&arguments));
+            let mut buffer = [0; 2048];
+            let wait = Some(std::time::Duration::from_secs(60));
+            server.set_read_timeout(wait).expect("a time");
+            let (length, peer) = server.recv_from(&mut buffer).expect("a request");
+            server.send_to(b"\0\x05\0\x01no\0", peer).expect("sent");
+            assert_eq!(client.join().expect("an end").0, Some(68));
+            String::from_utf8_lossy(&buffer[..length]).into_owned()
+        })
+    };
+    assert!(request(&["--timeout", "1s"]).contains("\0timeout\x001\0"));
+    assert!(request(&["--timeout", "3"]).contains("\0timeout\x003\0"));
+    assert!(!request(&["--timeout", "1.5"]).contains("timeout"));
+    assert!(!request(&[]).contains("timeout"));
 }
 
 #[test]
@@ -376,6 +413,8 @@ fn a_probe_says_what_a_server_can_do() {
     ] {
         assert!(table.contains(line), "no {line} in {table}");
     }
+    let (code, table) = said(&["probe", &address.to_string(), "file"]);
+    assert_eq!(code, Some(0), "{table}");
     let (code, lines) = said(&["probe", "--json", &pair.url("file")]);
     assert_eq!(code, Some(0), "{lines}");
     assert!(
@@ -388,6 +427,14 @@ fn a_probe_says_what_a_server_can_do() {
     let (code, table) = said(&["probe", &pair.url("absent")]);
     assert_eq!(code, Some(68), "{table}");
     assert!(table.contains("server does not have this file"), "{table}");
+}
+
+#[test]
+fn a_probe_of_a_host_that_is_not_there_is_a_line_for_machines_too() {
+    let (code, line) = said(&["probe", "--json", "no-such-host.invalid", "file"]);
+    assert_eq!(code, Some(1), "{line}");
+    let start = "{\"works\":false,\"error\":\"cannot find host \\\"no-such-host.invalid\\\": ";
+    assert!(line.starts_with(start) && line.ends_with("\"}\n"), "{line}");
 }
 
 /// The cell of a table's column in its first line of answers.

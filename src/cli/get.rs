@@ -217,11 +217,9 @@ impl Arguments {
         // Through links: it is the file at their end that is replaced.
         let is_link = !self.no_clobber
             && std::fs::symlink_metadata(path).is_ok_and(|status| status.is_symlink());
-        let real = is_link.then(|| std::fs::canonicalize(path));
-        let path = match &real {
-            Some(Ok(real)) => real,
-            _ => path,
-        };
+        let real = is_link.then(|| std::fs::canonicalize(path)).transpose();
+        let real = real.map_err(trouble)?;
+        let path = real.as_deref().unwrap_or(path);
         if std::fs::metadata(path).is_ok_and(|status| !status.is_file()) {
             let mut file = OpenOptions::new().write(true).open(path).map_err(trouble)?;
             let sink = Box::new(Writer::new(&mut file));

@@ -41,11 +41,17 @@ impl FromStr for Place {
 }
 
 impl Place {
-    /// A host and a path that were typed apart.
+    /// A host, its port perhaps, and a path that were typed apart.
     pub(super) fn of(host: &str, path: &str) -> Result<Self, String> {
+        // Several colons without brackets are an IPv6 address alone.
+        let is_bare = !host.starts_with('[') && host.matches(':').count() > 1;
+        let (host, port) = match is_bare {
+            true => (host, limits::PORT),
+            false => host_and_port(host)?,
+        };
         let place = Self {
-            host: super::value::host(host)?,
-            port: limits::PORT,
+            host: host.into(),
+            port,
             path: path.into(),
             mode: None,
         };
@@ -77,28 +83,7 @@ impl Place {
             }
             _ => (path, None),
         };
-        let (host, port) = match authority.strip_prefix('[') {
-            Some(rest) => {
-                let (host, port) = rest.split_once(']').ok_or("`[` without `]`")?;
-                let port = match port {
-                    "" => None,
-                    port => Some(port.strip_prefix(':').ok_or("`]` wants a `:` behind it")?),
-                };
-                (host, port)
-            }
-            None => match authority.split_once(':') {
-                Some((host, port)) => (host, Some(port)),
-                None => (authority, None),
-            },
-        };
-        let is_number = |port: &&str| port.bytes().all(|digit| digit.is_ascii_digit());
-        let port = match port.filter(|port| !port.is_empty()) {
-            None => limits::PORT,
-            Some(port) => (Some(port).filter(is_number))
-                .and_then(|port| port.parse().ok())
-                .filter(|port| *port > 0)
-                .ok_or("the port is a number from 1 to 65535")?,
-        };
+        let (host, port) = host_and_port(authority)?;
         let host = String::from_utf8(decoded(host)?).map_err(|_| "the host is not text")?;
         if host.contains(['@', '/', '\0']) {
             return Err("TFTP knows no users: the host comes right behind tftp://".into());
@@ -215,6 +200,33 @@ impl Family {
             Self::V6 => "IPv6",
         }
     }
+}
+
+/// `HOST`, `HOST:PORT`, `[IPV6]`, `[IPV6]:PORT`.
+fn host_and_port(text: &str) -> Result<(&str, u16), String> {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (host, port) = rest.split_once(']').ok_or("`[` without `]`")?;
+            let port = match port {
+                "" => None,
+                port => Some(port.strip_prefix(':').ok_or("`]` wants a `:` behind it")?),
+            };
+            (host, port)
+        }
+        None => match text.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (text, None),
+        },
+    };
+    let is_number = |port: &&str| port.bytes().all(|digit| digit.is_ascii_digit());
+    let port = match port.filter(|port| !port.is_empty()) {
+        None => limits::PORT,
+        Some(port) => (Some(port).filter(is_number))
+            .and_then(|port| port.parse().ok())
+            .filter(|port| *port > 0)
+            .ok_or("the port is a number from 1 to 65535")?,
+    };
+    Ok((host, port))
 }
 
 fn is_mode(setting: &str) -> bool {
@@ -338,6 +350,26 @@ mod tests {
             &host,
         ] {
             assert!(wrong.parse::<Place>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_host_typed_apart_may_have_a_port() {
+        for (host, bare, port) in [
+            ("h", "h", 69),
+            ("h:6969", "h", 6969),
+            ("127.0.0.1:6969", "127.0.0.1", 6969),
+            ("::1", "::1", 69),
+            ("fe80::1%eth0", "fe80::1%eth0", 69),
+            ("[::1]", "::1", 69),
+            ("[fe80::1%eth0]:6969", "fe80::1%eth0", 6969),
+        ] {
+            let place = Place::of(host, "a%20b").unwrap_or_else(|error| panic!("{host}: {error}"));
+            assert_eq!((place.host.as_str(), place.port), (bare, port), "{host}");
+            assert_eq!(place.path, b"a%20b");
+        }
+        for wrong in ["", "[]", ":69", "h:0", "h:x", "[::1", "[::1]69"] {
+            assert!(Place::of(wrong, "f").is_err(), "{wrong}");
         }
     }
 

@@ -38,7 +38,7 @@ const WINDOWS: [u16; 4] = [4, 16, 64, 256];
 /// ways: with each option, with growing blocks and windows, and with both. Nothing is stored. A file of a few MiB shows most.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// tftp://HOST[:PORT]/PATH, HOST:PATH, or HOST and PATH
+    /// tftp://HOST[:PORT]/PATH, HOST:PATH, or HOST[:PORT] and PATH
     #[arg(value_name = "PLACE", num_args = 1..=2, required = true)]
     place: Vec<String>,
 
@@ -65,6 +65,9 @@ pub(super) fn main(arguments: &Arguments) -> Exit {
         Ok(place) => place,
         Err(words) => return Exit::usage(&words),
     };
+    if place.path.is_empty() {
+        return Exit::usage("PATH is empty: a probe needs a file that the server has");
+    }
     match probe(&place, arguments.families.family(), arguments.max_time) {
         Ok(report) => {
             super::print(&if arguments.json {
@@ -75,7 +78,13 @@ pub(super) fn main(arguments: &Arguments) -> Exit {
             report.exit()
         }
         Err(words) => {
-            super::say(&words);
+            if arguments.json {
+                let mut line = json::Object::new();
+                line.boolean("works", false).text("error", &words);
+                super::print(&line.line());
+            } else {
+                super::say(&words);
+            }
             Exit::FAILURE
         }
     }

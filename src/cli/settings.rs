@@ -69,15 +69,10 @@ pub(super) struct Settings {
     #[arg(long, help_heading = "Protocol")]
     no_tsize: bool,
 
-    /// Wait this long for an answer before sending again, 10ms to 255s; whole seconds are asked of the server too
-    #[arg(
-        long,
-        value_name = "TIME",
-        default_value = "1s",
-        value_parser = value::time,
-        help_heading = "Protocol"
-    )]
-    timeout: Duration,
+    /// Wait this long for an answer before sending again, 10ms to 255s; whole seconds that are given here are asked of the
+    /// server too [default: 1s]
+    #[arg(long, value_name = "TIME", value_parser = value::time, help_heading = "Protocol")]
+    timeout: Option<Duration>,
 
     /// Resends into silence before a file is given up, 0 to 100
     #[arg(
@@ -131,8 +126,8 @@ impl Settings {
             .options(!self.no_options)
             .tsize(!self.no_tsize)
             .mode(self.mode.or(place.mode).unwrap_or(Mode::Octet));
-        if self.timeout != limits::DEFAULT_TIMEOUT {
-            client = client.timeout(self.timeout);
+        if let Some(interval) = self.timeout {
+            client = client.timeout(interval);
         }
         if let Some(octets) = self.blksize {
             client = client.blksize(octets);
