@@ -77,7 +77,8 @@ impl Client {
         Self::with_addresses([server])
     }
 
-    /// A client of a server that has several addresses: the next one is asked where one does not answer at all.
+    /// A client of a server that has several addresses: the next one is asked where one does not answer at all, at once where no
+    /// route leads to it.
     pub fn with_addresses(servers: impl IntoIterator<Item = SocketAddr>) -> Self {
         Self {
             servers: servers.into_iter().collect(),
@@ -259,7 +260,7 @@ impl Client {
         let mut queue: VecDeque<_> = servers.map(|server| (*server, self.asks_options)).collect();
         let mut last = Failure::Network("there is no address to ask".into());
         while let Some((server, asks)) = queue.pop_front() {
-            let attempt = Attempt {
+            let attempt = |room| Attempt {
                 client: self,
                 server,
                 asks,
@@ -269,12 +270,13 @@ impl Client {
                     name,
                     mode: self.mode,
                     options: match asks {
-                        true => self.wishes(server, size),
+                        true => self.wishes(room, size),
                         false => Options::default(),
                     },
                 },
             };
-            let lost = match attempt.make(load, guard) {
+            let room = self.room(server).map_err(Lost::from);
+            let lost = match room.and_then(|room| attempt(room).make(load, guard)) {
                 Ok(summary) => return Ok(summary),
                 Err(lost) => lost,
             };
@@ -293,18 +295,22 @@ impl Client {
         Err(last)
     }
 
-    /// The options to ask this server for.
-    fn wishes(&self, server: SocketAddr, size: Option<u64>) -> Options {
+    /// Octets of a datagram that the route to this server carries in one piece. Without a route nobody will answer, so nobody is
+    /// waited for.
+    fn room(&self, server: SocketAddr) -> Result<usize, Failure> {
+        let sockets = SocketOptions {
+            interface: self.sockets.interface.clone(),
+            ..SocketOptions::default()
+        };
+        let socket = TransferSocket::open(self.local(server), server, &sockets);
+        let socket = socket.map_err(|error| Failure::Network(plain(&error)))?;
+        Ok(socket.room().unwrap_or(usize::MAX))
+    }
+
+    /// The options to ask a server for, which is reached by such a route.
+    fn wishes(&self, room: usize, size: Option<u64>) -> Options {
         let blksize = self.blksize.unwrap_or_else(|| {
-            let sockets = SocketOptions {
-                interface: self.sockets.interface.clone(),
-                ..SocketOptions::default()
-            };
-            let room = TransferSocket::open(self.local(server), server, &sockets)
-                .and_then(|socket| socket.room())
-                .unwrap_or(usize::MAX)
-                .saturating_sub(limits::DATA_HEADER);
-            room.clamp(
+            room.saturating_sub(limits::DATA_HEADER).clamp(
                 limits::DEFAULT_BLKSIZE.into(),
                 limits::CLIENT_BLKSIZE.into(),
             ) as u16

@@ -1,8 +1,9 @@
 //! Servers that refuse options, ignore them, or are silent to them; and those that are not there.
 
-use crate::rig::{pattern, serve, shelf};
+use crate::rig::{PATIENCE, pattern, serve, shelf};
 use crate::script::{Call, Port, hasty, play};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::time::Duration;
 use tftpool::{Client, ErrorCode, Failure, OptionName, Source};
 
 /// Octets, and what was agreed.
@@ -28,7 +29,7 @@ fn the_first_request_asks_for_size_blocks_and_a_window() {
     );
     assert!(asked.0.is_err());
     // Whole seconds are asked of the server too.
-    let second = std::time::Duration::from_secs(1);
+    let second = Duration::from_secs(1);
     let asked = play(
         |port| {
             let call = port.call();
@@ -210,9 +211,31 @@ fn every_address_is_tried() {
         silent.local_addr().expect("bound"),
         server.local_addr(),
     ];
-    let client = Client::with_addresses(addresses).timeout(std::time::Duration::from_millis(50));
+    let client = Client::with_addresses(addresses).timeout(Duration::from_millis(50));
     let (result, got) = get(&client);
     assert_eq!((result, got), (Ok((5000, 1428, 16)), wanted));
+}
+
+/// From 127.0.0.1 no route leads to another machine, nor to those that RFC 5737 keeps for documentation. The limit of time is
+/// over long before a second request would go out.
+#[test]
+fn an_address_without_a_route_is_not_waited_for() {
+    let wanted = pattern(5000);
+    let server = serve(shelf([("file", wanted.clone())]));
+    let away = [
+        ([198, 51, 100, 1], 69).into(),
+        ([203, 0, 113, 1], 69).into(),
+    ];
+    let client = |addresses: &[SocketAddr]| {
+        Client::with_addresses(addresses.iter().copied())
+            .bind(Ipv4Addr::LOCALHOST.into())
+            .timeout(Duration::from_secs(255))
+            .max_time(PATIENCE)
+    };
+    let (result, got) = get(&client(&[away[0], away[1], server.local_addr()]));
+    assert_eq!((result, got), (Ok((5000, 1428, 16)), wanted));
+    let (result, _) = get(&client(&away));
+    assert!(matches!(result, Err(Failure::Network(_))), "{result:?}");
 }
 
 #[test]
