@@ -163,7 +163,7 @@ fn every_size(client: Client) {
     let sizes = sizes();
     let root = Scratch::new();
     for &size in &sizes {
-        root.file(&format!("{size}.bin"), &content(size));
+        root.file(format!("{size}.bin"), &content(size));
     }
     let server = Server::start(root.path(), &[]);
     for &block in block_sizes(client) {

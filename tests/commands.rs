@@ -155,15 +155,6 @@ impl Pair {
     fn read(&self, name: &str) -> Option<String> {
         std::fs::read_to_string(self.here.path().join(name)).ok()
     }
-
-    /// What is in the directory.
-    fn names(&self) -> Vec<String> {
-        let all = std::fs::read_dir(self.here.path()).expect("a directory");
-        let name = |entry: std::fs::DirEntry| entry.file_name().into_string().expect("UTF-8");
-        let mut names: Vec<_> = all.map(|entry| name(entry.expect("readable"))).collect();
-        names.sort();
-        names
-    }
 }
 
 #[test]
@@ -177,7 +168,7 @@ fn files_get_their_names() {
         "{words}"
     );
     assert_eq!(words.lines().count(), 2, "{words}");
-    assert_eq!(pair.names(), ["file", "other"]);
+    assert_eq!(pair.here.names(), ["file", "other"]);
     assert_eq!(pair.read("file").as_deref(), Some("content\n"));
 
     pair.here.directory("sub");
@@ -212,7 +203,7 @@ fn an_existing_file_stays_until_the_new_one_is_whole() {
     assert_eq!(code, Some(1), "{words}");
     assert!(words.contains("--max-size"), "{words}");
     assert_eq!(pair.read("file").as_deref(), Some("old"));
-    assert_eq!(pair.names(), ["file"], "something was left behind");
+    assert_eq!(pair.here.names(), ["file"], "something was left behind");
     let (code, _, words) = pair.get(&[&pair.url("file")]);
     assert_eq!(code, Some(0), "{words}");
     assert_eq!(pair.read("file").as_deref(), Some("content\n"));
@@ -232,7 +223,7 @@ fn an_existing_file_stays_until_the_new_one_is_whole() {
     assert_eq!(pair.read("file").as_deref(), Some("other\n"));
     let (code, _, words) = pair.get(&["--no-clobber", "-o", "link", &pair.url("boot/other")]);
     assert_eq!(code, Some(0), "{words}");
-    assert_eq!(pair.names(), ["file", "file.1", "link", "link.1"]);
+    assert_eq!(pair.here.names(), ["file", "file.1", "link", "link.1"]);
 }
 
 #[test]
@@ -242,7 +233,7 @@ fn a_link_that_leads_nowhere_is_no_place_to_write_to() {
     let (code, _, words) = pair.get(&["-o", "link", &pair.url("file")]);
     assert_eq!(code, Some(1), "{words}");
     assert!(words.contains("cannot write link: no such file"), "{words}");
-    assert_eq!(pair.names(), ["link"]);
+    assert_eq!(pair.here.names(), ["link"]);
 }
 
 #[test]

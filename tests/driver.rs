@@ -12,7 +12,7 @@ use tftpool::{Driver, DriverBuilder, EntryKind, Error, OptionName, TftpError};
 
 fn at(scratch: &Scratch) -> DriverBuilder {
     Driver::builder()
-        .root(scratch.path("root"))
+        .root(scratch.at("root"))
         .host("127.0.0.1")
         .port(0)
 }
@@ -114,7 +114,7 @@ fn a_start_that_fails_says_the_real_cause_and_can_be_tried_again() {
     assert!(matches!(error, TftpError::Host { .. }), "{error}");
 
     scratch.file("file", "");
-    let error = Driver::builder().root(scratch.path("file/x")).open();
+    let error = Driver::builder().root(scratch.at("file/x")).open();
     let error = error.expect_err("no directory");
     assert!(matches!(error, TftpError::Server(Error::Directory { .. })));
 }
@@ -222,13 +222,13 @@ fn a_close_beside_a_draining_stop_keeps_the_files_until_its_end() {
             let driver = &driver;
             scope.spawn(move || tell.send(driver.close()));
             assert!(closed.recv_timeout(A_WHILE).is_err(), "it is still served");
-            assert!(scratch.path("root/file").exists());
+            assert!(scratch.at("root/file").exists());
             assert_eq!(driver.port(), 0, "whoever asks does not wait");
             assert!(client.rest(1, 512).is_ok());
             closed.recv().expect("an end").expect("a close");
         });
     });
-    assert_eq!(tree(scratch.path("root")), Vec::<PathBuf>::new());
+    assert_eq!(tree(scratch.at("root")), Vec::<PathBuf>::new());
 }
 
 #[test]
@@ -276,7 +276,7 @@ fn many_threads_may_have_it() {
         }
     });
     driver.close().expect("a close");
-    assert_eq!(tree(scratch.path("root")), Vec::<PathBuf>::new());
+    assert_eq!(tree(scratch.at("root")), Vec::<PathBuf>::new());
 }
 
 #[test]
@@ -402,7 +402,7 @@ fn a_file_appears_when_it_is_complete_and_nothing_stays_of_one_that_fails() {
     );
     assert_eq!(storage.read("dir/file").ok(), Some(b"old".to_vec()));
     assert!(storage.write("dir", "x").is_err(), "a directory is no file");
-    let root = scratch.path("root");
+    let root = scratch.at("root");
     assert_eq!(
         tree(root.clone()),
         [root.join("dir"), root.join("dir/file")]
@@ -414,19 +414,19 @@ fn no_name_and_no_link_leads_out() {
     use std::os::unix::fs::symlink;
     let scratch = Scratch::new();
     let secret = scratch.file("secret", "secret");
-    let outside = scratch.path("outside");
+    let outside = scratch.at("outside");
     std::fs::create_dir(&outside).expect("a directory");
     let driver = open(&scratch);
     let storage = driver.storage();
     for (target, link) in [
         (&secret, "link"),
         (&outside, "dir"),
-        (&scratch.path("missing"), "dangling"),
+        (&scratch.at("missing"), "dangling"),
     ] {
-        symlink(target, scratch.path("root").join(link)).expect("a link");
+        symlink(target, scratch.at("root").join(link)).expect("a link");
     }
     storage.write("inside/file", "inside").expect("a file");
-    symlink("inside", scratch.path("root/within")).expect("a link");
+    symlink("inside", scratch.at("root/within")).expect("a link");
     for name in ["../secret", "a/../../secret", "..", "", "/", "x\ny"] {
         let error = storage.write(name, "x").expect_err(name);
         assert!(matches!(error, TftpError::Name { .. }), "{name:?}: {error}");
@@ -509,7 +509,7 @@ fn a_close_removes_what_was_created_and_nothing_else() {
     scratch.file("root/deleted", "theirs");
     scratch.file("root/shared/theirs", "theirs");
     let other = scratch.file("root/replacement", "theirs");
-    std::fs::rename(other, scratch.path("root/replaced")).expect("a new name");
+    std::fs::rename(other, scratch.at("root/replaced")).expect("a new name");
     let mine: Vec<_> = storage.created();
     assert!(mine.contains(&"new/name/er/mine".into()), "{mine:?}");
 
@@ -517,7 +517,7 @@ fn a_close_removes_what_was_created_and_nothing_else() {
     driver.close().expect("a close");
     assert!(!driver.is_running());
     std::net::UdpSocket::bind(asked).expect("a free port");
-    let root = scratch.path("root");
+    let root = scratch.at("root");
     let left = [
         "deleted",
         "overwritten",
@@ -551,7 +551,7 @@ fn a_close_keeps_a_file_that_got_the_number_of_one_that_was_created() {
     let scratch = Scratch::new();
     let driver = open(&scratch);
     driver.storage().write("file", "mine").expect("a file");
-    let path = scratch.path("root/file");
+    let path = scratch.at("root/file");
     let look = |path: &PathBuf| std::fs::symlink_metadata(path).expect("a file");
     let mine = look(&path);
     let Ok(birth) = mine.created() else {
@@ -590,7 +590,7 @@ fn what_a_close_could_not_remove_is_removed_by_the_next() {
     driver.storage().write("way/in/file", "x").expect("a file");
     driver.storage().write("other", "x").expect("a file");
     // A link to itself leads nowhere, and that is not the same as a file that is gone.
-    let (way, aside) = (scratch.path("root/way"), scratch.path("aside"));
+    let (way, aside) = (scratch.at("root/way"), scratch.at("aside"));
     std::fs::rename(&way, &aside).expect("a new name");
     std::os::unix::fs::symlink("way", &way).expect("a link");
     let error = driver.close().expect_err("it cannot be reached");
@@ -600,10 +600,7 @@ fn what_a_close_could_not_remove_is_removed_by_the_next() {
     std::fs::remove_file(&way).expect("a link");
     std::fs::rename(&aside, &way).expect("the old name");
     driver.close().expect("a close");
-    assert_eq!(
-        tree(scratch.path("root")),
-        [way.clone(), way.join("theirs")]
-    );
+    assert_eq!(tree(scratch.at("root")), [way.clone(), way.join("theirs")]);
     assert_eq!(driver.storage().created(), Vec::<PathBuf>::new());
 }
 
@@ -615,7 +612,7 @@ fn a_close_removes_nothing_where_that_was_not_wanted() {
     driver.storage().write("boot/file", "x").expect("a file");
     driver.close().expect("a close");
     drop(driver);
-    assert!(scratch.path("root/boot/file").exists());
+    assert!(scratch.at("root/boot/file").exists());
 }
 
 #[test]
@@ -624,9 +621,9 @@ fn a_root_that_was_replaced_is_served_from_the_next_start_on() {
     let driver = open(&scratch);
     driver.start().expect("a start");
     driver.stop().expect("a stop");
-    std::fs::remove_dir(scratch.path("root")).expect("an empty directory");
+    std::fs::remove_dir(scratch.at("root")).expect("an empty directory");
     driver.start().expect("a start makes it again");
     driver.storage().write("file", "x").expect("a file");
     assert_eq!(fetch(address(&driver), "file", &[]), Ok(b"x".to_vec()));
-    assert!(scratch.path("root/file").exists());
+    assert!(scratch.at("root/file").exists());
 }

@@ -8,7 +8,7 @@ mod rig;
 use rig::*;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Once;
 use std::sync::mpsc::{Receiver, channel};
@@ -95,7 +95,7 @@ impl Drop for Example {
     }
 }
 
-fn text(path: PathBuf) -> String {
+fn text(path: &Path) -> String {
     path.to_str().expect("text").to_owned()
 }
 
@@ -104,8 +104,8 @@ const ANY: &str = "127.0.0.1:0";
 #[test]
 fn serve_dir_serves_a_directory() {
     let scratch = Scratch::new();
-    scratch.file("boot/kernel", pattern(100_000));
-    let mut example = Example::start("serve_dir", &[&text(scratch.path("")), ANY]);
+    scratch.file("boot/kernel", &pattern(100_000));
+    let mut example = Example::start("serve_dir", &[&text(scratch.path()), ANY]);
     let asked = example.address();
     let options = [(OptionName::Windowsize, 8)];
     assert_eq!(fetch(asked, "boot/kernel", &options), Ok(pattern(100_000)));
@@ -134,8 +134,8 @@ fn per_client_fills_templates_in() {
         "#!ipxe\nkernel tftp://{server}/linux ip={ip}\n",
     );
     scratch.file("127.0.0.2/boot.ipxe", "own file of {ip}: {name}\n");
-    scratch.file("linux", pattern(70_000));
-    let mut example = Example::start("per_client", &[&text(scratch.path("")), ANY]);
+    scratch.file("linux", &pattern(70_000));
+    let mut example = Example::start("per_client", &[&text(scratch.path()), ANY]);
     let asked = example.address();
     let of = |ip: [u8; 4], name: &str| Client::at((ip, 0).into(), asked).get(name);
     let wanted = b"#!ipxe\nkernel tftp://127.0.0.1/linux ip=127.0.0.9\n";
@@ -157,8 +157,8 @@ fn per_client_fills_templates_in() {
 #[test]
 fn events_to_json_prints_an_object_a_line() {
     let scratch = Scratch::new();
-    scratch.file("quoted \"name\"", pattern(3000));
-    let mut example = Example::start("events_to_json", &[&text(scratch.path("")), ANY]);
+    scratch.file("quoted \"name\"", &pattern(3000));
+    let mut example = Example::start("events_to_json", &[&text(scratch.path()), ANY]);
     let line = example.line();
     let address = line.split('"').nth(7).expect("an address");
     let asked = address.parse().expect("an address");
@@ -179,14 +179,14 @@ fn events_to_json_prints_an_object_a_line() {
 #[test]
 fn driver_serves_files_once_and_cleans_up() {
     let scratch = Scratch::new();
-    let sources =
-        [("one", 5000), ("two", 0)].map(|(name, length)| text(scratch.file(name, pattern(length))));
-    let root = text(scratch.path("root"));
+    let sources = [("one", 5000), ("two", 0)]
+        .map(|(name, length)| text(&scratch.file(name, &pattern(length))));
+    let root = text(&scratch.at("root"));
     let mut example = Example::start("driver", &[&root, &sources[0], &sources[1]]);
     let asked = example.address();
     assert_eq!(fetch(asked, "one", &[]), Ok(pattern(5000)));
     assert!(fetch(asked, "three", &[]).is_err());
-    assert!(scratch.path("root/one").exists());
+    assert!(scratch.at("root/one").exists());
     assert_eq!(fetch(asked, "two", &[]), Ok(Vec::new()));
     assert_eq!(example.line_with("files"), "2 files, 5000 octets");
     let status = example.child.wait().expect("our own child");
@@ -198,7 +198,7 @@ fn driver_serves_files_once_and_cleans_up() {
 #[test]
 fn own_event_loop_serves_many_at_once_on_one_port() {
     let scratch = Scratch::new();
-    let file = text(scratch.file("file", pattern(150_000)));
+    let file = text(&scratch.file("file", &pattern(150_000)));
     let mut example = Example::start("own_event_loop", &[&file, ANY]);
     let asked = example.address();
     std::thread::scope(|scope| {

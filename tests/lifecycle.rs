@@ -38,9 +38,9 @@ fn a_hundred_servers_leave_nothing_behind() {
         .lock()
         .unwrap_or_else(|poisoned| poisoned.into_inner());
     let scratch = Scratch::new();
-    scratch.file("mapped", pattern(200_000));
+    scratch.file("mapped", &pattern(200_000));
     let cycle = |round: usize| {
-        let server = serve(Dir::read_only(scratch.path("")).expect("a directory"));
+        let server = serve(Dir::read_only(scratch.path()).expect("a directory"));
         let asked = server.local_addr();
         assert!(fetch(asked, "mapped", &[(OptionName::Windowsize, 16)]).is_ok());
         assert!(fetch(asked, "missing", &[]).is_err());

@@ -237,7 +237,7 @@ fn every_size_comes_from(kind: Kind) {
     }
     let root = Scratch::new();
     for size in sizes() {
-        root.file(&format!("{size}.bin"), &content(size));
+        root.file(format!("{size}.bin"), &content(size));
     }
     let large = content(5_000_000);
     root.file("large.bin", &large);

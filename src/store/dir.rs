@@ -447,7 +447,7 @@ mod tests {
     fn an_upload_is_synced_where_that_was_asked_for() {
         for durable in [false, true] {
             let scratch = Scratch::new();
-            let dir = Dir::builder(scratch.path("")).uploads(WriteMode::Create);
+            let dir = Dir::builder(scratch.path()).uploads(WriteMode::Create);
             let dir = dir.durable(durable).open().expect("a directory");
             let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
             let request = Request {
@@ -494,7 +494,7 @@ mod tests {
         scratch.file("secret", "secret");
         scratch.file("rootsecret/file", "secret");
         let mut checked = 0;
-        for dir in both_ways(Dir::builder(scratch.path("root"))) {
+        for dir in both_ways(Dir::builder(scratch.at("root"))) {
             for line in include_str!("../../tests/data/traversal.txt").lines() {
                 let Some((name, expected)) =
                     line.strip_prefix('"').and_then(|it| it.rsplit_once("\" "))
@@ -532,7 +532,7 @@ mod tests {
         scratch.file("secret", "secret");
         scratch.file("images2/kernel", "secret");
         scratch.file("root2/x", "secret");
-        let outside = scratch.path("");
+        let outside = scratch.path();
 
         for (name, target) in [
             ("boot/up", "../top".into()),
@@ -557,7 +557,7 @@ mod tests {
             ("climbhigh", "../../../../../../../../../etc/passwd".into()),
             ("out", outside.join("secret")),
             ("outabsent", outside.join("absent")),
-            ("outdir", outside.clone()),
+            ("outdir", outside.into()),
             ("likeroot", outside.join("root2/x")),
             ("likeimages", outside.join("images2/kernel")),
             (
@@ -677,7 +677,7 @@ mod tests {
         let scratch = Scratch::new();
         scratch.directory("root");
         scratch.link("root/out", "/etc/a\nb");
-        for dir in both_ways(Dir::builder(scratch.path("root"))) {
+        for dir in both_ways(Dir::builder(scratch.at("root"))) {
             let refusal = ask(&dir, "out").expect_err("a refusal");
             assert_eq!(refusal.text(), "access violation");
             assert_eq!(
@@ -697,11 +697,11 @@ mod tests {
         scratch.link("current", "releases/42");
         scratch.link("images", "disk");
         let builder =
-            Dir::builder(scratch.path("current")).allow_symlink_target(scratch.path("images"));
-        scratch.link("releases/42/spelled", scratch.path("current/x"));
-        scratch.link("releases/42/real", scratch.path("releases/42/x"));
-        scratch.link("releases/42/image", scratch.path("images/kernel"));
-        scratch.link("releases/42/disk", scratch.path("disk/kernel"));
+            Dir::builder(scratch.at("current")).allow_symlink_target(scratch.at("images"));
+        scratch.link("releases/42/spelled", scratch.at("current/x"));
+        scratch.link("releases/42/real", scratch.at("releases/42/x"));
+        scratch.link("releases/42/image", scratch.at("images/kernel"));
+        scratch.link("releases/42/disk", scratch.at("disk/kernel"));
         scratch.link("releases/42/climb", "../../disk/kernel");
         for dir in both_ways(builder) {
             for name in ["spelled", "real"] {
@@ -722,11 +722,11 @@ mod tests {
     fn only_regular_files_are_served_and_no_open_blocks() {
         let scratch = Scratch::new();
         scratch.directory("root/directory");
-        fs::make_fifo(&scratch.path("root/fifo")).expect("a FIFO");
-        let socket = std::os::unix::net::UnixListener::bind(scratch.path("root/socket"));
+        fs::make_fifo(&scratch.at("root/fifo")).expect("a FIFO");
+        let socket = std::os::unix::net::UnixListener::bind(scratch.at("root/socket"));
         scratch.link("root/null", "/dev/null");
         scratch.link("root/exe", "/proc/self/exe");
-        let builder = Dir::builder(scratch.path("root"))
+        let builder = Dir::builder(scratch.at("root"))
             .allow_symlink_target("/dev")
             .allow_symlink_target("/proc");
         for dir in both_ways(builder) {
@@ -742,9 +742,9 @@ mod tests {
         let scratch = Scratch::new();
         for mode in [0o600, 0o640, 0o604, 0o444] {
             scratch.file(format!("root/{mode:o}"), "content");
-            scratch.mode(format!("root/{mode:o}"), mode);
+            super::super::scratch::mode(&scratch.at(format!("root/{mode:o}")), mode);
         }
-        let builder = Dir::builder(scratch.path("root"));
+        let builder = Dir::builder(scratch.at("root"));
         for dir in both_ways(builder.clone()) {
             for (name, expected) in [
                 ("600", refused()),
@@ -774,14 +774,14 @@ mod tests {
         scratch.file("2/version", "2");
         scratch.link("current", "1");
         scratch.link("next", "2");
-        let dirs = both_ways(Dir::builder(scratch.path("current")));
-        std::fs::rename(scratch.path("next"), scratch.path("current")).expect("a swap");
+        let dirs = both_ways(Dir::builder(scratch.at("current")));
+        std::fs::rename(scratch.at("next"), scratch.at("current")).expect("a swap");
         for dir in dirs {
             let clone = dir.clone();
             assert_eq!(answer(&dir, "version"), served("1"));
             dir.reopen().expect("the new release");
             assert_eq!(answer(&clone, "version"), served("2"));
-            assert_eq!(clone.path(), scratch.path("current"));
+            assert_eq!(clone.path(), scratch.at("current"));
         }
     }
 
@@ -789,11 +789,11 @@ mod tests {
     fn a_root_that_is_gone_is_served_on() {
         let scratch = Scratch::new();
         scratch.file("root/x", "x");
-        let dirs = both_ways(Dir::builder(scratch.path("root")));
-        std::fs::rename(scratch.path("root"), scratch.path("moved")).expect("a rename");
+        let dirs = both_ways(Dir::builder(scratch.at("root")));
+        std::fs::rename(scratch.at("root"), scratch.at("moved")).expect("a rename");
         for dir in dirs {
             let error = dir.reopen().expect_err("nothing there").to_string();
-            let path = scratch.path("root");
+            let path = scratch.at("root");
             assert_eq!(
                 error,
                 format!("cannot open {}: no such file or directory", path.display())
@@ -814,8 +814,8 @@ mod tests {
         };
         assert_eq!(path(Dir::read_only(&file)), file);
         assert_eq!(path(Dir::read_only("")), Path::new(""));
-        let builder = Dir::builder(root).allow_symlink_target(scratch.path("absent"));
-        assert_eq!(path(builder.open()), scratch.path("absent"));
+        let builder = Dir::builder(root).allow_symlink_target(scratch.at("absent"));
+        assert_eq!(path(builder.open()), scratch.at("absent"));
     }
 
     /// Somebody who may write in the tree moves things about while they are looked up.
@@ -838,13 +838,13 @@ mod tests {
         // Harmless here; it leads to `outside/leak` whenever `b` is moved to `outside/a`.
         scratch.link("root/a/b/up", "../../leak/file");
         let rename = |from: &str, to: &str| {
-            std::fs::rename(scratch.path(from), scratch.path(to)).expect("a rename");
+            std::fs::rename(scratch.at(from), scratch.at(to)).expect("a rename");
         };
         let replace = |name: &str, by: &str| {
-            std::fs::hard_link(scratch.path(by), scratch.path("spare")).expect("a hard link");
+            std::fs::hard_link(scratch.at(by), scratch.at("spare")).expect("a hard link");
             rename("spare", name);
         };
-        for dir in both_ways(Dir::builder(scratch.path("root"))) {
+        for dir in both_ways(Dir::builder(scratch.at("root"))) {
             let done = AtomicBool::new(false);
             std::thread::scope(|threads| {
                 threads.spawn(|| {

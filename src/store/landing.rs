@@ -290,7 +290,7 @@ mod tests {
 
     /// The two ways to be without a name.
     fn begin(scratch: &Scratch, name: &str, mode: WriteMode, hidden: bool) -> io::Result<Landing> {
-        let directory = fs::open_here(&fs::open_root(&scratch.path(""))?, OsStr::new("."))?;
+        let directory = fs::open_here(&fs::open_root(scratch.path())?, OsStr::new("."))?;
         if !hidden {
             return Landing::begin(directory, name.into(), rules(mode));
         }
@@ -305,18 +305,8 @@ mod tests {
         })
     }
 
-    fn names(scratch: &Scratch) -> Vec<String> {
-        let entries = std::fs::read_dir(scratch.path("")).expect("a directory");
-        let mut names: Vec<_> = entries
-            .map(|entry| entry.expect("an entry").file_name())
-            .map(|name| name.to_string_lossy().into_owned())
-            .collect();
-        names.sort();
-        names
-    }
-
     fn content(scratch: &Scratch, name: &str) -> String {
-        std::fs::read_to_string(scratch.path(name)).expect("a file")
+        std::fs::read_to_string(scratch.at(name)).expect("a file")
     }
 
     #[test]
@@ -327,11 +317,11 @@ mod tests {
                 begin(&scratch, "file", WriteMode::Create, hidden).expect("a landing");
             landing.write_all(b"first ").expect("room");
             landing.write_all(b"second").expect("room");
-            assert!(!names(&scratch).contains(&"file".to_owned()));
+            assert!(!scratch.names().contains(&"file".to_owned()));
             assert_eq!(landing.commit().expect("a name"), "file");
-            assert_eq!(names(&scratch), ["file"], "hidden: {hidden}");
+            assert_eq!(scratch.names(), ["file"], "hidden: {hidden}");
             assert_eq!(content(&scratch, "file"), "first second");
-            let bits = std::fs::metadata(scratch.path("file"));
+            let bits = std::fs::metadata(scratch.at("file"));
             assert_eq!(bits.expect("a file").permissions().mode() & 0o777, 0o640);
         }
     }
@@ -344,7 +334,7 @@ mod tests {
                 begin(&scratch, "file", WriteMode::Overwrite, hidden).expect("a landing");
             landing.write_all(b"half").expect("room");
             drop(landing);
-            assert!(names(&scratch).is_empty(), "hidden: {hidden}");
+            assert!(scratch.names().is_empty(), "hidden: {hidden}");
         }
     }
 
@@ -367,7 +357,7 @@ mod tests {
             assert_eq!(content(&scratch, "file"), "old");
             assert_eq!(put("file", WriteMode::Overwrite).expect("a name"), "file");
             assert_eq!(content(&scratch, "file"), "new");
-            assert_eq!(names(&scratch), ["file", "file.1", "file.2"]);
+            assert_eq!(scratch.names(), ["file", "file.1", "file.2"]);
 
             // Two at once: the second finds out at the end.
             let late = begin(&scratch, "race", WriteMode::Create, hidden).expect("a landing");
@@ -375,7 +365,7 @@ mod tests {
             let kind = late.commit().map_err(|error| error.kind());
             assert_eq!(kind, Err(io::ErrorKind::AlreadyExists));
             assert_eq!(content(&scratch, "race"), "new");
-            assert_eq!(names(&scratch).len(), 4, "nothing is left behind");
+            assert_eq!(scratch.names().len(), 4, "nothing is left behind");
         }
     }
 
@@ -404,23 +394,23 @@ mod tests {
         }
         let outside = Scratch::new();
         outside.file(left, "somebody else's");
-        scratch.link("link", outside.path(""));
+        scratch.link("link", outside.path());
         let mut running = begin(&scratch, "new", WriteMode::Create, true).expect("a landing");
 
-        let root = fs::open_root(&scratch.path("")).expect("a directory");
+        let root = fs::open_root(scratch.path()).expect("a directory");
         assert_eq!(remove_leftovers(&root).expect("a directory"), 2);
-        assert!(outside.path(left).exists());
+        assert!(outside.at(left).exists());
         for name in others {
-            assert!(scratch.path(name).exists(), "{name}");
+            assert!(scratch.at(name).exists(), "{name}");
         }
         running.write_all(b"whole").expect("room");
         running.commit().expect("a name");
         assert_eq!(content(&scratch, "new"), "whole");
 
         // Somebody else's stay, whatever root might do.
-        if std::fs::metadata(scratch.path("")).is_ok_and(|it| it.uid() == 0) {
+        if std::fs::metadata(scratch.path()).is_ok_and(|it| it.uid() == 0) {
             scratch.file(left, "half");
-            let path = scratch.path(left);
+            let path = scratch.at(left);
             std::os::unix::fs::chown(path, Some(65_534), None).expect("as root");
             assert_eq!(remove_leftovers(&root).expect("a directory"), 0);
         }
@@ -430,7 +420,7 @@ mod tests {
     #[test]
     fn who_looks_for_leftovers_takes_no_file_that_is_just_begun() {
         let scratch = Scratch::new();
-        let root = fs::open_root(&scratch.path("")).expect("a directory");
+        let root = fs::open_root(scratch.path()).expect("a directory");
         let name = OsStr::new(".tftpool-0123456789abcdef");
         let make = || edit::make_file(&root, name, 0o600).expect("a file");
         let kind = |kept: io::Result<File>| kept.map(drop).map_err(|error| error.kind());
@@ -454,7 +444,7 @@ mod tests {
     #[test]
     fn uploads_survive_servers_that_start_beside_them() {
         let scratch = Scratch::new();
-        let root = fs::open_root(&scratch.path("")).expect("a directory");
+        let root = fs::open_root(scratch.path()).expect("a directory");
         let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -507,10 +497,10 @@ mod tests {
                 scratch.file("other", "");
                 let mut landing = begin(&scratch, "file", mode, hidden).expect("a landing");
                 // This descriptor cannot be synced.
-                landing.directory = fs::open_root(&scratch.path("")).expect("a directory");
+                landing.directory = fs::open_root(scratch.path()).expect("a directory");
                 landing.write_all(b"content").expect("room");
                 landing.commit().expect_err("no sync");
-                assert_eq!(names(&scratch), left, "{mode:?}, hidden: {hidden}");
+                assert_eq!(scratch.names(), left, "{mode:?}, hidden: {hidden}");
             }
         }
     }

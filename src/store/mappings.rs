@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn two_opens_of_one_file_share_its_mapping() {
         let scratch = Scratch::new();
-        let path = scratch.file("kernel", vec![7; LARGE]);
+        let path = scratch.file("kernel", &vec![7; LARGE]);
         let mappings = Mappings::new(4, IDLE);
         let one = open(&mappings, &path, start());
         let file = File::open(&path).expect("a file");
@@ -235,16 +235,16 @@ mod tests {
     fn small_files_and_other_names_of_one_file() {
         let scratch = Scratch::new();
         let limit = usize::try_from(MAP_FROM_OCTETS).expect("a size");
-        let small = scratch.file("small", vec![0; limit - 1]);
-        let large = scratch.file("large", vec![0; limit]);
-        std::fs::hard_link(&large, scratch.path("other")).expect("a hard link");
+        let small = scratch.file("small", &vec![0; limit - 1]);
+        let large = scratch.file("large", &vec![0; limit]);
+        std::fs::hard_link(&large, scratch.at("other")).expect("a hard link");
         let mappings = Mappings::new(4, IDLE);
         let one = open(&mappings, &small, start());
         assert!(one.mapping.is_none());
         assert!(!Arc::ptr_eq(&one, &open(&mappings, &small, start())));
         assert_eq!(cached(&mappings), 0);
         let one = open(&mappings, &large, start());
-        let two = open(&mappings, &scratch.path("other"), start());
+        let two = open(&mappings, &scratch.at("other"), start());
         assert!(Arc::ptr_eq(&one, &two));
     }
 
@@ -268,7 +268,7 @@ mod tests {
     #[test]
     fn an_edited_file_is_fresh() {
         let scratch = Scratch::new();
-        let path = scratch.file("kernel", vec![7; LARGE]);
+        let path = scratch.file("kernel", &vec![7; LARGE]);
         let mappings = Mappings::new(4, IDLE);
         let now = start();
         let old = open(&mappings, &path, now);
@@ -287,7 +287,7 @@ mod tests {
     #[test]
     fn a_change_is_seen_and_growth_is_none() {
         let scratch = Scratch::new();
-        let path = scratch.file("kernel", vec![7; LARGE]);
+        let path = scratch.file("kernel", &vec![7; LARGE]);
         let mappings = Mappings::new(4, IDLE);
         let writer = File::options().write(true).open(&path).expect("a file");
         let unchanged = |open: &OpenFile| open.unchanged().expect("fstat");
@@ -300,16 +300,16 @@ mod tests {
         assert!(!unchanged(&before));
         assert!(!unchanged(&longer));
 
-        let path = scratch.file("rewritten", vec![7; LARGE]);
+        let path = scratch.file("rewritten", &vec![7; LARGE]);
         let before = open(&mappings, &path, start());
         let writer = File::options().write(true).open(&path).expect("a file");
         let later = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(9);
         writer.set_modified(later).expect("a new time");
         assert!(!unchanged(&before));
 
-        let path = scratch.file("replaced", vec![7; LARGE]);
+        let path = scratch.file("replaced", &vec![7; LARGE]);
         let before = open(&mappings, &path, start());
-        let new = scratch.file("new", vec![8; LARGE]);
+        let new = scratch.file("new", &vec![8; LARGE]);
         std::fs::rename(new, &path).expect("a rename");
         assert!(unchanged(&before));
         let mut octets = [0; 3];
@@ -323,7 +323,7 @@ mod tests {
     fn the_least_recently_used_makes_room_but_not_while_it_is_used() {
         let scratch = Scratch::new();
         let paths: Vec<_> = (0..4)
-            .map(|n| scratch.file(n.to_string(), vec![n; LARGE]))
+            .map(|n| scratch.file(n.to_string(), &vec![n; LARGE]))
             .collect();
         let mappings = Mappings::new(3, IDLE);
         let now = start();
@@ -360,7 +360,7 @@ mod tests {
     #[test]
     fn an_unused_mapping_goes_after_a_while() {
         let scratch = Scratch::new();
-        let path = scratch.file("kernel", vec![7; LARGE]);
+        let path = scratch.file("kernel", &vec![7; LARGE]);
         let mappings = Mappings::new(4, IDLE);
         let now = start();
         let used = open(&mappings, &path, now);
@@ -377,7 +377,7 @@ mod tests {
     #[test]
     fn a_deleted_file_is_forgotten_and_freed_with_its_last_transfer() {
         let scratch = Scratch::new();
-        let path = scratch.file("kernel", vec![7; LARGE]);
+        let path = scratch.file("kernel", &vec![7; LARGE]);
         let mappings = Mappings::new(4, IDLE);
         let now = start();
         let used = Arc::downgrade(&open(&mappings, &path, now));
@@ -393,7 +393,7 @@ mod tests {
     #[test]
     fn clear_forgets_everything_and_takes_nothing_away() {
         let scratch = Scratch::new();
-        let path = scratch.file("kernel", vec![7; LARGE]);
+        let path = scratch.file("kernel", &vec![7; LARGE]);
         let mappings = Mappings::new(4, IDLE);
         let now = start();
         let used = open(&mappings, &path, now);
@@ -406,7 +406,7 @@ mod tests {
     #[test]
     fn two_workers_that_map_at_once_end_up_with_one_mapping() {
         let scratch = Scratch::new();
-        let path = scratch.file("kernel", vec![7; LARGE]);
+        let path = scratch.file("kernel", &vec![7; LARGE]);
         let mappings = Mappings::new(4, IDLE);
         let mapped = || {
             let file = File::open(&path).expect("a file");

@@ -5,7 +5,7 @@ mod dir;
 pub(crate) mod landing;
 pub(crate) mod mappings;
 #[cfg(test)]
-mod scratch;
+pub(crate) mod scratch;
 mod storage;
 mod tree;
 mod uploads;

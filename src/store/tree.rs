@@ -215,7 +215,7 @@ mod tests {
         scratch.file(format!("{deep}file"), b"deep");
         scratch.file(format!("{deep}d/file"), b"too deep");
         scratch.link("link", format!("{deep}d/file"));
-        let tree = Tree::open(&scratch.path("")).expect("a tree");
+        let tree = Tree::open(scratch.path()).expect("a tree");
         let walk = |name: &str| tree.walk(OsStr::new(name), &mut 0);
         assert!(matches!(walk(&format!("{deep}file")), Ok(Found::File(_))));
         assert!(

@@ -185,6 +185,7 @@ pub(crate) fn make_fifo(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::scratch::Scratch;
 
     #[test]
     fn errors_are_sorted_by_what_they_mean() {
@@ -218,14 +219,12 @@ mod tests {
 
     #[test]
     fn no_step_follows_a_link() {
-        let base = std::env::temp_dir().join(format!("tftpool-steps-{}", std::process::id()));
-        std::fs::create_dir(&base).expect("a fresh directory");
-        let directory = open_root(&base).expect("a directory");
-        std::fs::write(base.join("file"), "").expect("a file");
-        std::fs::create_dir(base.join("step")).expect("a directory");
-        for (target, link) in [("file", "to-file"), ("step", "to-step")] {
-            std::os::unix::fs::symlink(target, base.join(link)).expect("a link");
-        }
+        let scratch = Scratch::new();
+        let directory = open_root(scratch.path()).expect("a directory");
+        scratch.file("file", "");
+        scratch.directory("step");
+        scratch.link("to-file", "file");
+        scratch.link("to-step", "step");
         let meaning = |result: io::Result<File>| result.err().map(|error| trouble(&error));
         let target = |name: &str| read_link(&directory, name.as_ref()).ok().flatten();
 
@@ -241,6 +240,5 @@ mod tests {
         }
         assert_eq!(target("to-file"), Some("file".into()));
         assert_eq!(target("file"), None);
-        _ = std::fs::remove_dir_all(base);
     }
 }

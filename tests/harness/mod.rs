@@ -1,19 +1,28 @@
 //! What the tests of the binary share: a server process, a directory to serve, contents that can be checked, and client
 //! programs that cannot hang.
-#![allow(dead_code, unreachable_pub, reason = "each test program uses its part")]
+#![allow(
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    reason = "each test program uses its part"
+)]
+
+#[allow(clippy::duplicate_mod, reason = "some test programs take both rigs")]
+#[path = "../../src/store/scratch.rs"]
+mod scratch;
+
+pub(crate) use scratch::{Scratch, mode};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
 use std::time::Duration;
-use std::{fs, thread};
 
 /// Far more than anything here takes; reached only when something hangs.
 pub const LONG: Duration = Duration::from_secs(60);
@@ -38,58 +47,6 @@ pub fn tftpool() -> Command {
         .stderr(Stdio::piped())
         .env_remove("RUST_LOG");
     command
-}
-
-/// A directory that any user may read, gone when dropped.
-pub struct Scratch(PathBuf);
-
-impl Scratch {
-    pub fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("tftpool-test-{}-{count}", std::process::id());
-        let scratch = Self(std::env::temp_dir().join(name));
-        scratch.directory("");
-        scratch
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-
-    /// Makes a directory inside, with those above it.
-    pub fn directory(&self, name: &str) -> PathBuf {
-        let path = self.0.join(name);
-        fs::create_dir_all(&path).expect("a new directory");
-        for directory in path
-            .ancestors()
-            .take_while(|above| above.starts_with(&self.0))
-        {
-            mode(directory, 0o755);
-        }
-        path
-    }
-
-    /// Makes a world-readable file inside, with the directories above it.
-    pub fn file(&self, name: &str, content: &[u8]) -> PathBuf {
-        if let Some((above, _)) = name.rsplit_once('/') {
-            self.directory(above);
-        }
-        let path = self.0.join(name);
-        fs::write(&path, content).expect("a new file");
-        mode(&path, 0o644);
-        path
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-pub fn mode(path: &Path, mode: u32) {
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("own file");
 }
 
 /// Octets that repeat nowhere near a block's length (xorshift), the same ones for the same length.

@@ -16,8 +16,8 @@ type Outcome = (Result<Vec<u8>, (u16, String)>, Option<Failure>);
 /// Fetches the first two blocks of a file, lets something happen to it, and fetches the rest.
 fn during(length: usize, change: impl Fn(&Path)) -> Outcome {
     let scratch = Scratch::new();
-    let path = scratch.file("file", pattern(length));
-    let server = calm(Dir::read_only(scratch.path("")).expect("a directory"));
+    let path = scratch.file("file", &pattern(length));
+    let server = calm(Dir::read_only(scratch.path()).expect("a directory"));
     let mut events = server.events();
     let mut client = Client::new(server.local_addr());
     client.ask("file", &[("blksize", "1000")]);
@@ -116,13 +116,13 @@ fn deleted_is_served_to_the_end() {
 fn replaced_by_rename_is_served_to_the_end_and_fresh_to_the_next() {
     for length in SIZES {
         let scratch = Scratch::new();
-        scratch.file("file", pattern(length));
-        let server = calm(Dir::read_only(scratch.path("")).expect("a directory"));
+        scratch.file("file", &pattern(length));
+        let server = calm(Dir::read_only(scratch.path()).expect("a directory"));
         let mut client = Client::new(server.local_addr());
         client.ask("file", &[]);
         let mut got = client.data(1);
         let fresh = vec![7; length];
-        fs::rename(scratch.file("new", &fresh), scratch.path("file")).expect("a rename");
+        fs::rename(scratch.file("new", &fresh), scratch.at("file")).expect("a rename");
         let mut second = Client::new(server.local_addr());
         assert!(second.get("file") == Ok(fresh));
         got.extend(client.rest(1, 512).expect("the rest"));
@@ -134,8 +134,8 @@ fn replaced_by_rename_is_served_to_the_end_and_fresh_to_the_next() {
 fn netascii_of_a_truncated_file_ends_with_an_error() {
     let scratch = Scratch::new();
     for length in SIZES {
-        let path = scratch.file("text", vec![b'\n'; length]);
-        let server = calm(Dir::read_only(scratch.path("")).expect("a directory"));
+        let path = scratch.file("text", &vec![b'\n'; length]);
+        let server = calm(Dir::read_only(scratch.path()).expect("a directory"));
         let mut client = Client::new(server.local_addr());
         client.shout(&rrq("text", "netascii", &[("blksize", "1000")]));
         client.oack();
@@ -154,7 +154,7 @@ fn a_root_that_was_replaced_is_served_after_a_reload() {
     let scratch = Scratch::new();
     scratch.file("one/file", "one");
     scratch.file("two/file", "two");
-    let link = scratch.path("current");
+    let link = scratch.at("current");
     std::os::unix::fs::symlink("one", &link).expect("a link");
     let server = calm(Dir::read_only(&link).expect("a directory"));
     let mut client = Client::new(server.local_addr());
@@ -181,7 +181,7 @@ fn a_link_swapped_in_a_tight_loop_never_brings_an_octet_from_outside() {
     scratch.file("outside/secret", "secret");
     scratch.file("root/real/file", "inside");
     scratch.file("outside/real/file", "secret");
-    let root = scratch.path("root");
+    let root = scratch.at("root");
     let server = calm(Dir::read_only(&root).expect("a directory"));
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -230,13 +230,12 @@ fn a_link_swapped_in_a_tight_loop_never_brings_an_octet_from_outside() {
 fn what_is_no_regular_file_is_refused_at_once() {
     let scratch = Scratch::new();
     scratch.file("file", "octets");
-    let pipe = scratch.path("pipe");
+    let pipe = scratch.at("pipe");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::from_bits_truncate(0o644)).expect("a pipe");
-    let _listener =
-        std::os::unix::net::UnixListener::bind(scratch.path("socket")).expect("a socket");
-    std::os::unix::fs::symlink("/dev/zero", scratch.path("device")).expect("a link");
-    fs::create_dir(scratch.path("folder")).expect("a directory");
-    let server = calm(Dir::read_only(scratch.path("")).expect("a directory"));
+    let _listener = std::os::unix::net::UnixListener::bind(scratch.at("socket")).expect("a socket");
+    std::os::unix::fs::symlink("/dev/zero", scratch.at("device")).expect("a link");
+    fs::create_dir(scratch.at("folder")).expect("a directory");
+    let server = calm(Dir::read_only(scratch.path()).expect("a directory"));
     let mut client = Client::new(server.local_addr());
     for name in ["pipe", "socket", "device", "folder"] {
         let (code, text) = client.get(name).expect_err(name);

@@ -120,9 +120,9 @@ fn progress_is_told_now_and_then_to_those_who_listen() {
 #[test]
 fn the_counters_are_a_fold_over_the_events_and_know_the_mappings() {
     let scratch = Scratch::new();
-    scratch.file("mapped", pattern(200_000));
-    scratch.file("small", pattern(2000));
-    let server = serve(Dir::read_only(scratch.path("")).expect("a directory"));
+    scratch.file("mapped", &pattern(200_000));
+    scratch.file("small", &pattern(2000));
+    let server = serve(Dir::read_only(scratch.path()).expect("a directory"));
     let events = server.events();
     assert_eq!(server.stats().mapping_hit_rate(), None);
     for name in ["mapped", "small", "mapped", "missing", "mapped", "mapped"] {

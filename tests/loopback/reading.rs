@@ -257,7 +257,7 @@ fn a_file_past_4_gib_arrives_whole_and_in_its_place() {
     for (at, mark) in &marks {
         file.write_all_at(mark, *at).expect("a mark");
     }
-    let server = serve(tftpool::Dir::read_only(scratch.path("")).expect("a directory"));
+    let server = serve(tftpool::Dir::read_only(scratch.path()).expect("a directory"));
     let mut client = Client::new(server.local_addr());
     client.ask("sparse", &[("tsize", "0")]);
     assert_eq!(client.oack(), format!("tsize={LENGTH}"));

@@ -93,14 +93,12 @@ fn a_write_request_gets_error_2() {
 /// By policy: neither the modes of files and directory nor the options of the request matter.
 #[test]
 fn a_write_request_touches_nothing_on_disk() {
-    use std::os::unix::fs::PermissionsExt;
     let scratch = Scratch::new();
-    let path = scratch.file("open to all", pattern(100));
-    for (path, mode) in [(&path, 0o666), (&scratch.path(""), 0o777)] {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("permissions");
-    }
+    let path = scratch.file("open to all", &pattern(100));
+    mode(&path, 0o666);
+    mode(scratch.path(), 0o777);
     let before = std::fs::metadata(&path).expect("a file");
-    let server = calm(tftpool::Dir::read_only(scratch.path("")).expect("a directory"));
+    let server = calm(tftpool::Dir::read_only(scratch.path()).expect("a directory"));
     let mut client = Client::new(server.local_addr());
     for name in ["open to all", "new", "new/er", "../up", "/tmp/x"] {
         for request in [
@@ -118,8 +116,7 @@ fn a_write_request_touches_nothing_on_disk() {
     let after = std::fs::metadata(&path).expect("a file");
     assert_eq!(before.modified().ok(), after.modified().ok());
     assert_eq!(std::fs::read(&path).ok(), Some(pattern(100)));
-    let names = std::fs::read_dir(scratch.path("")).expect("a directory");
-    assert_eq!(names.count(), 1);
+    assert_eq!(scratch.names(), ["open to all"]);
 }
 
 /// RFC 2347 ends a request at 512 octets; what is longer is read as far as the buffer goes, and refused beyond.

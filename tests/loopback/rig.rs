@@ -2,8 +2,7 @@
 #![allow(dead_code)] // each test binary uses its part
 
 use std::net::{SocketAddr, UdpSocket};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 use tftpool::unversioned::proto::{self, Outcome, Policy, Receiver, Step};
@@ -13,6 +12,12 @@ use tftpool::{
     Stats, Store, Summary,
 };
 
+#[allow(clippy::duplicate_mod, reason = "some test programs take both rigs")]
+#[path = "../../src/store/scratch.rs"]
+mod scratch;
+
+#[allow(unused_imports)] // each test binary uses its part
+pub(crate) use scratch::{Scratch, mode};
 #[allow(unused_imports)] // each test binary uses its part
 pub(crate) use tftpool::testing::{
     PATIENCE, Peer as Client, Reply, error, pattern, rrq, serve, shelf, wrq,
@@ -378,49 +383,5 @@ pub(crate) fn put(
             }
             _ => machine.handle(&packet, now()),
         }
-    }
-}
-
-// ---- files on disk --------------------------------------------------------------------------------
-
-/// A directory for one test, gone when the test is over.
-pub(crate) struct Scratch(PathBuf);
-
-impl Scratch {
-    pub(crate) fn new() -> Self {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path =
-            std::env::temp_dir().join(format!("tftpool-loopback-{}-{number}", std::process::id()));
-        std::fs::create_dir(&path).expect("a fresh directory");
-        Self(path)
-    }
-
-    pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
-        self.0.join(name)
-    }
-
-    /// Writes a file, as if an hour ago: every later change shows in its time stamp.
-    pub(crate) fn file(&self, name: impl AsRef<Path>, content: impl AsRef<[u8]>) -> PathBuf {
-        use std::os::unix::fs::PermissionsExt;
-        let path = self.path(name);
-        std::fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
-        std::fs::write(&path, content).expect("a file");
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644))
-            .expect("permissions");
-        let file = std::fs::File::options()
-            .write(true)
-            .open(&path)
-            .expect("a file");
-        let epoch = std::time::SystemTime::UNIX_EPOCH;
-        file.set_modified(epoch + Duration::from_secs(1_000_000_000))
-            .expect("a time stamp");
-        path
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }

@@ -23,8 +23,8 @@ fn dribble(length: usize) -> Dribble {
 #[test]
 fn every_kind_of_source_brings_its_octets() {
     let scratch = Scratch::new();
-    let large = scratch.file("large", pattern(LENGTH));
-    let small = scratch.file("small", pattern(60_000));
+    let large = scratch.file("large", &pattern(LENGTH));
+    let small = scratch.file("small", &pattern(60_000));
     let server = serve(move |request: &Request<'_>| {
         let content = pattern(LENGTH);
         Ok(match request.name {

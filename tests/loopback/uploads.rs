@@ -10,25 +10,15 @@ use tftpool::{
 };
 
 fn taking(scratch: &Scratch, mode: WriteMode) -> DirBuilder {
-    Dir::builder(scratch.path("")).uploads(mode)
+    Dir::builder(scratch.path()).uploads(mode)
 }
 
 fn open(builder: DirBuilder) -> Dir {
     builder.open().expect("a directory")
 }
 
-fn names(scratch: &Scratch) -> Vec<String> {
-    let entries = std::fs::read_dir(scratch.path("")).expect("a directory");
-    let mut names: Vec<_> = entries
-        .map(|entry| entry.expect("an entry").file_name())
-        .map(|name| name.to_string_lossy().into_owned())
-        .collect();
-    names.sort();
-    names
-}
-
 fn content(scratch: &Scratch, name: &str) -> Vec<u8> {
-    std::fs::read(scratch.path(name)).expect("a file")
+    std::fs::read(scratch.at(name)).expect("a file")
 }
 
 fn told(code: u16, text: &str) -> Result<(), Trouble> {
@@ -60,8 +50,8 @@ fn files_of_every_size_arrive_whatever_was_agreed() {
             assert!(content(&scratch, "file") == file, "{size} {options:?}");
         }
     }
-    assert_eq!(names(&scratch), ["file"]);
-    let bits = std::fs::metadata(scratch.path("file")).expect("a file");
+    assert_eq!(scratch.names(), ["file"]);
+    let bits = std::fs::metadata(scratch.at("file")).expect("a file");
     assert_eq!(bits.permissions().mode() & 0o777, 0o644);
 }
 
@@ -78,7 +68,7 @@ fn text_is_translated_back() {
         Ok(())
     );
     assert_eq!(content(&scratch, "text"), text);
-    let bits = std::fs::metadata(scratch.path("text")).expect("a file");
+    let bits = std::fs::metadata(scratch.at("text")).expect("a file");
     assert_eq!(bits.permissions().mode() & 0o777, 0o600);
 }
 
@@ -94,7 +84,7 @@ fn what_is_there_is_kept_replaced_or_numbered() {
         let server = serve(open(taking(&scratch, mode).durable(true)));
         let put = put(server.local_addr(), "file", Mode::Octet, &[], b"new");
         assert_eq!(put, result, "{mode:?}");
-        assert_eq!(names(&scratch), left, "{mode:?}");
+        assert_eq!(scratch.names(), left, "{mode:?}");
         let new = left.last().filter(|_| result.is_ok());
         if let Some(name) = new {
             assert_eq!(content(&scratch, name), b"new", "{mode:?}");
@@ -108,15 +98,15 @@ fn what_is_there_is_kept_replaced_or_numbered() {
 #[test]
 fn uploads_land_where_they_are_told_to_and_nowhere_else() {
     let (reads, scratch, outside) = (Scratch::new(), Scratch::new(), Scratch::new());
-    std::fs::create_dir(scratch.path("inside")).expect("a directory");
+    std::fs::create_dir(scratch.at("inside")).expect("a directory");
     scratch.file("target", "safe");
-    symlink("target", scratch.path("link")).expect("a link");
-    symlink("inside", scratch.path("way in")).expect("a link");
-    symlink(outside.path(""), scratch.path("way out")).expect("a link");
-    let dir = Dir::builder(reads.path(""))
-        .allow_symlink_target(outside.path(""))
+    symlink("target", scratch.at("link")).expect("a link");
+    symlink("inside", scratch.at("way in")).expect("a link");
+    symlink(outside.path(), scratch.at("way out")).expect("a link");
+    let dir = Dir::builder(reads.path())
+        .allow_symlink_target(outside.path())
         .uploads(WriteMode::Overwrite)
-        .upload_dir(scratch.path(""));
+        .upload_dir(scratch.path());
     let server = serve(open(dir));
     let violation = || told(2, "access violation");
     for (name, result) in [
@@ -137,12 +127,12 @@ fn uploads_land_where_they_are_told_to_and_nowhere_else() {
         assert_eq!(put, result, "{name}");
     }
     let top = ["b", "inside", "link", "target", "way in", "way out"];
-    assert_eq!(names(&scratch), top);
+    assert_eq!(scratch.names(), top);
     for name in ["inside/a", "b", "inside/c"] {
         assert_eq!(content(&scratch, name), b"new", "{name}");
     }
     assert_eq!(content(&scratch, "target"), b"safe");
-    assert!(names(&outside).is_empty() && names(&reads).is_empty());
+    assert!(outside.names().is_empty() && reads.names().is_empty());
     let asked = fetch(server.local_addr(), "b", &[]);
     assert_eq!(asked, Err(Trouble::Told(1, "file not found".into())));
 }
@@ -151,7 +141,7 @@ fn uploads_land_where_they_are_told_to_and_nowhere_else() {
 fn backslashes_are_slashes_where_the_name_is_missing_otherwise() {
     let scratch = Scratch::new();
     for directory in ["boot", "boot/deep"] {
-        std::fs::create_dir(scratch.path(directory)).expect("a directory");
+        std::fs::create_dir(scratch.at(directory)).expect("a directory");
     }
     scratch.file(r"boot\literal", "old");
     let server = serve(open(taking(&scratch, WriteMode::Overwrite)));
@@ -178,7 +168,7 @@ fn backslashes_are_slashes_where_the_name_is_missing_otherwise() {
             assert_eq!(got, Ok(file.to_vec()), "{name}");
         }
     }
-    assert_eq!(names(&scratch), ["boot", r"boot\literal", r"new\d"]);
+    assert_eq!(scratch.names(), ["boot", r"boot\literal", r"new\d"]);
     for (name, file) in [
         ("boot/a", r"boot\a"),
         ("boot/deep/b", r"\boot\deep\b"),
@@ -208,9 +198,9 @@ fn a_file_that_is_too_large_is_refused_as_early_as_can_be() {
         assert!(matches!(failure, Failure::Store(_)), "{failure}");
         assert_eq!(summary.bytes, 512);
     }
-    assert!(names(&scratch).is_empty());
+    assert!(scratch.names().is_empty());
     assert_eq!(put(address, "c", Mode::Octet, &[], &pattern(1000)), Ok(()));
-    assert_eq!(names(&scratch), ["c"]);
+    assert_eq!(scratch.names(), ["c"]);
 }
 
 #[test]
@@ -223,7 +213,7 @@ fn nothing_is_left_of_a_file_that_is_not_whole() {
     client.acked(0);
     client.send(1, &pattern(512));
     client.acked(1);
-    assert!(!scratch.path("file").exists());
+    assert!(!scratch.at("file").exists());
     client.abort(0);
     let (summary, failure) = failed(&mut events);
     assert!(matches!(failure, Failure::Aborted { .. }), "{failure}");
@@ -236,7 +226,7 @@ fn nothing_is_left_of_a_file_that_is_not_whole() {
     server.stop(Stop::Now);
     assert_eq!(client.error(), (0, "server is stopping".into()));
     server.join().expect("a clean end");
-    assert!(names(&scratch).is_empty());
+    assert!(scratch.names().is_empty());
 }
 
 #[test]
@@ -289,7 +279,7 @@ fn a_late_copy_of_a_request_leaves_nothing_behind() {
         drop(client);
         assert_eq!(failed(&mut events).0.bytes, 0);
         assert_eq!(server.stats().requests, 2, "a request of its own");
-        assert_eq!(names(&scratch), ["file"], "{mode:?}");
+        assert_eq!(scratch.names(), ["file"], "{mode:?}");
         assert_eq!(content(&scratch, "file"), b"content", "{mode:?}");
     }
 }
@@ -325,7 +315,7 @@ fn of_two_writers_of_one_name_both_are_whole_and_one_wins() {
         };
         assert_eq!(content(&scratch, "file"), [winner; 513], "{mode:?}");
         let count = 1 + usize::from(mode == WriteMode::Unique);
-        assert_eq!(names(&scratch).len(), count, "{mode:?}");
+        assert_eq!(scratch.names().len(), count, "{mode:?}");
     }
 }
 
@@ -390,7 +380,7 @@ fn unproven_uploaders_are_few_and_cost_little() {
         _ => None,
     });
     assert_eq!(reason, tftpool::DropReason::UnprovenFull);
-    assert!(names(&scratch).is_empty());
+    assert!(scratch.names().is_empty());
 }
 
 // ---- embedders' sinks ---------------------------------------------------------------------------
