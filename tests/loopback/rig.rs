@@ -214,37 +214,20 @@ pub(crate) fn fetch_into(
     mode: Mode,
     options: &[(OptionName, u64)],
 ) -> Result<(), Trouble> {
-    let asked = options
-        .iter()
-        .fold(Options::default(), |all, (name, value)| {
-            all.with(*name, *value)
-        });
-    let mut request = Vec::new();
     let direction = wire::Direction::Read;
-    wire::Request {
-        direction,
-        name: name.as_bytes(),
-        mode,
-        options: asked,
-    }
-    .emit(&mut request);
-    let policy = Policy {
-        retries: 20,
-        ..Policy::default()
-    };
+    let mut call = Call::new(socket, server, direction, name, mode, options);
+    let policy = patient();
     let mut machine = Receiver::requesting(Duration::ZERO, &policy, now());
-    let mut tid = None;
     let mut buffer = vec![0; 65536];
     loop {
         let until = match machine.poll(now()) {
             Step::Open => {
-                let _ = socket.send_to(&request, server);
+                call.open();
                 machine.sent(now());
                 continue;
             }
             Step::Ack(block) => {
-                let ack = wire::ack(machine.rollover().to_wire(block));
-                let _ = socket.send_to(&ack, tid.unwrap_or(server));
+                call.send(&wire::ack(machine.rollover().to_wire(block)));
                 machine.sent(now());
                 continue;
             }
@@ -257,40 +240,17 @@ pub(crate) fn fetch_into(
             Step::Data { .. } => unreachable!("a receiver sends no data"),
             Step::Wait(until) => until,
         };
-        let wait = until
-            .saturating_duration_since(now())
-            .max(Duration::from_millis(1));
-        socket.set_read_timeout(Some(wait)).expect("a timeout");
-        let Ok((length, from)) = socket.recv_from(&mut buffer) else {
+        let is_first = call.tid.is_none();
+        let Some(packet) = call.hear(&mut buffer, until)? else {
             continue;
         };
-        let Ok(packet) = wire::parse(&buffer[..length]) else {
-            panic!("no packet of TFTP: {:?}", &buffer[..length]);
-        };
-        if let Packet::Error { code, message } = packet {
-            return Err(Trouble::Told(
-                code.0,
-                String::from_utf8_lossy(message).into_owned(),
-            ));
-        }
-        if tid.is_none() {
-            if matches!(packet, Packet::Data { payload, .. } if payload.len() > 512)
-                && !asked.is_empty()
-            {
-                continue; // a late block for who had this port before
+        match packet {
+            Packet::OptionAck(oack) if is_first => {
+                machine.agree(&call.agreed(&oack), true, &policy, now());
+                continue;
             }
-            tid = Some(from);
-            match packet {
-                Packet::OptionAck(oack) => {
-                    let agreed = proto::accept(&asked, &oack).expect("an OACK that was asked for");
-                    machine.agree(&agreed, true, &policy, now());
-                    continue;
-                }
-                _ => machine.agree(&proto::Agreed::default(), false, &policy, now()),
-            }
-        }
-        if tid != Some(from) {
-            continue;
+            _ if is_first => machine.agree(&proto::Agreed::default(), false, &policy, now()),
+            _ => {}
         }
         match machine.handle(&packet, now()) {
             proto::Verdict::Store | proto::Verdict::StoreLast => {
@@ -312,31 +272,16 @@ pub(crate) fn put(
     content: &[u8],
 ) -> Result<(), Trouble> {
     let socket = Client::new(server).socket;
-    let asked = options
-        .iter()
-        .fold(Options::default(), |all, (name, value)| {
-            all.with(*name, *value)
-        });
-    let mut request = Vec::new();
-    wire::Request {
-        direction: wire::Direction::Write,
-        name: name.as_bytes(),
-        mode,
-        options: asked,
-    }
-    .emit(&mut request);
-    let policy = Policy {
-        retries: 20,
-        ..Policy::default()
-    };
+    let direction = wire::Direction::Write;
+    let mut call = Call::new(&socket, server, direction, name, mode, options);
+    let policy = patient();
     let mut machine = proto::Sender::requesting(&policy, now());
     let mut agreed = proto::Agreed::default();
-    let mut tid = None;
     let mut buffer = vec![0; 600];
     loop {
         let until = match machine.poll(now()) {
             Step::Open => {
-                let _ = socket.send_to(&request, server);
+                call.open();
                 machine.opened(now());
                 continue;
             }
@@ -346,7 +291,7 @@ pub(crate) fn put(
                     let start = (block as usize - 1) * size;
                     let octets = &content[start..content.len().min(start + size)];
                     let header = wire::data_header(agreed.rollover.to_wire(block));
-                    let _ = socket.send_to(&[&header, octets].concat(), tid.unwrap_or(server));
+                    call.send(&[&header, octets].concat());
                 }
                 machine.sent(end, now());
                 continue;
@@ -356,32 +301,110 @@ pub(crate) fn put(
             Step::Ack(_) | Step::Error(..) => unreachable!("a sender does not"),
             Step::Wait(until) => until,
         };
-        let wait = until.saturating_duration_since(now());
-        let wait = wait.max(Duration::from_millis(1));
-        socket.set_read_timeout(Some(wait)).expect("a timeout");
-        let Ok((length, from)) = socket.recv_from(&mut buffer) else {
+        let Some(packet) = call.hear(&mut buffer, until)? else {
             continue;
         };
-        let packet = wire::parse(&buffer[..length]).expect("a packet");
-        if let Packet::Error { code, message } = packet {
-            let text = String::from_utf8_lossy(message).into_owned();
-            return Err(Trouble::Told(code.0, text));
+        if let Packet::OptionAck(oack) = packet {
+            agreed = call.agreed(&oack);
         }
-        if *tid.get_or_insert(from) != from {
-            continue;
+        if let Packet::OptionAck(_) | Packet::Ack { block: 0 } = packet {
+            let last = content.len() as u64 / u64::from(agreed.blksize) + 1;
+            machine.agree(&agreed, Some(last), &policy, now());
         }
+        machine.handle(&packet, now());
+    }
+}
+
+/// Not given up while a slow machine gets there.
+fn patient() -> Policy {
+    Policy {
+        retries: 20,
+        ..Policy::default()
+    }
+}
+
+/// What a good client sends and hears, whichever way the file goes.
+struct Call<'a> {
+    socket: &'a UdpSocket,
+    server: SocketAddr,
+    asked: Options,
+    request: Vec<u8>,
+    /// Who has answered.
+    tid: Option<SocketAddr>,
+}
+
+impl<'a> Call<'a> {
+    fn new(
+        socket: &'a UdpSocket,
+        server: SocketAddr,
+        direction: wire::Direction,
+        name: &str,
+        mode: Mode,
+        options: &[(OptionName, u64)],
+    ) -> Self {
+        let none = Options::default();
+        let options = options
+            .iter()
+            .fold(none, |all, (name, value)| all.with(*name, *value));
+        let mut request = Vec::new();
+        wire::Request {
+            direction,
+            name: name.as_bytes(),
+            mode,
+            options,
+        }
+        .emit(&mut request);
+        Self {
+            socket,
+            server,
+            asked: options,
+            request,
+            tid: None,
+        }
+    }
+
+    fn open(&self) {
+        let _ = self.socket.send_to(&self.request, self.server);
+    }
+
+    fn send(&self, datagram: &[u8]) {
+        let to = self.tid.unwrap_or(self.server);
+        let _ = self.socket.send_to(datagram, to);
+    }
+
+    fn agreed(&self, oack: &Options) -> proto::Agreed {
+        proto::accept(&self.asked, oack).expect("an OACK that was asked for")
+    }
+
+    /// What the server says until then, if anything. An ERROR is the end, whoever sent it.
+    fn hear<'b>(
+        &mut self,
+        buffer: &'b mut [u8],
+        until: Instant,
+    ) -> Result<Option<Packet<'b>>, Trouble> {
+        let wait = until.saturating_duration_since(now());
+        let wait = wait.max(Duration::from_millis(1));
+        self.socket.set_read_timeout(Some(wait)).expect("a timeout");
+        let Ok((length, from)) = self.socket.recv_from(buffer) else {
+            return Ok(None);
+        };
+        let Ok(packet) = wire::parse(&buffer[..length]) else {
+            panic!("no packet of TFTP: {:?}", &buffer[..length]);
+        };
         match packet {
-            Packet::OptionAck(oack) => {
-                agreed = proto::accept(&asked, &oack).expect("an OACK that was asked for");
-                let last = content.len() as u64 / u64::from(agreed.blksize) + 1;
-                machine.agree(&agreed, Some(last), &policy, now());
+            Packet::Error { code, message } => {
+                let text = String::from_utf8_lossy(message).into_owned();
+                return Err(Trouble::Told(code.0, text));
             }
-            Packet::Ack { block: 0 } => {
-                let last = content.len() as u64 / u64::from(agreed.blksize) + 1;
-                machine.agree(&agreed, Some(last), &policy, now());
-                machine.handle(&packet, now());
+            // A late block for who had this port before.
+            Packet::Data { payload, .. }
+                if self.tid.is_none() && payload.len() > 512 && !self.asked.is_empty() =>
+            {
+                return Ok(None);
             }
-            _ => machine.handle(&packet, now()),
+            _ => {}
         }
+        let is_known = *self.tid.get_or_insert(from) == from;
+        Ok(is_known.then_some(packet))
     }
 }
