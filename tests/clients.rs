@@ -7,6 +7,7 @@ mod harness;
 
 use harness::{Scratch, Server, ask, assert_same, client, content, error, first_block, run, text};
 use nix::sys::stat::Mode;
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -31,51 +32,41 @@ enum Client {
     Curl,
 }
 
+/// From the server, or to it.
+#[derive(Clone, Copy)]
+enum Way {
+    Get,
+    Put,
+}
+
+impl Way {
+    fn of<T>(self, get: T, put: T) -> T {
+        match self {
+            Self::Get => get,
+            Self::Put => put,
+        }
+    }
+}
+
 impl Client {
     /// The command that fetches `name` into `file`.
     fn get(self, server: SocketAddr, name: &str, file: &Path, block: Option<u16>) -> Command {
-        let host = server.ip().to_string();
-        let port = server.port().to_string();
-        let block = block.map(|octets| octets.to_string());
-        let mut command;
-        match self {
-            Self::Busybox => {
-                command = client("busybox");
-                command.args(["tftp", "-g", "-r", name, "-l"]).arg(file);
-                command.args(block.iter().flat_map(|octets| ["-b", octets]));
-                command.args([host, port]);
-            }
-            Self::Hpa => {
-                assert_eq!(block, None, "tftp-hpa sends no options");
-                command = client("tftp");
-                command
-                    .args(["-m", "binary", &host, &port, "-c", "get", name])
-                    .arg(file);
-            }
-            Self::Atftp => {
-                command = client("atftp");
-                command.args(["--get", "-r", name, "-l"]).arg(file);
-                if let Some(octets) = block {
-                    command.arg("--option").arg(format!("blksize {octets}"));
-                    command.args(["--option", "tsize 0", "--option", "windowsize 16"]);
-                }
-                command.args([host, port]);
-            }
-            Self::Curl => {
-                command = client("curl");
-                command.args(["-sS", "--path-as-is", "-o"]).arg(file);
-                match &block {
-                    Some(octets) => command.args(["--tftp-blksize", octets]),
-                    None => command.arg("--tftp-no-options"),
-                };
-                command.arg(format!("tftp://{server}//{}", percent_encoded(name)));
-            }
-        }
-        command
+        self.command(Way::Get, server, name, file, block)
     }
 
     /// The command that puts `file` there as `name`.
     fn put(self, server: SocketAddr, name: &str, file: &Path, block: Option<u16>) -> Command {
+        self.command(Way::Put, server, name, file, block)
+    }
+
+    fn command(
+        self,
+        way: Way,
+        server: SocketAddr,
+        name: &str,
+        file: &Path,
+        block: Option<u16>,
+    ) -> Command {
         let host = server.ip().to_string();
         let port = server.port().to_string();
         let block = block.map(|octets| octets.to_string());
@@ -83,21 +74,22 @@ impl Client {
         match self {
             Self::Busybox => {
                 command = client("busybox");
-                command.args(["tftp", "-p", "-r", name, "-l"]).arg(file);
+                command.args(["tftp", way.of("-g", "-p"), "-r", name, "-l"]);
+                command.arg(file);
                 command.args(block.iter().flat_map(|octets| ["-b", octets]));
                 command.args([host, port]);
             }
             Self::Hpa => {
                 assert_eq!(block, None, "tftp-hpa sends no options");
+                let (name, file) = (OsStr::new(name), file.as_os_str());
                 command = client("tftp");
-                command
-                    .args(["-m", "binary", &host, &port, "-c", "put"])
-                    .arg(file)
-                    .arg(name);
+                command.args(["-m", "binary", &host, &port, "-c", way.of("get", "put")]);
+                command.args(way.of([name, file], [file, name]));
             }
             Self::Atftp => {
                 command = client("atftp");
-                command.args(["--put", "-r", name, "-l"]).arg(file);
+                command.args([way.of("--get", "--put"), "-r", name, "-l"]);
+                command.arg(file);
                 if let Some(octets) = block {
                     command.arg("--option").arg(format!("blksize {octets}"));
                     command.args(["--option", "tsize 0", "--option", "windowsize 16"]);
@@ -106,7 +98,8 @@ impl Client {
             }
             Self::Curl => {
                 command = client("curl");
-                command.args(["-sS", "-T"]).arg(file);
+                command.args(["-sS", "--path-as-is", way.of("-o", "-T")]);
+                command.arg(file);
                 match &block {
                     Some(octets) => command.args(["--tftp-blksize", octets]),
                     None => command.arg("--tftp-no-options"),
