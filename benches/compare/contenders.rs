@@ -1,5 +1,7 @@
 //! Who is measured: the two limits, this crate's server, and the rivals that `peers.sh` has fetched.
 
+use crate::Settings;
+use crate::bed::Namespace;
 use crate::client::Fetch;
 use crate::load::{self, Report};
 use crate::pattern::Pattern;
@@ -7,6 +9,7 @@ use crate::process::Running;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How a server counts in the comparison.
@@ -34,12 +37,38 @@ pub(crate) struct Contender {
     environment: Vec<(String, String)>,
     /// Listens there whatever one says.
     fixed: Option<SocketAddrV4>,
+    /// Runs in there, and so do its clients.
+    namespace: Option<Arc<Namespace>>,
+    /// What is told of it before the first table.
+    remark: Option<String>,
 }
 
 /// A file small enough to ask whether a server is there.
 pub(crate) const SMALL: &str = "f-1024";
 
-/// All contenders that this machine has. `peers` is the directory that `peers.sh` has filled.
+/// All contenders that start here. Tells who does not.
+pub(crate) fn present(
+    settings: &Settings,
+    directory: &Path,
+    pattern: &Pattern,
+) -> io::Result<Vec<Contender>> {
+    let mut all = all(settings.peers.as_deref())?;
+    all.retain(|one| {
+        let started = one.at_home(|| one.start(directory, pattern).map(drop));
+        if let Err(why) = &started {
+            eprintln!("{}: {why}; left out", one.name);
+        }
+        started.is_ok()
+    });
+    for one in &all {
+        if let Some(remark) = &one.remark {
+            println!("{}: {remark}", one.name);
+        }
+    }
+    Ok(all)
+}
+
+/// All contenders. `peers` is the directory that `peers.sh` has filled.
 pub(crate) fn all(peers: Option<&Path>) -> io::Result<Vec<Contender>> {
     let this = std::env::current_exe()?;
     let contender = |name, role, windows, program: PathBuf, arguments| Contender {
@@ -51,6 +80,8 @@ pub(crate) fn all(peers: Option<&Path>) -> io::Result<Vec<Contender>> {
         arguments,
         environment: Vec::new(),
         fixed: None,
+        namespace: None,
+        remark: None,
     };
     let mut all = vec![
         Contender {
@@ -98,16 +129,13 @@ pub(crate) fn all(peers: Option<&Path>) -> io::Result<Vec<Contender>> {
             "--daemon --no-fork --bind-address ADDRESS --port PORT --user root.root --maxthread 10000 --logfile /dev/null \
              --verbose=1 DIR",
         ),
-        Contender {
-            fixed: Some(SocketAddrV4::new(own_address(), 69)),
-            ..rival(
-                "dnsmasq",
-                false,
-                "deb/usr/sbin/dnsmasq",
-                "--conf-file=/dev/null --port=0 --enable-tftp --tftp-root=DIR --tftp-max=10000 --quiet-tftp --user=root \
-                 --keep-in-foreground --listen-address=ADDRESS --bind-interfaces --pid-file= --log-facility=/dev/null",
-            )
-        },
+        alone(rival(
+            "dnsmasq",
+            false,
+            "deb/usr/sbin/dnsmasq",
+            "--conf-file=/dev/null --port=0 --enable-tftp --tftp-root=DIR --tftp-max=10000 --quiet-tftp --user=root \
+             --keep-in-foreground --listen-address=ADDRESS --bind-interfaces --pid-file= --log-facility=/dev/null",
+        )),
         rival(
             "rs-tftpd",
             true,
@@ -148,8 +176,24 @@ impl Contender {
     pub(crate) fn at(&self, address: SocketAddrV4) -> Self {
         Self {
             fixed: Some(address),
+            namespace: None,
             ..self.clone()
         }
+    }
+
+    /// Runs `work`, which starts this server and asks it, in the server's network namespace where it has one, so that its
+    /// clients reach it by loopback as they reach everybody else. A server ends with the thread that has started it: it
+    /// cannot outlive `work`.
+    pub(crate) fn at_home<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        match &self.namespace {
+            Some(namespace) => namespace.inside(work),
+            None => work(),
+        }
+    }
+
+    /// True where nobody else is in the server's network namespace.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.namespace.is_some()
     }
 
     /// Starts the server over `directory` and waits until it has served the small file.
@@ -203,6 +247,29 @@ impl Contender {
             Ok(report) => Err(format!("does not serve {SMALL}: {:?}", report.failures)),
             Err(error) => Err(format!("does not answer: {error}")),
         }
+    }
+}
+
+/// A server that knows port 69 only: alone in a network namespace that nobody else has, with its clients. The namespace
+/// has no name, and lives as long as what is inside and this process.
+pub(crate) fn alone(contender: Contender) -> Contender {
+    let (address, namespace, remark) = match Namespace::new() {
+        Ok(namespace) => (
+            Ipv4Addr::LOCALHOST,
+            Some(Arc::new(namespace)),
+            "with its clients in a network namespace of its own".to_owned(),
+        ),
+        Err(why) => {
+            let address = own_address();
+            let remark = format!("at {address}, without a network namespace of its own ({why})");
+            (address, None, remark)
+        }
+    };
+    Contender {
+        fixed: Some(SocketAddrV4::new(address, 69)),
+        namespace,
+        remark: Some(remark),
+        ..contender
     }
 }
 

@@ -40,7 +40,7 @@ pub(crate) fn compare(settings: &Settings) -> io::Result<()> {
         ("highest", Bench::highest_rate),
     ];
     for (name, part) in parts {
-        if settings.rows.is_empty() || settings.rows.iter().any(|row| name.contains(row.as_str())) {
+        if settings.wants_row(name) {
             part(&bench)?;
         }
     }
@@ -60,18 +60,8 @@ impl Bench {
         std::fs::create_dir_all(&directory)?;
         let pattern = Pattern::new();
         pattern.write(&directory.join(contenders::SMALL), 1024)?;
-        let contenders = contenders::all(settings.peers.as_deref())?
-            .into_iter()
-            .filter(|one| one.crowds)
-            .filter(|one| {
-                settings.only.is_empty()
-                    || settings
-                        .only
-                        .iter()
-                        .any(|only| one.name.contains(only.as_str()))
-            })
-            .filter(|one| one.start(&directory, &pattern).is_ok())
-            .collect();
+        let mut contenders = contenders::present(settings, &directory, &pattern)?;
+        contenders.retain(|one| one.crowds && settings.wants_server(one.name));
         Ok(Self {
             contenders,
             directory,
@@ -245,7 +235,7 @@ impl Bench {
                 per_second: 400, // each asks again after five seconds
                 request: b"\0\x01f-1048576\0octet\0blksize\x001428\0windowsize\x0016\0".to_vec(),
             };
-            self.beside(contender, &silent, crowd, &fetch)?;
+            contender.at_home(|| self.beside(contender, &silent, crowd, &fetch))?;
         }
         Ok(())
     }
@@ -264,7 +254,7 @@ impl Bench {
                 request: b"\0\x01f-1048576\0octet\0".to_vec(),
             };
             let crowd = Crowd::Endless(50, Duration::from_secs(5));
-            self.beside(contender, &silent, crowd, &fetch)?;
+            contender.at_home(|| self.beside(contender, &silent, crowd, &fetch))?;
         }
         Ok(())
     }

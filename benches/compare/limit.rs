@@ -4,6 +4,7 @@
 //! straight from a mapping. The *floor* serves a crowd from one thread and one epoll, each client from its own port.
 //! Both read the options `blksize` and `windowsize` and check nothing: no sizes, no addresses, no limits, no timers.
 
+use crate::load;
 use crate::sys::{self, Mapping};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use std::collections::HashMap;
@@ -42,7 +43,7 @@ pub(crate) fn serve_floor(listen: SocketAddrV4, directory: &Path) -> io::Result<
     let mut events = vec![EpollEvent::empty(); 1024];
     let mut buffer = [0; 2048];
     loop {
-        let ready = epoll.wait(&mut events, EpollTimeout::NONE)?;
+        let ready = load::wait(&epoll, &mut events, EpollTimeout::NONE)?;
         for event in &events[..ready] {
             if event.data() != DESK {
                 let seat = event.data() as usize;

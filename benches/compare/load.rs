@@ -3,6 +3,7 @@
 use crate::client::{Client, Failure, Fetch, Fetched, Progress};
 use crate::pattern::Pattern;
 use crate::sys;
+use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use std::collections::BTreeMap;
 use std::io;
@@ -153,7 +154,7 @@ pub(crate) fn park(
             socket.send_to(&request, server)?;
             asked += 1;
         }
-        let ready = epoll.wait(&mut events, EpollTimeout::from(SCAN.as_millis() as u8))?;
+        let ready = wait(&epoll, &mut events, scan())?;
         for event in &events[..ready] {
             let seat = event.data() as usize;
             while let Ok((length, from)) = sockets[seat].recv_from(&mut buffer) {
@@ -173,12 +174,29 @@ pub(crate) fn park(
     // What still comes is taken, so that no queue of ours is counted for the server.
     let settling = Instant::now();
     while settling.elapsed() < SETTLING {
-        let ready = epoll.wait(&mut events, EpollTimeout::from(SCAN.as_millis() as u8))?;
+        let ready = wait(&epoll, &mut events, scan())?;
         for event in &events[..ready] {
             while sockets[event.data() as usize].recv(&mut buffer).is_ok() {}
         }
     }
     Ok((parked, sockets))
+}
+
+/// Until the next look at the deadlines.
+fn scan() -> EpollTimeout {
+    EpollTimeout::from(SCAN.as_millis() as u8)
+}
+
+/// How many sockets are ready; none where the process was stopped meanwhile, or a tracer came.
+pub(crate) fn wait(
+    epoll: &Epoll,
+    events: &mut [EpollEvent],
+    timeout: EpollTimeout,
+) -> io::Result<usize> {
+    match epoll.wait(events, timeout) {
+        Err(Errno::EINTR) => Ok(0),
+        ready => Ok(ready?),
+    }
 }
 
 /// The clients of a crowd, each with a seat, its number the token of its socket.
@@ -244,9 +262,7 @@ impl Seats<'_> {
                 next_scan = now + SCAN;
                 due.extend((0..self.clients.len()).filter(|&seat| self.deadlines[seat] <= now));
             }
-            let ready = self
-                .epoll
-                .wait(&mut events, EpollTimeout::from(SCAN.as_millis() as u8))?;
+            let ready = wait(&self.epoll, &mut events, scan())?;
             for event in &events[..ready] {
                 let seat = event.data() as usize;
                 if let Some(client) = &mut self.clients[seat] {

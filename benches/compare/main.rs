@@ -98,6 +98,14 @@ struct Settings {
 }
 
 impl Settings {
+    fn wants_row(&self, name: &str) -> bool {
+        is_wanted(&self.rows, name)
+    }
+
+    fn wants_server(&self, name: &str) -> bool {
+        is_wanted(&self.only, name)
+    }
+
     fn from_environment() -> Self {
         let text = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
         // Cargo runs a benchmark in the directory of the package, where `make` was called too.
@@ -125,4 +133,10 @@ impl Settings {
             target: target.to_owned(),
         }
     }
+}
+
+/// Whether one of the words, all of them in lower case, is in the name. No words want everything.
+fn is_wanted(words: &[String], name: &str) -> bool {
+    let name = name.to_lowercase();
+    words.is_empty() || words.iter().any(|word| name.contains(word.as_str()))
 }

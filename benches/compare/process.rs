@@ -11,6 +11,7 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -175,6 +176,9 @@ impl Drop for Running {
     }
 }
 
+/// How the name of each group begins.
+const GROUP: &str = "tftpool-bench";
+
 /// A control group (version 2), removed when dropped. No controller is needed: CPU time is always counted.
 struct Group {
     path: PathBuf,
@@ -195,7 +199,8 @@ impl Group {
         let own = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
         let home = Path::new(mount).join(own);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = home.join(format!("tftpool-bench-{}-{number}", std::process::id()));
+        guard(&home);
+        let path = home.join(format!("{GROUP}-{}-{number}", std::process::id()));
         fs::create_dir(&path).ok()?;
         let group = Self { path, home };
         // Not everybody who may make a group may also move into it.
@@ -241,6 +246,31 @@ impl Drop for Group {
             thread::sleep(Duration::from_millis(5));
         }
     }
+}
+
+/// Starts a process that outlives this one by a moment, and ends the servers that are left then. `end_with_parent` alone does
+/// not do it: the kernel forgets that wish when a server becomes another user.
+fn guard(home: &Path) {
+    const SCRIPT: &str = r#"
+        trap '' HUP INT TERM
+        read -r _
+        for group in "$0-$1"-*; do
+            [ -d "$group" ] || continue
+            echo 1 >"$group/cgroup.kill"
+            for _ in 1 2 3 4 5 6 7 8 9 10; do
+                rmdir "$group" 2>/dev/null && break
+                sleep 0.1
+            done
+        done"#;
+    static GUARD: OnceLock<io::Result<Child>> = OnceLock::new();
+    GUARD.get_or_init(|| {
+        Command::new("sh")
+            .args(["-c", SCRIPT])
+            .arg(home.join(GROUP))
+            .arg(std::process::id().to_string())
+            .stdin(Stdio::piped()) // closed when we end, however that comes about
+            .spawn()
+    });
 }
 
 /// `Name:  number` lines.

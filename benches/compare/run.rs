@@ -61,32 +61,17 @@ pub(crate) fn compare(settings: &Settings) -> io::Result<()> {
     }
     let mut bench = Bench::new(&settings.target)?;
     bench.patient = !settings.quick;
-    let wanted = |list: &[String], name: &str| {
-        let name = name.to_lowercase();
-        list.is_empty() || list.iter().any(|word| name.contains(word.as_str()))
-    };
-    let contenders: Vec<Contender> = contenders::all(settings.peers.as_deref())?
-        .into_iter()
-        .filter(
-            |contender| match contender.start(&bench.directory, &bench.pattern) {
-                Ok(_) => true,
-                Err(why) => {
-                    eprintln!("{}: {why}; left out", contender.name);
-                    false
-                }
-            },
-        )
-        .collect();
+    let contenders = contenders::present(settings, &bench.directory, &bench.pattern)?;
     let mut tables = Vec::new();
     for row in rows::all(settings.quick, settings.spread) {
-        if !wanted(&settings.rows, &row.name) || (row.on_request && settings.rows.is_empty()) {
+        if !settings.wants_row(&row.name) || (row.on_request && settings.rows.is_empty()) {
             continue;
         }
         let table = match row.work {
             Work::Tools(server) => bench.tool_row(&row, server, &contenders, settings.runs)?,
             _ => {
                 let mut all: Vec<&Contender> = contenders.iter().collect();
-                all.retain(|contender| wanted(&settings.only, contender.name));
+                all.retain(|contender| settings.wants_server(contender.name));
                 // On a curve, a rival that has lost clients once is not asked about more of them.
                 let fallen = |contender: &&Contender| {
                     let steps = tables.iter().filter(|table: &&Table| table.is_on_curve());
@@ -173,10 +158,12 @@ impl Bench {
                 let mut sample = self.undisturbed_sample(row, contender)?;
                 *spent += started.elapsed();
                 if run == 0 && matches!(row.work, Work::Single) && !sample.figures.is_empty() {
-                    self.count_calls(row, contender, &mut sample);
-                    if self.patient {
-                        self.count_instructions(row, contender, &mut sample);
-                    }
+                    contender.at_home(|| {
+                        self.count_calls(row, contender, &mut sample);
+                        if self.patient {
+                            self.count_instructions(row, contender, &mut sample);
+                        }
+                    });
                 }
                 entry.samples.push(sample);
             }
@@ -188,7 +175,7 @@ impl Bench {
         })
     }
 
-    /// A row whose entries are clients; `None` where the server or this crate's client is missing.
+    /// A row whose entries are clients; `None` where the server or this crate's client is missing, which it tells.
     fn tool_row(
         &self,
         row: &Row,
@@ -197,8 +184,14 @@ impl Bench {
         runs: usize,
     ) -> io::Result<Option<Table>> {
         let started = Instant::now();
+        let left_out = |why: &str| {
+            println!("\n### {}\n\nleft out: {why}", row.name);
+            Ok(None)
+        };
         let Some(server) = contenders.iter().find(|contender| contender.name == server) else {
-            return Ok(None);
+            return left_out(&format!(
+                "no {server} here (`make bench-peers` fetches what Debian has)"
+            ));
         };
         let tools = if row.fetch.windowsize > 1 {
             tools::with_windows()?
@@ -206,7 +199,7 @@ impl Bench {
             tools::at_defaults()
         };
         if tools.is_empty() {
-            return Ok(None);
+            return left_out("this crate's command has no `get`");
         }
         let Fetch { name, size, .. } = &row.fetch;
         self.pattern.write(&self.directory.join(name), *size)?;
@@ -259,6 +252,10 @@ impl Bench {
 
     /// One run of one server.
     fn sample(&self, row: &Row, contender: &Contender) -> io::Result<Sample> {
+        contender.at_home(|| self.sample_at_home(row, contender))
+    }
+
+    fn sample_at_home(&self, row: &Row, contender: &Contender) -> io::Result<Sample> {
         let _pinned = row.pinned.then(Pinned::to_one_cpu);
         let server = match contender.start(&self.directory, &self.pattern) {
             Ok(server) => server,
@@ -672,8 +669,29 @@ pub(crate) fn self_check(settings: &Settings) -> io::Result<()> {
             contender.name
         );
     }
+    check_alone(&bench)?;
     check_report();
     println!("self-check: the load generator tells right from wrong");
+    Ok(())
+}
+
+/// Load and server meet in another network namespace than ours, where one may be made.
+fn check_alone(bench: &Bench) -> io::Result<()> {
+    let mut all = contenders::all(None)?;
+    all.retain(|one| one.role == Role::Limit && one.crowds);
+    for one in all.into_iter().map(contenders::alone) {
+        if one.is_alone() {
+            one.at_home(|| {
+                let server = one.start(&bench.directory, &bench.pattern)?;
+                let network = |process: &str| fs::read_link(format!("/proc/{process}/ns/net")).ok();
+                match network(&server.running.id().to_string()) != network("self") {
+                    true => Ok(()),
+                    false => Err("the server is not alone".to_owned()),
+                }
+            })
+            .map_err(io::Error::other)?;
+        }
+    }
     Ok(())
 }
 

@@ -22,7 +22,7 @@ pub(crate) struct Tool {
     arguments: &'static str,
 }
 
-/// The clients of this machine, at their defaults; none where this crate's own is missing.
+/// The clients of this machine, at their defaults; none where this crate's own is missing. Tells which are not there.
 pub(crate) fn at_defaults() -> Vec<Tool> {
     let rival = |name, program: &str, arguments| Tool {
         name,
@@ -45,7 +45,13 @@ pub(crate) fn at_defaults() -> Vec<Tool> {
         ),
         rival("busybox", "busybox", "tftp -g -r FILE -l OUT ADDRESS PORT"),
     ];
-    all.retain(Tool::is_there);
+    all.retain(|tool| {
+        let is_there = tool.is_there();
+        if !is_there {
+            eprintln!("{}: is not installed; left out", tool.name);
+        }
+        is_there
+    });
     if all.iter().all(|tool| tool.role != Role::Own) {
         all.clear();
     }

@@ -31,7 +31,8 @@ pub(crate) fn server_address() -> SocketAddr {
 pub(crate) struct Namespace(File);
 
 impl Namespace {
-    fn new() -> io::Result<Self> {
+    /// Nothing is in it but a loopback device that is up.
+    pub(crate) fn new() -> io::Result<Self> {
         in_a_thread(|| {
             unshare(CloneFlags::CLONE_NEWNET)?;
             let namespace = Self(File::open("/proc/thread-self/ns/net")?);
