@@ -101,6 +101,9 @@ pub const BURST_SEGMENTS: usize = 64;
 pub const BURST_OCTETS: usize = 65507;
 /// Datagrams of strangers that one receive passes over. They can only have come between `bind` and `connect`.
 pub const STRANGERS_SKIPPED: usize = 16;
+/// ERRORs (RFC 1350 §4) that one transfer sends to strangers, 24 octets each. A server that has answered twice needs one; with a
+/// forged source there is nothing to gain.
+pub const STRANGERS_TOLD: u32 = 3;
 /// Errors in a row that the listening socket may report (ICMP answers to replies) before they are passed up.
 pub const LISTENER_ERRORS: usize = 16;
 

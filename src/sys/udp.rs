@@ -242,7 +242,13 @@ pub(crate) struct TransferSocket {
     /// The system has been told how long a blocking receive may take.
     is_patient: Cell<bool>,
     offload: Offload,
+    reply: Option<Reply>,
+    /// Strangers that were told something.
+    told: Cell<u32>,
 }
+
+/// What to say to a stranger who has sent this datagram, or its beginning; nothing where there is none.
+pub(crate) type Reply = fn(&[u8]) -> Option<Vec<u8>>;
 
 /// What one receive brought: a datagram, or several of one length behind each other (the last may be shorter).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -338,6 +344,8 @@ impl TransferSocket {
             is_connected: false,
             is_patient: Cell::new(false),
             offload: Offload::Segments,
+            reply: None,
+            told: Cell::new(0),
         })
     }
 
@@ -352,8 +360,27 @@ impl TransferSocket {
     pub(crate) fn connect_to(&mut self, peer: SocketAddr) -> io::Result<()> {
         self.socket.connect(peer)?;
         self.hear_errors(false);
+        // News about somebody else, which would now count as the peer's.
+        let _ = self.socket.take_error();
         (self.peer, self.is_connected) = (peer, true);
         Ok(())
+    }
+
+    /// From now on strangers are told this, up to [`limits::STRANGERS_TOLD`] of them.
+    pub(crate) fn tell_strangers(&mut self, reply: Reply) {
+        self.reply = Some(reply);
+    }
+
+    /// Tells a stranger that this is not its peer, if there is something to say to what it has sent.
+    pub(crate) fn turn_away(&self, stranger: SocketAddr, datagram: &[u8]) {
+        let told = self.told.get();
+        if told < limits::STRANGERS_TOLD
+            && let Some(words) = self.reply.and_then(|reply| reply(datagram))
+        {
+            self.told.set(told + 1);
+            // Nothing can be done if it does not leave.
+            let _ = self.send_as(&words, Some(stranger));
+        }
     }
 
     /// Prepares for windows of blocks: room for one in the kernel, and many blocks in one receive. A system that has
@@ -461,28 +488,58 @@ impl TransferSocket {
             );
             match received {
                 Ok(message) => {
-                    let source = message.address.as_ref().and_then(address_of);
-                    let is_heard = |source| !self.is_connected || same(source, self.peer);
-                    if let Some(source) = source.filter(|source| is_heard(*source)) {
-                        return Ok(Some(Taken {
-                            length: message.bytes,
-                            segment: segment_size(&message),
-                            source,
-                        }));
+                    let Some(source) = message.address.as_ref().and_then(address_of) else {
+                        continue;
+                    };
+                    let taken = Taken {
+                        length: message.bytes,
+                        segment: segment_size(&message),
+                        source,
+                    };
+                    if !self.is_connected || same(source, self.peer) {
+                        return Ok(Some(taken));
                     }
+                    let length = taken.length.min(taken.segment).min(buffer.len());
+                    self.turn_away(source, &buffer[..length]);
                 }
                 // Waking up early is harmless: whoever waits compares the clock with a deadline of its own.
                 Err(Errno::EAGAIN | Errno::EINTR) => return Ok(None),
-                Err(error) => {
-                    if !self.is_connected {
-                        self.hear_errors(false);
-                        self.hear_errors(true);
-                    }
-                    return Err(error.into());
-                }
+                Err(_) if !self.is_connected && self.is_about_strangers() => {}
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(None)
+    }
+
+    /// Whether the ICMP messages that a socket has heard which is not connected are about others than its peer: strangers that
+    /// were told something may be gone. Forgets them all.
+    fn is_about_strangers(&self) -> bool {
+        let mut found = false;
+        #[cfg(target_os = "linux")]
+        for _ in 0..=limits::STRANGERS_TOLD {
+            let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
+            // Without room for octets it still comes with the address that they were sent to.
+            let message =
+                socket::recvmsg::<SockaddrStorage>(self.as_raw_fd(), &mut [], None, flags);
+            let Ok(message) = message else {
+                break;
+            };
+            let there = message.address.as_ref().and_then(address_of);
+            found = !there.is_some_and(|there| same(there, self.peer));
+            if !found {
+                break;
+            }
+        }
+        self.forget_errors();
+        found
+    }
+
+    /// A socket that is not connected keeps each in a queue, and is readable while there is one.
+    fn forget_errors(&self) {
+        if !self.is_connected {
+            self.hear_errors(false);
+            self.hear_errors(true);
+        }
     }
 
     /// Waits until the socket can be read or written, whichever is asked for.
@@ -514,22 +571,28 @@ impl TransferSocket {
     ///
     /// `ConnectionRefused` when ICMP messages kept it from leaving twice in a row.
     pub(crate) fn send(&self, datagram: &[u8]) -> io::Result<bool> {
+        self.send_as(datagram, (!self.is_connected).then_some(self.peer))
+    }
+
+    /// Sends it to the peer that the socket is connected to, or to somebody else.
+    fn send_as(&self, datagram: &[u8], to: Option<SocketAddr>) -> io::Result<bool> {
         let mut refused = false;
         loop {
             #[cfg(test)]
             super::calls::count(|calls| calls.sends += 1);
-            let sent = if self.is_connected {
-                socket::send(self.as_raw_fd(), datagram, MsgFlags::MSG_DONTWAIT)
-            } else {
-                let server = SockaddrStorage::from(self.peer);
-                socket::sendto(self.as_raw_fd(), datagram, &server, MsgFlags::MSG_DONTWAIT)
+            let sent = match to.map(SockaddrStorage::from) {
+                None => socket::send(self.as_raw_fd(), datagram, MsgFlags::MSG_DONTWAIT),
+                Some(to) => socket::sendto(self.as_raw_fd(), datagram, &to, MsgFlags::MSG_DONTWAIT),
             };
             match sent {
                 Ok(_) => return Ok(true),
                 Err(Errno::EAGAIN | Errno::ENOBUFS) => return Ok(false),
                 Err(Errno::EINTR) => {}
                 // An earlier packet was refused; this one never left.
-                Err(Errno::ECONNREFUSED) if !refused => refused = true,
+                Err(Errno::ECONNREFUSED) if !refused => {
+                    refused = true;
+                    self.forget_errors();
+                }
                 Err(error) => return Err(error.into()),
             }
         }

@@ -169,11 +169,12 @@ impl<'a> Exchange<'a> {
     pub(crate) fn answering(
         origin: Origin,
         end: End<'a>,
-        socket: TransferSocket,
+        mut socket: TransferSocket,
         local: SocketAddr,
         agreed: Agreed,
         opening: Vec<u8>,
     ) -> Self {
+        socket.tell_strangers(to_stranger);
         if matches!(end, End::Receiving(_)) && agreed.windowsize > 1 {
             socket.expect_windows();
         }
@@ -472,11 +473,12 @@ impl<'a> Exchange<'a> {
                 return Ok(Some(time));
             }
         };
+        let datagram = &scratch.0[..taken.length.min(scratch.0.len())];
         if taken.source.ip().to_canonical() != self.socket.peer().ip().to_canonical() {
             call.stranger = Some(taken.source);
+            self.socket.turn_away(taken.source, datagram);
             return Ok(Some(time));
         }
-        let datagram = &scratch.0[..taken.length.min(scratch.0.len())];
         let Ok(packet) = wire::parse(datagram) else {
             return Ok(Some(time));
         };
@@ -773,9 +775,24 @@ impl AsRawFd for Exchange<'_> {
 
 /// Sends an ERROR from a transfer's socket. Nothing can be done if it does not leave.
 pub(crate) fn tell(socket: &TransferSocket, code: ErrorCode, text: &str) {
+    let _ = socket.send(&error(code, text));
+}
+
+fn error(code: ErrorCode, text: &str) -> Vec<u8> {
     let mut datagram = Vec::with_capacity(5 + text.len());
     wire::emit_error(code, text, &mut datagram);
-    let _ = socket.send(&datagram);
+    datagram
+}
+
+/// What somebody is told who is not the peer. RFC 1350 §4: "An error packet should be sent to the source of the incorrect
+/// packet, while not disturbing the transfer." Only to what belongs into a transfer: never to an ERROR (§2), nor to nonsense.
+fn to_stranger(datagram: &[u8]) -> Option<Vec<u8>> {
+    match wire::parse(datagram) {
+        Ok(Packet::Data { .. } | Packet::Ack { .. } | Packet::OptionAck(_)) => {
+            Some(error(ErrorCode::UNKNOWN_TID, "unknown transfer ID"))
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]

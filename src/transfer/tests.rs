@@ -512,8 +512,44 @@ fn the_first_answer_of_the_servers_address_makes_the_peer() {
         assert!(matches!(ending, Ending::Completed), "{ending:?}");
     });
     assert_eq!(transfer.stranger(), stranger.local_addr().ok());
+    assert_eq!(told(&stranger).as_deref(), Some(UNKNOWN));
     let peer = server.tid.local_addr().expect("an address");
     assert_eq!(transfer.summary().peer, peer);
+    assert_eq!(shelf.octets(), [&[1; 512][..], b"right"].concat());
+}
+
+const UNKNOWN: &[u8] = b"\0\x05\0\x05unknown transfer ID\0";
+
+/// What lies there for it.
+fn told(stranger: &UdpSocket) -> Option<Vec<u8>> {
+    let mut buffer = [0; 600];
+    stranger.set_nonblocking(true).expect("a socket");
+    let length = stranger.recv(&mut buffer).ok()?;
+    Some(buffer[..length].to_vec())
+}
+
+/// A request that came twice may be answered twice. RFC 1350 §4: "the first response is received and the connection
+/// continues"; the second one gets an ERROR.
+#[test]
+fn a_second_answer_is_refused() {
+    let (server, late, mistaken) = (ByHand::new(), ByHand::new(), ByHand::new());
+    let shelf = Shelf::default();
+    let mut transfer = get(server.address(), Mode::Octet, &[], &shelf);
+    let mut scratch = Scratch::new();
+    assert!(matches!(transfer.run(&mut scratch, &Alone), Turn::Quiet(_)));
+    let client = server.asked();
+    // All of them lie there when the client is connected to the first.
+    server.say(client, &[b"\0\x03\0\x01", &[1; 512][..]].concat());
+    late.say(client, &[b"\0\x03\0\x01", &[9; 512][..]].concat());
+    mistaken.say(client, b"\0\x05\0\x04what?\0");
+    mistaken.say(client, b"what?");
+    assert!(matches!(transfer.run(&mut scratch, &Alone), Turn::Quiet(_)));
+    assert_eq!(server.heard(), b"\0\x04\0\x01");
+    assert_eq!(told(&late.tid).as_deref(), Some(UNKNOWN));
+    assert_eq!(told(&mistaken.tid), None, "an answer to an ERROR");
+    server.say(client, b"\0\x03\0\x02right");
+    let ending = finish(&mut transfer);
+    assert!(matches!(ending, Ending::Completed), "{ending:?}");
     assert_eq!(shelf.octets(), [&[1; 512][..], b"right"].concat());
 }
 

@@ -249,6 +249,7 @@ fn an_answer_from_another_address_is_not_believed_but_told() {
         |port| {
             let call = port.call_from(other);
             call.data(1, b"evil");
+            assert_eq!(call.refused(), (5, "unknown transfer ID".into()));
         },
         |at| get(&hasty(at).options(false).retries(1)),
     );

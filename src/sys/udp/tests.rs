@@ -321,6 +321,110 @@ fn strangers_who_came_before_connect_are_passed_over() {
     assert_eq!(receive(), None);
 }
 
+/// Says who is not meant, to everything but one word.
+fn not_you(datagram: &[u8]) -> Option<Vec<u8>> {
+    (datagram != b"bye").then(|| [b"not you: ", datagram].concat())
+}
+
+#[test]
+fn strangers_are_told_a_few_times_and_the_peer_hears_nothing_of_it() {
+    let here = address("127.0.0.1:0");
+    let bound = TransferSocket::bound(here, &SocketOptions::default()).expect("bound");
+    let local = bound.local_addr().expect("bound");
+    let (peer, stranger, last) = (
+        peer("127.0.0.1:0"),
+        peer("127.0.0.1:0"),
+        peer("127.0.0.2:0"),
+    );
+    for datagram in [b"bye", b"one"] {
+        stranger.send_to(datagram, local).expect("sent");
+    }
+    last.send_to(b"more than the buffer holds", local)
+        .expect("sent");
+    for _ in 0..limits::STRANGERS_TOLD {
+        last.send_to(b"two", local).expect("sent");
+    }
+    peer.send_to(b"yours", local).expect("sent");
+
+    let them = peer.local_addr().expect("bound");
+    let mut socket = TransferSocket::connect(bound, them).expect("connected");
+    socket.tell_strangers(not_you);
+    let taken = socket.recv(&mut [0; 8], Wait::No).expect("no error");
+    assert_eq!(taken, Some(5));
+    nothing_more(&peer);
+    let mut buffer = [0; 64];
+    let (length, from) = stranger.recv_from(&mut buffer).expect("a word");
+    assert_eq!(
+        (&buffer[..length], from),
+        (b"not you: one".as_slice(), local)
+    );
+    nothing_more(&stranger);
+    assert_eq!(next(&last), b"not you: more tha");
+    for _ in 2..limits::STRANGERS_TOLD {
+        assert_eq!(next(&last), b"not you: two");
+    }
+    nothing_more(&last);
+}
+
+/// Its port is closed by the time that it is told something.
+#[test]
+fn a_stranger_that_is_gone_is_no_news_of_the_server() {
+    let server = peer("127.0.0.1:0");
+    // At an address that no other test uses, so that none takes the port.
+    let gone = peer("127.0.0.13:0");
+    let there = gone.local_addr().expect("bound");
+    drop(gone);
+    let ask = |server: &UdpSocket| {
+        let server = server.local_addr().expect("bound");
+        let mut socket =
+            TransferSocket::asking(address("127.0.0.1:0"), server, &SocketOptions::default())
+                .expect("a socket");
+        socket.tell_strangers(not_you);
+        socket
+    };
+    let is_readable = |socket: &TransferSocket, limit: Duration| {
+        let ready = socket.wait(true, false, limit);
+        ready.expect("a poll").readable
+    };
+    let long = Duration::from_secs(10);
+
+    // It is heard of when something is received...
+    let mut socket = ask(&server);
+    socket.turn_away(there, b"one");
+    assert!(is_readable(&socket, long), "the port is not closed");
+    let heard = socket.recv_blocks(&mut [0; 16], Wait::No);
+    assert_eq!(heard.expect("no error"), None);
+    assert!(!is_readable(&socket, Duration::ZERO));
+    // ... or sent ...
+    socket.turn_away(there, b"two");
+    assert!(is_readable(&socket, long));
+    assert!(socket.send(b"request").expect("sent"));
+    assert!(!is_readable(&socket, Duration::ZERO));
+    assert_eq!(next(&server), b"request");
+    // ... or not before the server has answered.
+    socket.turn_away(there, b"three");
+    assert!(is_readable(&socket, long));
+    let tid = peer("127.0.0.1:0");
+    socket
+        .connect_to(tid.local_addr().expect("bound"))
+        .expect("connected");
+    assert!(!is_readable(&socket, Duration::ZERO));
+    assert_eq!(socket.recv(&mut [0; 16], Wait::No).expect("no error"), None);
+
+    // Of the server it is heard all the same.
+    drop(server);
+    let closed = peer("127.0.0.14:0");
+    let socket = ask(&closed);
+    drop(closed);
+    socket.turn_away(there, b"one");
+    assert!(is_readable(&socket, long));
+    assert!(socket.send(b"request").expect("sent"));
+    assert!(is_readable(&socket, long));
+    let error = socket.recv_blocks(&mut [0; 16], Wait::No);
+    let error = error.expect_err("port closed");
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+}
+
 #[test]
 fn a_refusal_is_a_hint_and_the_next_datagram_still_leaves() {
     // At an address that no other test uses, so that none takes the port.
