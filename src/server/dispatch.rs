@@ -1014,8 +1014,8 @@ impl Loop {
         match failure {
             // Its peer has all it needs, or will ask in vain for one more ACK.
             _ if transfer.is_complete() => {}
-            Failure::Stopped => transfer.tell(ErrorCode::NOT_DEFINED, STOPPING),
-            Failure::Cancelled => transfer.tell(ErrorCode::NOT_DEFINED, CANCELLED),
+            Failure::Stopped => transfer.leave(STOPPING, || self.shared.may_refuse(now())),
+            Failure::Cancelled => transfer.leave(CANCELLED, || self.shared.may_refuse(now())),
             _ => {}
         }
         self.shared.conclude(&mut transfer, Ending::Failed(failure));

@@ -247,6 +247,10 @@ impl Surroundings for Place {
     fn is_stopping(&self) -> bool {
         self.shared.stopping.load(Ordering::Relaxed)
     }
+
+    fn may_refuse(&self) -> bool {
+        self.shared.may_refuse(now())
+    }
 }
 
 enum Work {
@@ -467,7 +471,7 @@ impl Worker {
             Ok(Turn::Done(ending)) => ending,
             Err(_) => {
                 self.place.listens(false);
-                transfer.tell(ErrorCode::NOT_DEFINED, "internal error");
+                transfer.leave("internal error", || self.place.may_refuse());
                 Ending::Failed(Failure::Panicked)
             }
         };

@@ -106,6 +106,10 @@ pub(crate) trait Surroundings {
     fn listens(&self, _listens: bool) {}
     /// The server ends: tell the peer and go.
     fn is_stopping(&self) -> bool;
+    /// Whether one more ERROR may go to peers that have never answered: their addresses may be forged.
+    fn may_refuse(&self) -> bool {
+        true
+    }
     /// A client comes to know what it is offered. On a refusal the server is told so.
     fn agreed(&self, _agreed: &Agreed, _direction: Direction) -> Result<(), Refusal> {
         Ok(())
@@ -247,7 +251,7 @@ impl<'a> Exchange<'a> {
                 if self.is_complete() {
                     return Err(Ending::Completed);
                 }
-                self.tell(ErrorCode::NOT_DEFINED, self.farewell());
+                self.leave(self.farewell(), || around.may_refuse());
                 return Err(Ending::Failed(Failure::Stopped));
             }
             self.look_at_offer(around)?;
@@ -282,7 +286,7 @@ impl<'a> Exchange<'a> {
                             // Said only if it never gets better.
                             self.lost(error, time);
                         }
-                        Err(trouble) => return Err(Ending::Failed(self.broken(trouble))),
+                        Err(trouble) => return Err(Ending::Failed(self.broken(trouble, around))),
                     }
                     // A receiver with a hole says so while the rest of a long window is still going out, or cannot.
                     unheard += u32::from(burst.end < end);
@@ -319,7 +323,7 @@ impl<'a> Exchange<'a> {
                         return Ok(Turn::Quiet(until));
                     }
                 }
-                Step::Done(outcome) => return Err(self.ending(outcome)),
+                Step::Done(outcome) => return Err(self.ending(outcome, around)),
             }
             if time - start > SLICE {
                 return Ok(Turn::SliceUsed);
@@ -542,17 +546,17 @@ impl<'a> Exchange<'a> {
     }
 
     /// The source failed; the peer is told once.
-    fn broken(&mut self, trouble: Trouble) -> Failure {
+    fn broken(&mut self, trouble: Trouble, around: &impl Surroundings) -> Failure {
         let (text, failure) = match trouble {
             Trouble::Changed => ("file changed during the transfer", Failure::FileChanged),
             Trouble::Read(cause) => ("read error", Failure::Read(cause)),
             Trouble::Network(error) => ("network error", Failure::Network(plain(&error))),
         };
-        self.tell(ErrorCode::NOT_DEFINED, text);
+        self.leave(text, || around.may_refuse());
         failure
     }
 
-    fn ending(&mut self, outcome: Outcome) -> Ending {
+    fn ending(&mut self, outcome: Outcome, around: &impl Surroundings) -> Ending {
         Ending::Failed(match outcome {
             Outcome::Complete => return Ending::Completed,
             // UEFI firmware asks for the size, and says 8 (or 0) to the OACK that holds it.
@@ -574,11 +578,11 @@ impl<'a> Exchange<'a> {
             Outcome::Unreachable => Failure::Unreachable,
             Outcome::Protocol(what) => Failure::Protocol(what),
             Outcome::TooSlow => {
-                self.tell(ErrorCode::NOT_DEFINED, "transfer is too slow");
+                self.leave("transfer is too slow", || around.may_refuse());
                 Failure::TooSlow
             }
             Outcome::TooLong => {
-                self.tell(ErrorCode::NOT_DEFINED, "transfer took too long");
+                self.leave("transfer took too long", || around.may_refuse());
                 Failure::TooLong
             }
         })
@@ -635,8 +639,16 @@ impl<'a> Exchange<'a> {
     }
 
     /// Sends an ERROR, once: it is never acknowledged and never repeated (RFC 1350 §2).
-    pub(crate) fn tell(&self, code: ErrorCode, text: &str) {
+    fn tell(&self, code: ErrorCode, text: &str) {
         tell(&self.socket, code, text);
+    }
+
+    /// Tells the peer why this ends, which is not for anything that it has just sent. One that has never answered is told only if
+    /// that may be.
+    pub(crate) fn leave(&self, text: &str, may_refuse: impl FnOnce() -> bool) {
+        if self.is_proven() || may_refuse() {
+            self.tell(ErrorCode::NOT_DEFINED, text);
+        }
     }
 
     fn farewell(&self) -> &'static str {
