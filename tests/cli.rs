@@ -433,6 +433,69 @@ fn next_datagram(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
     }
 }
 
+/// Asks for a file with these options; the OACK, and a socket that is connected to who sent it.
+fn offered(server: SocketAddr, options: &[u8]) -> (Vec<u8>, UdpSocket) {
+    let peer = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    peer.set_read_timeout(Some(LONG)).expect("a timeout");
+    let request = [b"\0\x01file\0octet\0", options].concat();
+    peer.send_to(&request, server).expect("sent");
+    let (oack, tid) = next_datagram(&peer);
+    peer.connect(tid).expect("a peer");
+    (oack, peer)
+}
+
+/// What an operator reads when a client is granted less than it asks for.
+#[test]
+fn what_is_learned_about_a_client_is_one_line() {
+    let root = Scratch::new();
+    root.file("file", &harness::content(2000));
+    let wanted = b"blksize\x001000\0";
+    let oack = b"\0\x06blksize\x001000\0";
+    let refuse_twice = |server: &Server| {
+        for _ in 0..2 {
+            // It has fetched something, and refuses what was never asked for a size.
+            let (first, peer) = offered(server.address(), b"blksize\x002000\0");
+            assert_eq!(first, b"\0\x06blksize\x002000\0");
+            for block in 0..=1 {
+                peer.send(&[0, 4, 0, block]).expect("sent");
+                next_datagram(&peer);
+            }
+            peer.send(&[0, 4, 0, 2]).expect("sent");
+            server.line_with(" done peer=");
+            let (first, peer) = offered(server.address(), wanted);
+            assert_eq!(first, oack);
+            peer.send(b"\0\x05\0\x08no\0").expect("sent");
+            server.line_with(" failed peer=");
+        }
+    };
+    let server = Server::start(root.path(), &[]);
+    refuse_twice(&server);
+    let line = server.line_with(" learned ");
+    let words = r#" INFO learned peer=127.0.0.1 options=none reason="option replies were refused""#;
+    assert!(line.ends_with(words), "{line}");
+    assert_eq!(first_block(&offered(server.address(), wanted).0).len(), 512);
+
+    let server = Server::start(root.path(), &["--no-client-memory"]);
+    refuse_twice(&server);
+    assert_eq!(offered(server.address(), wanted).0, oack);
+    server.signal(Signal::SIGINT);
+    server.signal(Signal::SIGINT);
+    loop {
+        let line = server.line_with("");
+        assert!(!line.contains(" learned "), "{line}");
+        if line.contains(" stopped completed=2 ") {
+            break;
+        }
+    }
+
+    let server = Server::start(root.path(), &["--timeout", "0.01", "--retries", "4"]);
+    let (_, peer) = offered(server.address(), b"blksize\x002000\0");
+    peer.send(&[0, 4, 0, 0]).expect("sent");
+    let line = server.line_with(" learned ");
+    let words = r#" INFO learned peer=127.0.0.1 blksize=1428 reason="first block never arrived""#;
+    assert!(line.ends_with(words), "{line}");
+}
+
 /// A transfer that nobody continues holds up the first signal for a while, the second not at all.
 #[test]
 fn a_second_signal_stops_at_once() {
