@@ -24,7 +24,8 @@ use std::fs;
 use std::io::{self, IoSlice, IoSliceMut, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 use tftpool::unversioned::limits::SPARE_WORKERS;
@@ -81,7 +82,8 @@ fn descriptors(server: &Server) -> usize {
     open.expect("our own child").count()
 }
 
-/// Waits until the server holds no more than it did.
+/// Waits until the server holds no more than it did. Nobody is told when another process closes a descriptor or ends a thread,
+/// so it is looked at again and again.
 fn wait_for_rest(server: &Server, descriptors_before: usize) {
     let end = now() + 2 * LONG;
     loop {
@@ -200,7 +202,7 @@ fn honest(server: SocketAddr, clients: usize) -> Vec<Duration> {
     })
 }
 
-/// Looks at the server's threads until it is over; the most there were.
+/// Looks at the server's threads until it is over; the most that were seen. The kernel keeps no highest number.
 fn most_threads(server: u32, over: &AtomicBool) -> u64 {
     let mut most = 0;
     while !over.load(Ordering::Relaxed) {
@@ -269,23 +271,14 @@ struct Loris {
     told: bool,
 }
 
-/// What the lorises have come to.
-#[derive(Debug, Default)]
-struct Tally {
-    /// Have acknowledged a block.
-    begun: AtomicU32,
-    /// Have had an ERROR of code 0.
-    told: AtomicU32,
-}
-
 /// The life of all of them, in one thread: fifty at a time ask until they are served; then each is slow until it is told
-/// to go.
-fn be_slow(server: SocketAddr, count: u32, over: &AtomicBool, tally: &Tally) {
+/// to go. Says so when one has acknowledged a block, and returns how many have had an ERROR of code 0.
+fn be_slow(server: SocketAddr, count: u32, over: &AtomicBool, begun: &Sender<()>) -> u32 {
     let ghosts = Ghosts::new();
     let request = b"\0\x01file\0octet\0timeout\x00255\0";
     let mut lorises = vec![Loris::default(); count as usize];
     let mut asking: BTreeMap<u32, Instant> = BTreeMap::new();
-    let mut next = 0;
+    let (mut next, mut told) = (0, 0);
     // All wait equally long, so the first to have spoken is the first to speak again.
     let mut turns: VecDeque<(Instant, u32)> = VecDeque::new();
     while !over.load(Ordering::Relaxed) {
@@ -329,17 +322,18 @@ fn be_slow(server: SocketAddr, count: u32, over: &AtomicBool, tally: &Tally) {
                         ghosts.say(ghost, from, &[0, 4, 0, 1]);
                         turns.push_back((now() + PAUSE, ghost));
                         asking.remove(&ghost);
-                        tally.begun.fetch_add(1, Ordering::Relaxed);
+                        let _ = begun.send(());
                     }
                 }
                 5 if loris.tid == Some(from) && block == 0 && !loris.told => {
                     loris.told = true;
-                    tally.told.fetch_add(1, Ordering::Relaxed);
+                    told += 1;
                 }
                 _ => {}
             }
         }
     }
+    told
 }
 
 /// They are never silent, and the interval that they agree to would keep them for hours: only the progress that is asked of
@@ -353,20 +347,24 @@ fn five_thousand_that_only_want_to_be_kept_are_kept_for_a_while_and_hold_nobody_
     let is_ci = std::env::var_os("CI").is_some();
     assert!(!is_ci || wanted == LORISES, "descriptors for {wanted} only");
     let idle = descriptors(&server);
-    let (over, tally) = (AtomicBool::new(false), Tally::default());
+    let over = AtomicBool::new(false);
+    let (begin, begun) = channel();
     let (asked, process) = (server.address(), server.pid());
-    let (most, threads) = thread::scope(|scope| {
+    let (most, threads, told) = thread::scope(|scope| {
         let sets = Sets(&over);
-        scope.spawn(|| {
-            let _sets = Sets(&over);
-            be_slow(asked, wanted, &over, &tally);
+        let over = &over;
+        let lorises = scope.spawn(move || {
+            let _sets = Sets(over);
+            be_slow(asked, wanted, over, &begin)
         });
-        let threads = scope.spawn(|| most_threads(process, &over));
-        let (mut most, end) = (0, now() + 4 * LONG);
-        while tally.begun.load(Ordering::Relaxed) < wanted {
-            assert!(now() < end && !over.load(Ordering::Relaxed), "{tally:?}");
-            thread::sleep(Duration::from_millis(20));
-            most = most.max(descriptors(&server));
+        let threads = scope.spawn(|| most_threads(process, over));
+        let mut most = 0;
+        for number in 0..wanted {
+            let one = begun.recv_timeout(LONG);
+            one.unwrap_or_else(|why| panic!("{number} of {wanted} have begun: {why}"));
+            if number % 50 == 0 {
+                most = most.max(descriptors(&server));
+            }
         }
         honest(server.address(), 20);
         wait_for_rest(&server, idle);
@@ -374,9 +372,9 @@ fn five_thousand_that_only_want_to_be_kept_are_kept_for_a_while_and_hold_nobody_
         drop(sets);
         let threads = threads.join().expect("a look at the server");
         assert!(threads <= MOST_THREADS, "{threads} threads");
-        (most - idle, threads)
+        let told = lorises.join().expect("the life of them all");
+        (most - idle, threads, told)
     });
-    let told = tally.told.load(Ordering::Relaxed);
     say(&format!(
         "{wanted} slow peers, up to {most} at the same time, {told} of them told to go; {threads} threads at most"
     ));
