@@ -1,12 +1,14 @@
-//! How slow a peer may be, and how long a transfer may take at all.
+//! How long a peer is put up with: the same for one that sends and for one that receives.
 //!
-//! Silence is the timer's business. This is about a peer that says just enough to be kept: one ACK every few seconds.
+//! Silence is measured by the timer. This is also about a peer that says just enough to be kept, one ACK every few seconds, about
+//! one whose port is closed, and about how long a transfer may take at all.
 
+use super::timer::{Expiry, Timer};
 use super::{Outcome, Policy};
 use crate::limits::{PROGRESS_BLOCK_OCTETS, PROGRESS_PERIOD};
 use std::time::{Duration, Instant};
 
-/// The blocks of a period, and the end of the transfer's time.
+/// The blocks of a period, the end of the transfer's time, and what ICMP said.
 #[derive(Clone, Debug)]
 pub(super) struct Progress {
     /// Blocks that a period must bring; 0 asks for none.
@@ -15,6 +17,8 @@ pub(super) struct Progress {
     /// Blocks there were then.
     blocks: u64,
     end: Option<Instant>,
+    /// Nobody listens at the peer's port since then.
+    unreachable: Option<Instant>,
 }
 
 impl Progress {
@@ -27,6 +31,7 @@ impl Progress {
             since: now,
             blocks: 0,
             end: policy.max_time.and_then(|most| now.checked_add(most)),
+            unreachable: None,
         }
     }
 
@@ -42,14 +47,63 @@ impl Progress {
         })
     }
 
-    /// The next instant at which [`expire`](Self::expire) has something to say.
-    pub(super) fn deadline(&self, interval: Option<Duration>) -> Option<Instant> {
-        let period = (self.least > 0).then(|| self.since + Self::period(interval));
-        period.into_iter().chain(self.end).min()
+    /// ICMP said that nobody listens at the peer's port. A hint only: it may be old, or forged.
+    pub(super) fn unreachable(&mut self, now: Instant) {
+        self.unreachable.get_or_insert(now);
     }
 
-    /// Looks at how many `blocks` are through; says how the transfer ends if that is too little, or too late.
+    /// Something valid came all the same.
+    pub(super) fn reachable(&mut self) {
+        self.unreachable = None;
+    }
+
+    /// The interval that one lost block may cost a peer that has answered.
+    fn lossy_interval(timer: &Timer, heard: bool) -> Option<Duration> {
+        timer.unprobed_interval().filter(|_| heard)
+    }
+
+    /// The next instant at which [`expire`](Self::expire) has something to say to a peer that was `heard`, or was not.
+    pub(super) fn deadline(&self, timer: &Timer, heard: bool) -> Instant {
+        let silence = match self.unreachable {
+            None => timer.deadline(),
+            Some(from) => from + timer.interval(),
+        };
+        let period = Self::period(Self::lossy_interval(timer, heard));
+        let period = (self.least > 0).then(|| self.since + period);
+        period
+            .into_iter()
+            .chain(self.end)
+            .fold(silence, Instant::min)
+    }
+
+    /// Looks at the clocks, and at how many `blocks` are through; says what is due, or how the transfer ends, which is never left
+    /// to [`Expiry::Exhausted`]. Nothing is due while the port is closed. `retries` is the timer's.
     pub(super) fn expire(
+        &mut self,
+        timer: &mut Timer,
+        blocks: u64,
+        heard: bool,
+        retries: Option<u32>,
+        now: Instant,
+    ) -> Result<Expiry, Outcome> {
+        let answered = |outcome| if heard { outcome } else { Outcome::Unanswered };
+        let interval = Self::lossy_interval(timer, heard);
+        if let Some(outcome) = self.expire_period(blocks, interval, now) {
+            return Err(answered(outcome));
+        }
+        if let Some(from) = self.unreachable {
+            return match now < from + timer.interval() {
+                true => Ok(Expiry::Nothing),
+                false => Err(Outcome::Unreachable),
+            };
+        }
+        match timer.expire(now, retries) {
+            Expiry::Exhausted => Err(answered(Outcome::Silent)),
+            due => Ok(due),
+        }
+    }
+
+    fn expire_period(
         &mut self,
         blocks: u64,
         interval: Option<Duration>,

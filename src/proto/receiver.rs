@@ -47,7 +47,6 @@ pub struct Receiver {
     opening_most: u32,
     opening_sent: Option<Instant>,
     heard: bool,
-    unreachable_from: Option<Instant>,
     timer: Timer,
     progress: Progress,
     retransmits: u64,
@@ -139,7 +138,6 @@ impl Receiver {
             opening_most: policy.retries + 1,
             opening_sent: None,
             heard: false,
-            unreachable_from: None,
             timer,
             progress: Progress::new(&policy, agreed.blksize, now),
             retransmits: 0,
@@ -184,7 +182,7 @@ impl Receiver {
         if block == 0 || block >= next + self.window {
             return Verdict::Ignore;
         }
-        self.unreachable_from = None;
+        self.progress.reachable();
         // The file is whole and acknowledged: nothing can break it any more.
         let dallying = matches!(self.phase, Phase::Dallying(_));
         if length > self.blksize && !dallying {
@@ -258,14 +256,14 @@ impl Receiver {
 
     /// ICMP said that nobody listens at the peer's port: a hint only.
     pub fn unreachable(&mut self, now: Instant) {
-        self.unreachable_from.get_or_insert(now);
+        self.progress.unreachable(now);
     }
 
     /// The same request came again from the same TID: the same answer again.
     pub fn request_repeated(&mut self, now: Instant) {
         if self.phase == Phase::Opening {
             self.opening_most = self.opening_most.saturating_add(1);
-            self.unreachable_from = None;
+            self.progress.reachable();
             self.due = Some(Due::Open);
             self.timer.restart_interval(now);
         }
@@ -295,17 +293,7 @@ impl Receiver {
     }
 
     fn deadline(&self) -> Instant {
-        let deadline = match self.unreachable_from {
-            None => self.timer.deadline(),
-            Some(from) => from + self.timer.interval(),
-        };
-        let progress = self.progress.deadline(self.lossy_interval());
-        progress.map_or(deadline, |progress| progress.min(deadline))
-    }
-
-    /// The interval that one lost block may cost a peer that has answered.
-    fn lossy_interval(&self) -> Option<Duration> {
-        self.timer.unprobed_interval().filter(|_| self.heard)
+        self.progress.deadline(&self.timer, self.heard)
     }
 
     fn expire(&mut self, now: Instant) {
@@ -320,35 +308,18 @@ impl Receiver {
             }
             Phase::Opening | Phase::Flowing => {}
         }
-        let interval = self.lossy_interval();
-        if let Some(outcome) = self.progress.expire(self.received, interval, now) {
-            self.phase = Phase::Done(if self.heard {
-                outcome
-            } else {
-                Outcome::Unanswered
-            });
-            return;
-        }
-        if let Some(from) = self.unreachable_from {
-            if now >= from + self.timer.interval() {
-                self.phase = Phase::Done(Outcome::Unreachable);
-            }
-            return;
-        }
         let retries = (self.phase == Phase::Opening).then(|| self.opening_most.saturating_sub(1));
-        match self.timer.expire(now, retries) {
-            Expiry::Nothing => {}
-            Expiry::Exhausted => {
-                self.phase = Phase::Done(if self.heard {
-                    Outcome::Silent
-                } else {
-                    Outcome::Unanswered
-                });
-            }
-            Expiry::Probe(_) | Expiry::Resend if self.phase == Phase::Opening => {
+        let (timer, blocks) = (&mut self.timer, self.received);
+        match self
+            .progress
+            .expire(timer, blocks, self.heard, retries, now)
+        {
+            Ok(Expiry::Nothing | Expiry::Exhausted) => {}
+            Err(outcome) => self.phase = Phase::Done(outcome),
+            Ok(Expiry::Probe(_) | Expiry::Resend) if self.phase == Phase::Opening => {
                 self.due = (self.opening_sends < self.opening_most).then_some(Due::Open);
             }
-            Expiry::Probe(_) | Expiry::Resend => self.due = Some(Due::Ack),
+            Ok(Expiry::Probe(_) | Expiry::Resend) => self.due = Some(Due::Ack),
         }
     }
 

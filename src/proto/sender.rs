@@ -50,7 +50,6 @@ pub struct Sender {
     /// Times the opening datagram (or a DATA 1 that opens) has gone out, and when it did first.
     opening: Opening,
     repeats: Repeats,
-    unreachable_from: Option<Instant>,
     pace: Pace,
     timer: Timer,
     progress: Progress,
@@ -161,7 +160,6 @@ impl Sender {
                 count: 0,
                 answered: now,
             },
-            unreachable_from: None,
             pace,
             timer: Timer::new(policy, agreed.timeout, now),
             progress: Progress::new(policy, agreed.blksize, now),
@@ -197,7 +195,7 @@ impl Sender {
         else {
             return;
         };
-        self.unreachable_from = None;
+        self.progress.reachable();
         match self.phase {
             Phase::Opening => self.flow(now),
             Phase::Flowing if block == self.acked => self.repeated(now),
@@ -326,7 +324,7 @@ impl Sender {
 
     /// ICMP said that nobody listens at the peer's port. A hint only: it may be old, or forged.
     pub fn unreachable(&mut self, now: Instant) {
-        self.unreachable_from.get_or_insert(now);
+        self.progress.unreachable(now);
     }
 
     /// The same request came again from the same TID: one more copy of the opening packet.
@@ -335,7 +333,7 @@ impl Sender {
             return;
         }
         self.opening.most = self.opening.most.saturating_add(1);
-        self.unreachable_from = None;
+        self.progress.reachable();
         self.timer.restart_interval(now);
         match self.phase {
             Phase::Opening => self.opening.due = true,
@@ -391,50 +389,25 @@ impl Sender {
     }
 
     fn deadline(&self) -> Instant {
-        let deadline = match self.unreachable_from {
-            None => self.timer.deadline(),
-            Some(from) => from + self.timer.interval(),
-        };
-        let progress = self.progress.deadline(self.lossy_interval());
-        progress.map_or(deadline, |progress| progress.min(deadline))
-    }
-
-    /// The interval that one lost block may cost a peer that has answered.
-    fn lossy_interval(&self) -> Option<Duration> {
-        self.timer.unprobed_interval().filter(|_| self.proven)
+        self.progress.deadline(&self.timer, self.proven)
     }
 
     fn expire(&mut self, now: Instant) {
         if matches!(self.phase, Phase::Done(_)) {
             return;
         }
-        let interval = self.lossy_interval();
-        if let Some(outcome) = self.progress.expire(self.acked, interval, now) {
-            self.phase = Phase::Done(if self.proven {
-                outcome
-            } else {
-                Outcome::Unanswered
-            });
-            return;
-        }
-        if let Some(from) = self.unreachable_from {
-            if now >= from + self.timer.interval() {
-                self.phase = Phase::Done(Outcome::Unreachable);
-            }
-            return;
-        }
         let retries = (!self.proven).then(|| self.retries.min(self.opening.most.saturating_sub(1)));
-        match self.timer.expire(now, retries) {
-            Expiry::Nothing => {}
-            Expiry::Exhausted => {
-                self.phase = Phase::Done(if self.proven {
-                    Outcome::Silent
-                } else {
-                    Outcome::Unanswered
-                });
+        let (timer, blocks) = (&mut self.timer, self.acked);
+        match self
+            .progress
+            .expire(timer, blocks, self.proven, retries, now)
+        {
+            Ok(Expiry::Nothing | Expiry::Exhausted) => {}
+            Err(outcome) => self.phase = Phase::Done(outcome),
+            Ok(Expiry::Resend) if self.phase == Phase::Opening => {
+                self.opening.due = self.may_open()
             }
-            Expiry::Resend if self.phase == Phase::Opening => self.opening.due = self.may_open(),
-            Expiry::Resend => {
+            Ok(Expiry::Resend) => {
                 if self.window_is_sent() {
                     self.torn += 1;
                     if self.timer.resends() > 1 {
@@ -443,7 +416,7 @@ impl Sender {
                 }
                 self.restart_window(now);
             }
-            Expiry::Probe(count) => self.probe = Some(self.probe_blocks(count)),
+            Ok(Expiry::Probe(count)) => self.probe = Some(self.probe_blocks(count)),
         }
     }
 
