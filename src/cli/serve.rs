@@ -37,23 +37,50 @@ pub(super) struct Arguments {
     #[arg(value_name = "DIR")]
     directory: Option<PathBuf>,
 
+    #[command(flatten)]
+    files: Files,
+
+    #[command(flatten)]
+    uploads: Uploads,
+
+    #[command(flatten)]
+    network: Network,
+
+    #[command(flatten)]
+    protocol: Protocol,
+
+    #[command(flatten)]
+    capacity: Capacity,
+
+    /// Serve as this user; `root` keeps root's rights [default: nobody, when started as root]
+    #[arg(long, value_name = "NAME", help_heading = "Rights")]
+    user: Option<String>,
+
+    #[command(flatten)]
+    verbosity: Verbosity,
+}
+
+/// What is served.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Files")]
+struct Files {
     /// Same as DIR
-    #[arg(
-        long,
-        value_name = "DIR",
-        conflicts_with = "directory",
-        help_heading = "Files"
-    )]
+    #[arg(long, value_name = "DIR", conflicts_with = "directory")]
     file_directory: Option<PathBuf>,
 
     /// Serve files that are not world-readable too, as far as the server's user may read them [default: refused]
-    #[arg(long, help_heading = "Files")]
+    #[arg(long)]
     serve_unreadable: bool,
 
     /// Follow symbolic links that lead into this tree; repeatable [default: only within DIR]
-    #[arg(long, value_name = "DIR", help_heading = "Files")]
+    #[arg(long, value_name = "DIR")]
     allow_symlink_target: Vec<PathBuf>,
+}
 
+/// What is taken.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Uploads")]
+struct Uploads {
     /// Take uploads: `create` only under new names, `overwrite` replaces files, `unique` puts a number behind a name that is
     /// taken
     #[arg(
@@ -61,87 +88,67 @@ pub(super) struct Arguments {
         value_name = "HOW",
         value_enum,
         default_value = "none",
-        hide_possible_values = true,
-        help_heading = "Uploads"
+        hide_possible_values = true
     )]
     write: Write,
 
     /// Directory for uploads [default: DIR]
-    #[arg(long, value_name = "DIR", help_heading = "Uploads")]
+    #[arg(long, value_name = "DIR")]
     upload_dir: Option<PathBuf>,
 
     /// Largest upload, in octets or with K, M, G or T behind the number, 1 to 16777215T
-    #[arg(
-        long,
-        value_name = "SIZE",
-        default_value = "1G",
-        value_parser = value::size,
-        help_heading = "Uploads"
-    )]
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = value::size)]
     max_upload: u64,
 
     /// Permission bits that uploads don't get, in octal, 000 to 777
-    #[arg(
-        long,
-        value_name = "BITS",
-        default_value = "022",
-        value_parser = value::umask,
-        help_heading = "Uploads"
-    )]
+    #[arg(long, value_name = "BITS", default_value = "022", value_parser = value::umask)]
     umask: u32,
 
     /// Acknowledge an upload when the disk has it [default: when the system has it]
-    #[arg(long, help_heading = "Uploads")]
+    #[arg(long)]
     durable: bool,
+}
 
+/// Where it listens, and what it sends from.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Network")]
+struct Network {
     /// Address or name to listen on; repeatable [default: all IPv4 and IPv6 addresses]
-    #[arg(long, value_name = "ADDR", value_parser = value::host, help_heading = "Network")]
+    #[arg(long, value_name = "ADDR", value_parser = value::host)]
     host: Vec<String>,
 
     /// UDP port; 0 takes a free one
-    #[arg(long, default_value_t = limits::PORT, value_parser = value::number(0..=u16::MAX), help_heading = "Network")]
+    #[arg(long, default_value_t = limits::PORT, value_parser = value::number(0..=u16::MAX))]
     port: u16,
 
     /// Ports to answer from, for firewalls, such as 2000:3000 [default: any free port]
-    #[arg(long, value_name = "LO:HI", value_parser = value::port_range, help_heading = "Network")]
+    #[arg(long, value_name = "LO:HI", value_parser = value::port_range)]
     port_range: Option<RangeInclusive<u16>>,
 
     /// Forbid routers to fragment what is sent [default: allowed]
-    #[arg(long, help_heading = "Network")]
+    #[arg(long)]
     dont_fragment: bool,
+}
 
+/// What is agreed to, and how long a peer is waited for.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Protocol")]
+struct Protocol {
     /// Largest block size to agree to, in octets, 8 to 65464, even if it travels in fragments [default: what the route to
     /// the client carries in one piece]
-    #[arg(
-        long,
-        value_name = "OCTETS",
-        value_parser = value::number(limits::MIN_BLKSIZE..=limits::MAX_BLKSIZE),
-        help_heading = "Protocol"
-    )]
+    #[arg(long, value_name = "OCTETS", value_parser = value::block_size)]
     max_block_size: Option<u16>,
 
     /// Largest window to agree to, in blocks, 1 to 32767
-    #[arg(
-        long,
-        value_name = "BLOCKS",
-        default_value_t = limits::MAX_WINDOWSIZE,
-        value_parser = value::number(1..=limits::MAX_WINDOWSIZE),
-        help_heading = "Protocol"
-    )]
+    #[arg(long, value_name = "BLOCKS", default_value_t = limits::MAX_WINDOWSIZE, value_parser = value::window_size)]
     max_window_size: u16,
 
     /// Wait this long for an answer before sending again, unless the client asks otherwise; 10ms to 255s
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = value::time, help_heading = "Protocol")]
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = value::time)]
     timeout: Duration,
 
     /// Resends into silence before a transfer is given up, 0 to 100
-    #[arg(
-        long,
-        value_name = "COUNT",
-        default_value_t = limits::DEFAULT_RETRIES,
-        value_parser = value::number(0..=limits::MAX_RETRIES),
-        help_heading = "Protocol"
-    )]
+    #[arg(long, value_name = "COUNT", default_value_t = limits::DEFAULT_RETRIES, value_parser = value::retries)]
     retries: u32,
 
     /// When to send again: `adaptive` probes after the measured round trip, `rfc` only after the timeout
@@ -150,8 +157,7 @@ pub(super) struct Arguments {
         value_name = "WHEN",
         value_enum,
         default_value = "adaptive",
-        hide_possible_values = true,
-        help_heading = "Protocol"
+        hide_possible_values = true
     )]
     retransmit: When,
 
@@ -161,84 +167,55 @@ pub(super) struct Arguments {
         value_name = "BLOCKS",
         default_value_t = limits::MIN_PROGRESS,
         value_parser = value::number(0..=limits::MAX_MIN_PROGRESS),
-        help_heading = "Protocol"
     )]
     min_progress: u32,
 
     /// The longest that a transfer may take, 1s to 365d
-    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = value::long_time, help_heading = "Protocol")]
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = value::long_time)]
     max_time: Duration,
 
     /// Forget what clients taught: offer whole windows, large blocks and options to those that failed with them [default: smaller
     /// ones for 10 minutes]
-    #[arg(long, help_heading = "Protocol")]
+    #[arg(long)]
     no_client_memory: bool,
+}
 
+/// How much at once.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Capacity")]
+struct Capacity {
     /// Threads that run transfers, 1 to 1024; waiting clients cost none
     #[arg(
         long,
         value_name = "COUNT",
         default_value_t = limits::DEFAULT_WORKERS,
         value_parser = value::number(1..=limits::MAX_WORKERS),
-        help_heading = "Capacity"
     )]
     workers: usize,
 
     /// How long opening a file may take, on a disk or file server that hangs, before the client is told, 1s to 1h
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = value::store_deadline, help_heading = "Capacity")]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = value::store_deadline)]
     store_deadline: Duration,
 
     /// Transfers at once [default: what the descriptor limit allows, at most 65536]
-    #[arg(
-        long,
-        value_name = "COUNT",
-        value_parser = value::number(1..=limits::MAX_TRANSFERS),
-        help_heading = "Capacity"
-    )]
+    #[arg(long, value_name = "COUNT", value_parser = value::transfers)]
     max_transfers: Option<usize>,
 
     /// Transfers at once for one client address [default: no limit]
-    #[arg(
-        long,
-        value_name = "COUNT",
-        value_parser = value::number(1..=limits::MAX_TRANSFERS),
-        help_heading = "Capacity"
-    )]
+    #[arg(long, value_name = "COUNT", value_parser = value::transfers)]
     max_transfers_per_client: Option<usize>,
 
     /// Transfers at once whose clients have not answered yet, as forged addresses never do [default: half of the transfers]
-    #[arg(
-        long,
-        value_name = "COUNT",
-        value_parser = value::number(1..=limits::MAX_TRANSFERS),
-        help_heading = "Capacity"
-    )]
+    #[arg(long, value_name = "COUNT", value_parser = value::transfers)]
     max_unproven: Option<usize>,
 
     /// The same for one client address; whole labs may sit behind one [default: no limit of its own]
-    #[arg(
-        long,
-        value_name = "COUNT",
-        value_parser = value::number(1..=limits::MAX_TRANSFERS),
-        help_heading = "Capacity"
-    )]
+    #[arg(long, value_name = "COUNT", value_parser = value::transfers)]
     max_unproven_per_client: Option<usize>,
 
     /// The same for one network, an IPv4 /24 or an IPv6 /64 [default: no limit of its own]
-    #[arg(
-        long,
-        value_name = "COUNT",
-        value_parser = value::number(1..=limits::MAX_TRANSFERS),
-        help_heading = "Capacity"
-    )]
+    #[arg(long, value_name = "COUNT", value_parser = value::transfers)]
     max_unproven_per_network: Option<usize>,
-
-    /// Serve as this user; `root` keeps root's rights [default: nobody, when started as root]
-    #[arg(long, value_name = "NAME", help_heading = "Rights")]
-    user: Option<String>,
-
-    #[command(flatten)]
-    verbosity: Verbosity,
 }
 
 /// When to send again, as typed.
@@ -310,7 +287,7 @@ fn serve(arguments: Arguments, signals: Signals, log: &Log) -> Result<(), Troubl
     let user = next_user(arguments.user.as_deref())?;
     let directory = arguments.directory()?;
     let dir = arguments.open(&directory)?;
-    if arguments.upload_dir.is_some() && arguments.write.mode().is_none() {
+    if arguments.uploads.upload_dir.is_some() && arguments.uploads.write.mode().is_none() {
         return Err(Trouble {
             words: "--upload-dir needs --write create, overwrite or unique".into(),
             code: 2,
@@ -336,7 +313,11 @@ fn serve(arguments: Arguments, signals: Signals, log: &Log) -> Result<(), Troubl
 impl Arguments {
     /// The directory that was named, or the usual one.
     fn directory(&self) -> Result<PathBuf, Trouble> {
-        let named = self.file_directory.as_ref().or(self.directory.as_ref());
+        let named = self
+            .files
+            .file_directory
+            .as_ref()
+            .or(self.directory.as_ref());
         let usual = || {
             DEFAULT_DIRECTORIES
                 .iter()
@@ -356,51 +337,59 @@ impl Arguments {
     }
 
     fn open(&self, directory: &Path) -> Result<Dir, Error> {
+        let Self { files, uploads, .. } = self;
         let mut dir = Dir::builder(directory)
-            .serve_unreadable(self.serve_unreadable)
-            .max_upload(self.max_upload)
-            .umask(self.umask)
-            .durable(self.durable);
-        if let Some(mode) = self.write.mode() {
+            .serve_unreadable(files.serve_unreadable)
+            .max_upload(uploads.max_upload)
+            .umask(uploads.umask)
+            .durable(uploads.durable);
+        if let Some(mode) = uploads.write.mode() {
             dir = dir.uploads(mode);
         }
-        if let Some(directory) = &self.upload_dir {
+        if let Some(directory) = &uploads.upload_dir {
             dir = dir.upload_dir(directory);
         }
-        self.allow_symlink_target
+        files
+            .allow_symlink_target
             .iter()
             .fold(dir, |dir, tree| dir.allow_symlink_target(tree))
             .open_only()
     }
 
     fn listen(&self, dir: Dir) -> Result<Listening, Trouble> {
+        let Self {
+            network,
+            protocol,
+            capacity,
+            ..
+        } = self;
         let max_transfers = self.max_transfers();
         let builder = Server::builder(dir).limits(|limits| {
-            limits.workers = self.workers;
-            limits.store_deadline = self.store_deadline;
+            limits.workers = capacity.workers;
+            limits.store_deadline = capacity.store_deadline;
             limits.max_transfers = max_transfers;
-            limits.max_transfers_per_client = self.max_transfers_per_client;
-            limits.max_unproven = self.max_unproven;
-            limits.max_unproven_per_client = self.max_unproven_per_client;
-            limits.max_unproven_per_network = self.max_unproven_per_network;
-            if let Some(octets) = self.max_block_size {
+            limits.max_transfers_per_client = capacity.max_transfers_per_client;
+            limits.max_unproven = capacity.max_unproven;
+            limits.max_unproven_per_client = capacity.max_unproven_per_client;
+            limits.max_unproven_per_network = capacity.max_unproven_per_network;
+            if let Some(octets) = protocol.max_block_size {
                 (limits.max_block_size, limits.fit_route) = (octets, false);
             }
-            limits.max_window_size = self.max_window_size;
-            limits.timeout = self.timeout;
-            limits.retries = self.retries;
-            limits.ports.clone_from(&self.port_range);
-            limits.retransmit = match self.retransmit {
+            limits.max_window_size = protocol.max_window_size;
+            limits.timeout = protocol.timeout;
+            limits.retries = protocol.retries;
+            limits.ports.clone_from(&network.port_range);
+            limits.retransmit = match protocol.retransmit {
                 When::Adaptive => Retransmit::Adaptive,
                 When::Rfc => Retransmit::Rfc,
             };
-            limits.min_progress = self.min_progress;
-            limits.max_time = self.max_time;
-            limits.client_memory = !self.no_client_memory;
-            limits.dont_fragment = self.dont_fragment;
+            limits.min_progress = protocol.min_progress;
+            limits.max_time = protocol.max_time;
+            limits.client_memory = !protocol.no_client_memory;
+            limits.dont_fragment = network.dont_fragment;
         });
-        if self.host.is_empty() {
-            return Ok(builder.bind_any(self.port).listen()?);
+        if network.host.is_empty() {
+            return Ok(builder.bind_any(network.port).listen()?);
         }
         let addresses = self.addresses()?;
         Ok(addresses
@@ -412,8 +401,8 @@ impl Arguments {
     /// What the hosts that were named stand for, each address once.
     fn addresses(&self) -> Result<Vec<SocketAddr>, String> {
         let mut addresses = Vec::new();
-        for host in &self.host {
-            let found = (host.as_str(), self.port)
+        for host in &self.network.host {
+            let found = (host.as_str(), self.network.port)
                 .to_socket_addrs()
                 .map_err(|cause| format!("cannot find host {host}: {}", plain(&cause)))?;
             for address in found {
@@ -433,6 +422,7 @@ impl Arguments {
             .saturating_sub(limits::SPARE_DESCRIPTORS);
         let room = (spare / limits::DESCRIPTORS_PER_TRANSFER).max(1);
         let count = self
+            .capacity
             .max_transfers
             .unwrap_or(room.min(limits::MAX_TRANSFERS));
         if count > room {
@@ -442,7 +432,7 @@ impl Arguments {
         } else {
             log::info!(
                 "limits max_transfers={count} descriptors={descriptors} workers={}",
-                self.workers
+                self.capacity.workers
             );
         }
         count

@@ -38,77 +38,84 @@ impl Families {
 /// The options of a client.
 #[derive(clap::Args)]
 pub(super) struct Settings {
-    /// Block size to ask for, in octets, 8 to 65464 [default: 1428, or what the route carries]
-    #[arg(
-        long,
-        value_name = "OCTETS",
-        value_parser = value::number(limits::MIN_BLKSIZE..=limits::MAX_BLKSIZE),
-        help_heading = "Protocol"
-    )]
-    blksize: Option<u16>,
+    #[command(flatten)]
+    protocol: Protocol,
 
-    /// Window to ask for, in blocks, 1 to 32767
-    #[arg(
-        long,
-        value_name = "BLOCKS",
-        default_value_t = limits::CLIENT_WINDOWSIZE,
-        value_parser = value::number(1..=limits::MAX_WINDOWSIZE),
-        help_heading = "Protocol"
-    )]
-    windowsize: u16,
-
-    /// Transfer mode, octet or netascii [default: what the URL says, or octet]
-    #[arg(long, value_name = "MODE", value_parser = value::mode, help_heading = "Protocol")]
-    mode: Option<Mode>,
-
-    /// Ask for no options: blocks of 512 octets, one at a time [default: options, where the server knows them]
-    #[arg(long, help_heading = "Protocol")]
-    no_options: bool,
-
-    /// Neither ask for the file's size nor tell it; for servers that get it wrong [default: sizes are compared]
-    #[arg(long, help_heading = "Protocol")]
-    no_tsize: bool,
-
-    /// Wait this long for an answer before sending again, 10ms to 255s; whole seconds that are given here are asked of the
-    /// server too [default: 1s]
-    #[arg(long, value_name = "TIME", value_parser = value::time, help_heading = "Protocol")]
-    timeout: Option<Duration>,
-
-    /// Resends into silence before a file is given up, 0 to 100
-    #[arg(
-        long,
-        value_name = "COUNT",
-        default_value_t = limits::DEFAULT_RETRIES,
-        value_parser = value::number(0..=limits::MAX_RETRIES),
-        help_heading = "Protocol"
-    )]
-    retries: u32,
-
-    /// The longest that one file may take, 1s to 365d [default: any time]
-    #[arg(long, value_name = "TIME", value_parser = value::long_time, help_heading = "Protocol")]
-    max_time: Option<Duration>,
-
-    /// Local port, or ports such as 2000:3000, for firewalls [default: any free port]
-    #[arg(long, value_name = "PORT", value_parser = value::ports, help_heading = "Network")]
-    local_port: Option<RangeInclusive<u16>>,
-
-    /// Local address to send from [default: the route's]
-    #[arg(long, value_name = "ADDR", value_parser = value::address, help_heading = "Network")]
-    bind: Option<IpAddr>,
-
-    /// Network interface to use [default: the route's]
-    #[arg(long, value_name = "NAME", help_heading = "Network")]
-    interface: Option<String>,
+    #[command(flatten)]
+    network: Network,
 
     #[command(flatten)]
     families: Families,
 
+    #[command(flatten)]
+    output: Output,
+}
+
+/// What is asked for, and how long it is waited for.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Protocol")]
+struct Protocol {
+    /// Block size to ask for, in octets, 8 to 65464 [default: 1428, or what the route carries]
+    #[arg(long, value_name = "OCTETS", value_parser = value::block_size)]
+    blksize: Option<u16>,
+
+    /// Window to ask for, in blocks, 1 to 32767
+    #[arg(long, value_name = "BLOCKS", default_value_t = limits::CLIENT_WINDOWSIZE, value_parser = value::window_size)]
+    windowsize: u16,
+
+    /// Transfer mode, octet or netascii [default: what the URL says, or octet]
+    #[arg(long, value_name = "MODE", value_parser = value::mode)]
+    mode: Option<Mode>,
+
+    /// Ask for no options: blocks of 512 octets, one at a time [default: options, where the server knows them]
+    #[arg(long)]
+    no_options: bool,
+
+    /// Neither ask for the file's size nor tell it; for servers that get it wrong [default: sizes are compared]
+    #[arg(long)]
+    no_tsize: bool,
+
+    /// Wait this long for an answer before sending again, 10ms to 255s; whole seconds that are given here are asked of the
+    /// server too [default: 1s]
+    #[arg(long, value_name = "TIME", value_parser = value::time)]
+    timeout: Option<Duration>,
+
+    /// Resends into silence before a file is given up, 0 to 100
+    #[arg(long, value_name = "COUNT", default_value_t = limits::DEFAULT_RETRIES, value_parser = value::retries)]
+    retries: u32,
+
+    /// The longest that one file may take, 1s to 365d [default: any time]
+    #[arg(long, value_name = "TIME", value_parser = value::long_time)]
+    max_time: Option<Duration>,
+}
+
+/// Which way packets go.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Network")]
+struct Network {
+    /// Local port, or ports such as 2000:3000, for firewalls [default: any free port]
+    #[arg(long, value_name = "PORT", value_parser = value::ports)]
+    local_port: Option<RangeInclusive<u16>>,
+
+    /// Local address to send from [default: the route's]
+    #[arg(long, value_name = "ADDR", value_parser = value::address)]
+    bind: Option<IpAddr>,
+
+    /// Network interface to use [default: the route's]
+    #[arg(long, value_name = "NAME")]
+    interface: Option<String>,
+}
+
+/// What is said.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Output")]
+struct Output {
     /// One JSON object for each file on stdout, nothing else [default: lines for people, on stderr]
-    #[arg(long, help_heading = "Output")]
+    #[arg(long)]
     json: bool,
 
     /// Say nothing but errors [default: one line for each file, and a bar on a terminal]
-    #[arg(short, long, help_heading = "Output")]
+    #[arg(short, long)]
     quiet: bool,
 }
 
@@ -120,31 +127,34 @@ impl Settings {
             words,
             exit: Exit::FAILURE,
         })?;
+        let Self {
+            protocol, network, ..
+        } = self;
         let mut client = Client::with_addresses(servers)
-            .windowsize(self.windowsize)
-            .retries(self.retries)
-            .options(!self.no_options)
-            .tsize(!self.no_tsize)
-            .mode(self.mode.or(place.mode).unwrap_or(Mode::Octet));
-        if let Some(interval) = self.timeout {
+            .windowsize(protocol.windowsize)
+            .retries(protocol.retries)
+            .options(!protocol.no_options)
+            .tsize(!protocol.no_tsize)
+            .mode(protocol.mode.or(place.mode).unwrap_or(Mode::Octet));
+        if let Some(interval) = protocol.timeout {
             client = client.timeout(interval);
         }
-        if let Some(octets) = self.blksize {
+        if let Some(octets) = protocol.blksize {
             client = client.blksize(octets);
         }
-        if let Some(time) = self.max_time {
+        if let Some(time) = protocol.max_time {
             client = client.max_time(time);
         }
-        if let Some(ports) = &self.local_port {
+        if let Some(ports) = &network.local_port {
             client = client.local_ports(ports.clone());
         }
-        if let Some(address) = self.bind {
+        if let Some(address) = network.bind {
             client = client.bind(address);
         }
-        if let Some(interface) = &self.interface {
+        if let Some(interface) = &network.interface {
             client = client.interface(interface);
         }
-        let bar = Bar::new(label, !self.json && !self.quiet);
+        let bar = Bar::new(label, !self.output.json && !self.output.quiet);
         let client = match bar.watcher() {
             Some(watch) => client.progress(watch),
             None => client,
@@ -154,7 +164,7 @@ impl Settings {
 
     /// The line of `sha256sum`, where JSON does not hold the digest already.
     pub(super) fn print_digest(&self, done: &Done, file: &str, is_stdout_taken: bool) {
-        if let (Some(digest), false) = (&done.digest, self.json) {
+        if let (Some(digest), false) = (&done.digest, self.output.json) {
             let line = format!("{digest}  {}\n", shown(file));
             match is_stdout_taken {
                 true => eprint!("{line}"),
@@ -170,7 +180,7 @@ impl Settings {
             Ok(_) => Exit::SUCCESS,
             Err(trouble) => trouble.exit,
         };
-        if self.json {
+        if self.output.json {
             let line = outcome.json(exit);
             match is_stdout_taken {
                 true => eprint!("{line}"),
@@ -179,7 +189,7 @@ impl Settings {
             return exit;
         }
         match &outcome.result {
-            Ok(_) if self.quiet => {}
+            Ok(_) if self.output.quiet => {}
             Ok(done) => super::say(&outcome.line(done)),
             Err(trouble) => {
                 let place = outcome.place;

@@ -29,6 +29,26 @@ where
     }
 }
 
+/// Octets in a block (RFC 2348).
+pub(super) fn block_size(text: &str) -> Result<u16, String> {
+    number(limits::MIN_BLKSIZE..=limits::MAX_BLKSIZE)(text)
+}
+
+/// Blocks in a window (RFC 7440).
+pub(super) fn window_size(text: &str) -> Result<u16, String> {
+    number(1..=limits::MAX_WINDOWSIZE)(text)
+}
+
+/// Resends into silence.
+pub(super) fn retries(text: &str) -> Result<u32, String> {
+    number(0..=limits::MAX_RETRIES)(text)
+}
+
+/// Transfers at once.
+pub(super) fn transfers(text: &str) -> Result<usize, String> {
+    number(1..=limits::MAX_TRANSFERS)(text)
+}
+
 /// Times between 10 ms and 255 s: `1`, `1.5`, `500ms`, `2s`.
 pub(super) fn time(text: &str) -> Result<Duration, String> {
     let (digits, unit_micros) = if let Some(digits) = text.strip_suffix("ms") {
