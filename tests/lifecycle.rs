@@ -166,16 +166,7 @@ fn quiet_transfers_hold_no_thread_awake() {
         .lock()
         .unwrap_or_else(|poisoned| poisoned.into_inner());
     let server = calm(shelf([("file", pattern(9000))]));
-    let clients: Vec<_> = (0..100)
-        .map(|_| {
-            let mut client = Client::new(server.local_addr());
-            client.ask("file", &[]);
-            client.data(1);
-            client.ack(1);
-            client.data(2);
-            client
-        })
-        .collect();
+    let clients: Vec<_> = (0..100).map(|_| begun(&server)).collect();
     let end = now() + PATIENCE;
     loop {
         let before = switches();

@@ -245,11 +245,7 @@ fn strangers_do_not_disturb_a_transfer() {
 fn an_error_from_the_client_ends_its_transfer_and_is_not_answered() {
     let server = calm(shelf([("file", pattern(3000))]));
     let mut events = server.events();
-    let mut client = Client::new(server.local_addr());
-    client.ask("file", &[]);
-    client.data(1);
-    client.ack(1);
-    client.data(2);
+    let client = begun(&server);
     client.say(&error(3, "disk\nfull"));
     let (summary, failure) = failed(&mut events);
     assert_eq!(summary.bytes, 512);

@@ -89,6 +89,16 @@ pub(crate) fn calmly(builder: Builder) -> Builder {
     })
 }
 
+/// A transfer of `file` in lock step that was left at block 2.
+pub(crate) fn begun(server: &Server) -> Client {
+    let mut client = Client::new(server.local_addr());
+    client.ask("file", &[]);
+    client.data(1);
+    client.ack(1);
+    client.data(2);
+    client
+}
+
 /// Returns when the loop has dealt with everything that was sent to it before.
 pub(crate) fn fence(server: &Server) {
     let mut client = Client::new(server.local_addr());

@@ -8,21 +8,11 @@ fn server() -> Server {
     calm(shelf([("file", pattern(3000))]))
 }
 
-/// Begins a transfer and leaves it at block 2.
-fn begin(server: &Server) -> Client {
-    let mut client = Client::new(server.local_addr());
-    client.ask("file", &[]);
-    client.data(1);
-    client.ack(1);
-    client.data(2);
-    client
-}
-
 #[test]
 fn stop_now_tells_every_running_transfer() {
     let server = server();
     let mut events = server.events();
-    let mut clients: Vec<_> = (0..20).map(|_| begin(&server)).collect();
+    let mut clients: Vec<_> = (0..20).map(|_| begun(&server)).collect();
     server.stop(Stop::Now);
     for client in &mut clients {
         assert_eq!(client.error(), (0, "server is stopping".into()));
@@ -60,7 +50,7 @@ fn stop_now_also_reaches_transfers_that_never_rest() {
 fn a_drain_lets_transfers_finish_and_takes_no_new_ones() {
     let server = server();
     let mut events = server.events();
-    let mut client = begin(&server);
+    let mut client = begun(&server);
     let asked = server.local_addr();
     server.stop(Stop::Drain(Duration::MAX)); // for as long as it takes
     let end = now() + PATIENCE;
@@ -85,7 +75,7 @@ fn a_drain_lets_transfers_finish_and_takes_no_new_ones() {
 #[test]
 fn a_drain_ends_when_its_time_is_over() {
     let server = server();
-    let mut client = begin(&server);
+    let mut client = begun(&server);
     server.stop(Stop::Drain(Duration::from_millis(10)));
     server.join().expect("a server that stops in peace");
     assert_eq!(client.error(), (0, "server is stopping".into()));
@@ -95,7 +85,7 @@ fn a_drain_ends_when_its_time_is_over() {
 fn a_second_word_hastens_the_end_and_never_delays_it() {
     let server = server();
     let stopper = server.stopper();
-    let mut client = begin(&server);
+    let mut client = begun(&server);
     stopper.stop(Stop::Drain(Duration::from_secs(3600)));
     for stop in [
         Stop::Now,
@@ -115,7 +105,7 @@ fn a_second_word_hastens_the_end_and_never_delays_it() {
 fn dropping_a_server_stops_it_and_frees_its_port() {
     let server = server();
     let asked = server.local_addr();
-    let mut client = begin(&server);
+    let mut client = begun(&server);
     drop(server);
     assert_eq!(client.error(), (0, "server is stopping".into()));
     drop(std::net::UdpSocket::bind(asked).expect("a free port"));
@@ -150,9 +140,9 @@ fn counters_are_a_fold_of_the_events() {
     prober.ask("file", &[("tsize", "0")]);
     prober.oack();
     prober.abort(8);
-    let aborted = begin(&server);
+    let aborted = begun(&server);
     aborted.abort(3);
-    let _running = begin(&server);
+    let _running = begun(&server);
     server.stop(Stop::Now);
     let events: Vec<_> = events.collect();
     let stats = server.stats();
