@@ -72,8 +72,8 @@ impl DriverBuilder {
         self
     }
 
-    /// The address, or the name, to serve at; a link-local one with its interface (`fe80::1%eth0`). Default: `""`, the address that this machine reaches the rest of the world
-    /// from; all IPv4 addresses where it has no route there.
+    /// The address, or the name, to serve at; a link-local one with its interface (`fe80::1%eth0`). Default: `""`, the address
+    /// that this machine reaches the rest of the world from; all IPv4 addresses where it has no route there.
     #[must_use]
     pub fn host(mut self, host: impl Into<String>) -> Self {
         self.host = host.into();
@@ -189,7 +189,8 @@ impl Driver {
         Ok(server.join()?)
     }
 
-    /// The address that is served at, or would be.
+    /// The address that is served at, or would be. A link-local one comes without its interface, which is a name or number of
+    /// this machine only: it stands in the [`host`](DriverBuilder::host) that was asked for.
     ///
     /// # Errors
     /// [`TftpError::Host`] where the host has no address.
