@@ -7,7 +7,7 @@ PORT ?= 6969
 
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help run test sim soak bench bench-c10k bench-curve bench-peers bench-hostile bench-plot check tools clean
+.PHONY: help run test sim soak bench bench-c10k bench-curve bench-peers bench-profile bench-hostile bench-plot check tools clean
 
 help:
 	@echo 'make run                        serve examples/files on port 6969'
@@ -18,6 +18,7 @@ help:
 	@echo 'make bench                      this server beside the limits of the machine'
 	@echo 'make bench-peers                the same, and other servers beside it (fetches them)'
 	@echo 'make bench-curve                storms of 1 to 10,000 clients'
+	@echo 'make bench-profile              where the time of a crowd goes: threads and system calls'
 	@echo 'make bench-plot                 draws docs/performance.svg from the figures'
 	@echo 'make bench-hostile              the same under loss and attack (as root)'
 	@echo 'make soak MINUTES=30            a long time of mixed load on a bad link (as root)'
@@ -53,9 +54,13 @@ sim:
 bench:
 	$(CARGO) bench --bench compare -- --bench
 
-# Wherever the rivals are there already, they are on the curve too.
+# Wherever the rivals are there already, they are on the curve and in the profile too.
 bench-curve:
 	ROWS=curve PEERS=$(wildcard $(TARGET)/peers) $(CARGO) bench --bench compare -- --bench
+
+# ROWS, ONLY and QUICK are read from the environment; see benches/compare/profile.rs.
+bench-profile:
+	PEERS=$(wildcard $(TARGET)/peers) $(CARGO) bench --bench compare -- profile
 
 # From target/bench.json.
 bench-plot:
@@ -72,6 +77,7 @@ bench-hostile:
 # MINUTES is read from the environment; see tests/soak.rs.
 soak:
 	$(CARGO) test --test soak -- --ignored --nocapture
+
 # CLIENTS is read from the environment.
 bench-c10k:
 	$(CARGO) bench --bench c10k -- --bench

@@ -12,7 +12,8 @@
 //! `plot FILE.json OUT.svg` draws the picture of `docs/performance.md`; `receive ADDRESS:PORT BLKSIZE WINDOWSIZE NAME OUT` is
 //! the bare receiver.
 //!
-//! `hostile` is the comparison under loss and attack (`make bench-hostile`).
+//! `hostile` is the comparison under loss and attack (`make bench-hostile`), `profile` tells where the time of a crowd goes
+//! (`make bench-profile`).
 //!
 //! Without `--bench`, as `cargo test --benches` runs it, it only checks that the load generator tells a file that arrived
 //! from one that did not.
@@ -31,6 +32,7 @@ mod machine;
 mod pattern;
 mod plot;
 mod process;
+mod profile;
 #[path = "../../tests/lab/relay.rs"]
 mod relay;
 mod report;
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         }
         ["plot", json, svg] => results::Results::read(Path::new(json))
             .and_then(|results| std::fs::write(svg, plot::svg(&results))),
+        ["profile", ..] => profile::compare(&Settings::from_environment()),
         ["hostile", ..] => hostile::compare(&Settings::from_environment()),
         _ if words.contains(&"--bench") => run::compare(&Settings::from_environment()),
         _ => run::self_check(&Settings::from_environment()),

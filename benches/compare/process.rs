@@ -85,6 +85,12 @@ impl Running {
         self.child.id()
     }
 
+    /// The server and its children; without control groups, the server alone.
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        let group = self.group.as_ref().map(Group::processes);
+        group.unwrap_or_else(|| vec![self.child.id()])
+    }
+
     /// CPU time of the server so far, children included.
     pub(crate) fn cpu(&self) -> Duration {
         match &self.group {
@@ -115,8 +121,7 @@ impl Running {
     /// Memory and threads now. The share of file pages means a look at every page, so of a lone process it is only
     /// taken `fully`, when nothing is measured.
     pub(crate) fn usage(&self, fully: bool) -> Peak {
-        let group = self.group.as_ref().map(Group::processes);
-        let processes = group.unwrap_or_else(|| vec![self.child.id()]);
+        let processes = self.processes();
         let mut sum = Peak::default();
         for &process in &processes {
             let status = fields(&format!("/proc/{process}/status"));
@@ -274,7 +279,7 @@ fn guard(home: &Path) {
 }
 
 /// `Name:  number` lines.
-fn fields(path: &str) -> BTreeMap<String, u64> {
+pub(crate) fn fields(path: &str) -> BTreeMap<String, u64> {
     let text = fs::read_to_string(path).unwrap_or_default();
     text.lines()
         .filter_map(|line| {
@@ -306,7 +311,7 @@ pub(crate) fn count_calls(
     scratch: &Path,
     work: impl FnOnce(),
 ) -> Option<BTreeMap<String, u64>> {
-    const NAMES: [&str; 26] = [
+    const NAMES: [&str; 33] = [
         "sendto",
         "sendmsg",
         "sendmmsg",
@@ -333,6 +338,13 @@ pub(crate) fn count_calls(
         "munmap",
         "setsockopt",
         "clock_nanosleep",
+        "bind",
+        "connect",
+        "getsockname",
+        "getsockopt",
+        "fcntl",
+        "statx",
+        "sched_yield",
     ];
     let (control, answer, output) = (
         scratch.join("perf.ctl"),

@@ -410,7 +410,7 @@ pub(crate) fn curve(tables: &[Table]) -> String {
 }
 
 /// Three digits that count.
-fn number(value: Option<f64>) -> String {
+pub(crate) fn number(value: Option<f64>) -> String {
     match value {
         None => "–".to_owned(),
         Some(value) if value >= 100.0 || value == 0.0 => format!("{value:.0}"),

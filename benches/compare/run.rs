@@ -31,10 +31,10 @@ const DISTURBED: f64 = 0.1;
 const ATTEMPTS: usize = 4;
 
 /// Everything a run needs.
-struct Bench {
-    pattern: Pattern,
-    directory: PathBuf,
-    scratch: PathBuf,
+pub(crate) struct Bench {
+    pub(crate) pattern: Pattern,
+    pub(crate) directory: PathBuf,
+    pub(crate) scratch: PathBuf,
     /// Repeats what was disturbed, and counts instructions.
     patient: bool,
     /// Instructions of each server until it has served the small file.
@@ -103,7 +103,7 @@ pub(crate) fn compare(settings: &Settings) -> io::Result<()> {
 }
 
 impl Bench {
-    fn new(target: &Path) -> io::Result<Self> {
+    pub(crate) fn new(target: &Path) -> io::Result<Self> {
         let scratch = target.join("bench");
         let directory = scratch.join("files");
         fs::create_dir_all(&directory)?;
@@ -291,7 +291,7 @@ impl Bench {
         })
     }
 
-    fn load(&self, row: &Row, server: &Ready) -> io::Result<Report> {
+    pub(crate) fn load(&self, row: &Row, server: &Ready) -> io::Result<Report> {
         match row.work {
             Work::Single => load::single(&row.fetch, &self.pattern, server.address, row.limit),
             Work::Crowd(crowd) => {
@@ -565,7 +565,7 @@ fn own_cpu() -> Duration {
 }
 
 /// Thousands of clients need a socket each. Servers inherit the limit, which can only help them.
-fn raise_descriptor_limit() {
+pub(crate) fn raise_descriptor_limit() {
     const ENOUGH: u64 = 1 << 16;
     if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE)
         && (most >= ENOUGH || setrlimit(Resource::RLIMIT_NOFILE, ENOUGH, ENOUGH).is_err())
@@ -671,6 +671,7 @@ pub(crate) fn self_check(settings: &Settings) -> io::Result<()> {
     }
     check_alone(&bench)?;
     check_report();
+    crate::profile::check();
     println!("self-check: the load generator tells right from wrong");
     Ok(())
 }
