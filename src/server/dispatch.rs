@@ -136,6 +136,8 @@ struct Arrival {
     datagram: Box<[u8]>,
     /// When it had been received; never earlier.
     at: Instant,
+    /// The same was asked before, and done: see [`Opening::may_be_copy`].
+    may_be_copy: bool,
 }
 
 struct Stopping {
@@ -668,6 +670,7 @@ impl Loop {
                     digest,
                     datagram,
                     at,
+                    may_be_copy: false,
                 };
                 self.arrival(arrival, verdict)
             }
@@ -713,7 +716,11 @@ impl Loop {
 
     fn admit(&mut self, id: TransferId, arrival: Arrival) {
         let Arrival {
-            tid, datagram, at, ..
+            tid,
+            datagram,
+            at,
+            may_be_copy,
+            ..
         } = arrival;
         if let Ok(Packet::Request(request)) = wire::parse(&datagram) {
             self.shared.reporter.report(Event::Request {
@@ -732,6 +739,7 @@ impl Loop {
             datagram,
             arrived: at,
             tense: self.desk.is_tense(),
+            may_be_copy,
             stage: Mutex::new(Stage::Queued),
         });
         self.slots.insert(id, Slot::new(at, Arc::clone(&opening)));
@@ -750,7 +758,7 @@ impl Loop {
 
     /// The same request while its transfer lives. What it means depends on what the peer has said by now, and that may lie
     /// unread in the transfer's socket or be in a worker's hands: then the question waits until the transfer is back.
-    fn again(&mut self, id: TransferId, arrival: Arrival) -> Result<(), DropReason> {
+    fn again(&mut self, id: TransferId, mut arrival: Arrival) -> Result<(), DropReason> {
         let Some(slot) = self.slots.get_mut(&id) else {
             return Err(DropReason::Duplicate);
         };
@@ -775,6 +783,7 @@ impl Loop {
         if self.stopping.is_some() {
             return Err(DropReason::Stopping);
         }
+        arrival.may_be_copy = is_complete;
         let verdict = self.desk.admit(arrival.tid, arrival.digest, arrival.at);
         self.arrival(arrival, verdict)
     }

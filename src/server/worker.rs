@@ -40,6 +40,8 @@ pub(super) struct Opening {
     pub(super) arrived: Instant,
     /// Many peers have not answered: send the opening less often.
     pub(super) tense: bool,
+    /// It is a WRQ that comes again from the TID whose upload is complete: a late copy, or the same once more. Only DATA tells.
+    pub(super) may_be_copy: bool,
     pub(super) stage: Mutex<Stage>,
 }
 
@@ -505,6 +507,12 @@ impl Worker {
             bury(granted);
             return None;
         }
+        // A copy of what was done is acknowledged and never refused: its sender may be busy with something else on that port.
+        // What it would have been told is told to whoever really sends the file again.
+        let granted = match granted {
+            Err(refusal) if opening.may_be_copy => Ok(Granted::Write(Box::new(Refusing(refusal)))),
+            granted => granted,
+        };
         match granted {
             Ok(granted) => Some(self.place.begin(granted, &request, &opening, socket)),
             Err(refusal) => {
@@ -536,6 +544,19 @@ impl Worker {
 enum Granted {
     Read(Body),
     Write(Box<dyn Sink>),
+}
+
+/// Takes no octet of a file that the store has refused.
+struct Refusing(Refusal);
+
+impl Sink for Refusing {
+    fn append(&mut self, _: &[u8]) -> Result<(), Refusal> {
+        Err(self.0.clone())
+    }
+
+    fn commit(self: Box<Self>) -> Result<(), Refusal> {
+        Err(self.0)
+    }
 }
 
 impl Queues {

@@ -255,16 +255,45 @@ fn a_request_that_comes_again_is_acknowledged_again() {
         client.acked(1);
     }
     assert_eq!(server.stats().requests, 2);
-    // From here on it is another upload of the same name.
-    client.offer("agreed", &[("blksize", "100")]);
-    assert_eq!(client.error(), (6, "file exists".into()));
     assert_eq!(content(&scratch, "plain"), b"short");
+}
+
+/// Its upload is complete. It may be a late copy, and the client busy with something else on that port: an ERROR would end that.
+#[test]
+fn a_request_that_comes_again_behind_the_end_is_refused_only_with_its_data() {
+    let scratch = Scratch::new();
+    let server = calm(open(taking(&scratch, WriteMode::Create)));
+    let mut events = server.events();
+    let mut client = Client::new(server.local_addr());
+    for (name, options) in [("plain", &[][..]), ("agreed", &[("blksize", "100")])] {
+        for again in [false, true] {
+            client.offer(name, options);
+            match client.next() {
+                Reply::Ack(0) if options.is_empty() => {}
+                Reply::Oack(oack) if oack == "blksize=100" => {}
+                other => panic!("{other:?}"),
+            }
+            client.send(1, if again { b"other" } else { b"first" });
+            if again {
+                assert_eq!(client.error(), (6, "file exists".into()));
+                assert!(matches!(failed(&mut events).1, Failure::Store(_)));
+            } else {
+                client.acked(1);
+                assert_eq!(completed(&mut events).bytes, 5);
+            }
+        }
+        assert_eq!(content(&scratch, name), b"first");
+    }
+    // From another port it is no copy.
+    let mut other = Client::new(server.local_addr());
+    other.offer("plain", &[]);
+    assert_eq!(other.error(), (6, "file exists".into()));
 }
 
 /// Its client has ended, so nobody answers.
 #[test]
 fn a_late_copy_of_a_request_leaves_nothing_behind() {
-    for mode in [WriteMode::Unique, WriteMode::Overwrite] {
+    for mode in [WriteMode::Create, WriteMode::Unique, WriteMode::Overwrite] {
         let scratch = Scratch::new();
         let builder = builder(open(taking(&scratch, mode)));
         let server = start(builder.limits(|limits| limits.timeout = Duration::from_millis(10)));
