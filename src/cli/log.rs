@@ -14,6 +14,8 @@ use std::time::Duration;
 const QUEUE_LINES: usize = 4096;
 /// Lines put into one write, at most.
 const BATCH_LINES: usize = 64;
+/// How long lines may gather before they are written: a thread that wakes for each line costs more than the line.
+const GATHER: Duration = Duration::from_millis(1);
 /// How long the last lines may take to leave, twice over: once to get into the queue, once to get out of it.
 const FLUSH_WAIT: Duration = Duration::from_millis(500);
 
@@ -148,9 +150,14 @@ impl Write for Queue {
 }
 
 /// The writing thread. It may block as long as it likes.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "whatever ended this wait is what it is to bundle"
+)]
 fn write_out(mut writer: impl Write, queued: &Receiver<Entry>, lost: &AtomicU64) {
     let mut batch = Vec::new();
     while let Ok(first) = queued.recv() {
+        std::thread::sleep(GATHER);
         let mut flushed = Vec::new();
         let mut lines = 0;
         for entry in std::iter::once(first).chain(queued.try_iter().take(BATCH_LINES - 1)) {

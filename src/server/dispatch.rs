@@ -66,6 +66,8 @@ const THREAD_RETRY: Duration = Duration::from_secs(1);
 /// Things to do that are worth another worker, and how soon one comes that the awake ones have not got to.
 const WORTH_WAKING: usize = 8;
 const ROUSE_PAUSE: Duration = Duration::from_millis(1);
+/// How long the loop lets things gather while workers are busy.
+const GATHER: Duration = Duration::from_micros(100);
 /// A worker that has not taken a step for so long is in a file or a store. One that only waits for a processor takes one sooner.
 const STILL_AFTER: Duration = Duration::from_millis(15);
 /// How long the end waits for workers that are inside a store or a read.
@@ -362,6 +364,7 @@ impl Loop {
     pub(super) fn run(mut self) -> Result<(), Error> {
         let mut events = Events::with_capacity(EVENTS);
         let result = loop {
+            self.gather();
             let timeout = self.mail.before_sleep(self.timeout());
             let polled = self.poll.poll(&mut events, timeout);
             self.mail.after_sleep();
@@ -399,6 +402,19 @@ impl Loop {
     }
 
     // ---- time -------------------------------------------------------------------------------
+
+    /// While workers have something to do anyway, lets a few packets and reports come together: a loop that wakes for each of them takes
+    /// the processor from those who answer them.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "whatever ended this wait is what it is to bundle"
+    )]
+    fn gather(&self) {
+        let is_drained = self.listeners.iter().all(|door| !door.open);
+        if is_drained && self.pool.backlog(&self.shared) > 0 {
+            std::thread::sleep(GATHER);
+        }
+    }
 
     fn timeout(&self) -> Option<Duration> {
         let time = now();

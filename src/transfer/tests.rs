@@ -545,11 +545,11 @@ fn a_second_answer_is_refused() {
     mistaken.say(client, b"what?");
     assert!(matches!(transfer.run(&mut scratch, &Alone), Turn::Quiet(_)));
     assert_eq!(server.heard(), b"\0\x04\0\x01");
-    assert_eq!(told(&late.tid).as_deref(), Some(UNKNOWN));
-    assert_eq!(told(&mistaken.tid), None, "an answer to an ERROR");
     server.say(client, b"\0\x03\0\x02right");
     let ending = finish(&mut transfer);
     assert!(matches!(ending, Ending::Completed), "{ending:?}");
+    assert_eq!(told(&late.tid).as_deref(), Some(UNKNOWN));
+    assert_eq!(told(&mistaken.tid), None, "an answer to an ERROR");
     assert_eq!(shelf.octets(), [&[1; 512][..], b"right"].concat());
 }
 
