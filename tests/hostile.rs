@@ -1,15 +1,19 @@
 //! Peers that mean harm, in numbers, against the real binary: forged sources, peers that keep a transfer alive for nothing,
-//! and a hundred thousand datagrams of nonsense. The server's memory, threads and descriptors are read from outside.
+//! and a hundred thousand datagrams of nonsense; and a system that gives next to no memory. The server's memory, threads and
+//! descriptors are read from outside.
 
 #![allow(
     clippy::disallowed_methods,
     reason = "a load has a rate, and another process no events"
 )]
 
+#[path = "harness/cgroup.rs"]
+mod cgroup;
 mod harness;
 #[path = "loopback/rig.rs"]
 mod rig;
 
+use cgroup::MemoryGroup;
 use harness::{LONG, Scratch, Server, content, tftpool};
 use nix::libc;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -24,6 +28,7 @@ use std::fs;
 use std::io::{self, IoSlice, IoSliceMut, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
@@ -554,4 +559,81 @@ fn forged_packets_to_the_port_of_a_transfer_do_not_disturb_it() {
     }
     assert!(got == content(200_000));
     assert!(!matches!(client.at_hand(), Some(Reply::Error(..))));
+}
+
+/// What the server may have of the machine's memory, and a file that is several times as large.
+const LITTLE: u64 = 32 << 20;
+const MUCH: usize = 96 << 20;
+/// Those that want it at the same time.
+const BOARDS: usize = 16;
+
+/// The kernel takes the pages of a mapped file away and brings them back; what the server needs for itself is little.
+///
+/// Skipped also where `CI` is set: a container often has no memory cgroup to make another one in.
+#[test]
+fn a_file_larger_than_the_memory_there_is_goes_to_many_at_once() {
+    let group = match MemoryGroup::new(LITTLE) {
+        Ok(group) => group,
+        Err(why) => return say(&format!("skipped: no cgroup with a memory limit: {why}")),
+    };
+    let scratch = Scratch::new();
+    let wanted = content(MUCH);
+    let file = fs::File::open(scratch.file("file", &wanted)).expect("a file");
+    let medium = nix::sys::statfs::fstatfs(&file).expect("a file system");
+    if medium.filesystem_type() == nix::sys::statfs::TMPFS_MAGIC {
+        return say("skipped: the directory for temporary files is memory itself");
+    }
+    // What is in memory already counts for whoever brought it there.
+    file.sync_all().expect("on the disk");
+    nix::fcntl::posix_fadvise(
+        &file,
+        0,
+        0,
+        nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED,
+    )
+    .expect("a hint");
+    let enter = format!("{} && exec \"$@\"", group.enter());
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", &enter, "sh", env!("CARGO_BIN_EXE_tftpool"), "serve"])
+        // What is being read ahead cannot be taken away: 8 MiB for each worker, where a disk is set to that.
+        .args(["--host", "127.0.0.1", "--port", "0", "--workers", "2"])
+        .arg(scratch.path())
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut server = Server::spawn(command);
+    let asked = server.address();
+    let options = [(OptionName::Blksize, 8192), (OptionName::Windowsize, 8)];
+    thread::scope(|scope| {
+        for _ in 0..BOARDS {
+            scope.spawn(|| {
+                let mut rest = &wanted[..];
+                let store = |block: &[u8]| {
+                    let Some(behind) = rest.strip_prefix(block) else {
+                        panic!("another octet, {} before the end", rest.len());
+                    };
+                    rest = behind;
+                };
+                let socket = Client::new(asked).socket;
+                let end = fetch_into(store, &socket, asked, "file", Mode::Octet, &options);
+                assert!(end.is_ok() && rest.is_empty(), "{end:?}, {}", rest.len());
+            });
+        }
+    });
+    let (hits, peak) = (group.hits(), group.peak());
+    say(&format!(
+        "{BOARDS} clients fetched {} MiB each from a server with {} MiB: {peak:?} octets at most, {hits} times at the limit",
+        MUCH >> 20,
+        LITTLE >> 20,
+    ));
+    assert!(hits > 0, "memory was never short");
+    assert!(peak.is_none_or(|peak| peak <= LITTLE), "{peak:?}");
+    assert_eq!(
+        fetch(asked, "no such file", &[]).err().map(|_| ()),
+        Some(())
+    );
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait(LONG).code(), Some(0));
 }
