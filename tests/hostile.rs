@@ -487,7 +487,11 @@ fn a_hundred_thousand_datagrams_of_nonsense_change_nothing() {
     let mut chance = Chance(1350);
     let babblers: Vec<_> = (0..32).map(|_| Client::new(server.address())).collect();
     let mut tids: Vec<(usize, SocketAddr)> = Vec::new();
+    let mut kib = Vec::new();
     for round in 0..400 {
+        if round % 100 == 50 {
+            kib.push(status(server.pid(), "RssAnon:"));
+        }
         for _ in 0..250 {
             let octets = mutated(&mut chance);
             match tids.len() {
@@ -523,6 +527,12 @@ fn a_hundred_thousand_datagrams_of_nonsense_change_nothing() {
     honest(server.address(), 8);
     drop(babblers);
     wait_for_rest(&server, idle);
+    kib.push(status(server.pid(), "RssAnon:"));
+    say(&format!(
+        "a hundred thousand datagrams of nonsense: {kib:?} KiB"
+    ));
+    // Less than five octets for each.
+    assert!(kib[4] <= kib[0] + SLACK_KIB / 4, "{kib:?} KiB");
 }
 
 /// Whoever guesses the port of a transfer, or sees it, is still not its peer.
