@@ -56,7 +56,7 @@ fn help_names_every_option_with_its_default() {
             "[default: what the descriptor limit allows, at most 65536]",
         ),
         ("--max-transfers-per-client <COUNT>", "[default: no limit]"),
-        ("--max-unproven <COUNT>", "[default: half of the transfers]"),
+        ("--max-unproven <COUNT>", "[default: all of them]"),
         (
             "--max-unproven-per-client <COUNT>",
             "[default: no limit of its own]",

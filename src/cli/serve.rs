@@ -205,7 +205,7 @@ struct Capacity {
     #[arg(long, value_name = "COUNT", value_parser = value::transfers)]
     max_transfers_per_client: Option<usize>,
 
-    /// Transfers at once whose clients have not answered yet, as forged addresses never do [default: half of the transfers]
+    /// Transfers at once whose clients have not answered yet, as forged addresses never do [default: all of them]
     #[arg(long, value_name = "COUNT", value_parser = value::transfers)]
     max_unproven: Option<usize>,
 

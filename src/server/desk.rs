@@ -61,7 +61,7 @@ pub(super) enum Verdict {
     /// The same request while its transfer lives. Whoever knows how the transfer does decides: the opening packet once more,
     /// a late copy to be dropped, or [`Desk::admit`].
     Again(TransferId),
-    /// This unproven transfer has to go first: [`Desk::remove`] it or [`Desk::spare`] it, then ask again.
+    /// This transfer has to go first: [`Desk::remove`] it or [`Desk::spare`] it, then ask again.
     MakeRoom(TransferId),
     /// Throw it away.
     Drop(DropReason),
@@ -139,12 +139,6 @@ impl Desk {
 
     /// Enters a new transfer, whatever else its TID has, if there is room.
     pub(super) fn admit(&mut self, tid: Tid, digest: u64, now: Instant) -> Verdict {
-        if self.entries.len() >= self.quota.transfers {
-            return match self.oldest_finished() {
-                Some(id) => Verdict::MakeRoom(id),
-                None => Verdict::Drop(DropReason::Full),
-            };
-        }
         if let Some(reason) = self.full_for(tid.peer.ip()) {
             return Verdict::Drop(reason);
         }
@@ -155,10 +149,16 @@ impl Desk {
         {
             return Verdict::Drop(DropReason::Duplicate);
         }
-        if self.unproven >= self.quota.unproven {
+        let is_full = self.entries.len() >= self.quota.transfers;
+        if is_full && let Some(id) = self.oldest_finished() {
+            return Verdict::MakeRoom(id);
+        }
+        let are_silent = self.unproven >= self.quota.unproven;
+        if is_full || are_silent {
             return match self.oldest_unproven(now) {
                 Some(id) => Verdict::MakeRoom(id),
-                None => Verdict::Drop(DropReason::UnprovenFull),
+                None if are_silent => Verdict::Drop(DropReason::UnprovenFull),
+                None => Verdict::Drop(DropReason::Full),
             };
         }
         let id = TransferId(self.next);
@@ -431,6 +431,28 @@ mod tests {
         admitted(desk.arrive(tid(4, 1), 0, later));
     }
 
+    /// Where the table is full, those that never answered are not kept at the cost of those that ask.
+    #[test]
+    fn a_full_table_makes_room_in_the_same_way() {
+        let now = start();
+        let mut desk = Desk::new(Quota {
+            transfers: 2,
+            ..QUOTA
+        });
+        let running = admitted(desk.arrive(tid(1, 1), 0, now));
+        desk.proven(running);
+        let silent = admitted(desk.arrive(tid(2, 1), 0, now));
+        let full = Verdict::Drop(DropReason::Full);
+        assert_eq!(desk.arrive(tid(3, 1), 0, now), full);
+        let later = now + UNPROVEN_CHANCE;
+        assert_eq!(desk.arrive(tid(3, 1), 0, later), Verdict::MakeRoom(silent));
+        desk.remove(silent);
+        let asked = admitted(desk.arrive(tid(3, 1), 0, later));
+        desk.proven(asked);
+        let later = later + UNPROVEN_CHANCE;
+        assert_eq!(desk.arrive(tid(4, 1), 0, later), full, "all of them run");
+    }
+
     #[test]
     fn who_never_answers_has_few_where_that_was_asked_for() {
         let now = start();
@@ -496,16 +518,15 @@ mod tests {
         desk.finished(done);
         desk.finished(done);
         let running = admitted(desk.arrive(tid(1, 2), 0, now));
+        let full_for_it = Verdict::Drop(DropReason::ClientFull);
+        assert_eq!(desk.arrive(tid(1, 3), 0, now), full_for_it);
         assert_eq!(
-            desk.arrive(tid(1, 3), 0, now),
+            desk.arrive(tid(2, 1), 0, now),
             Verdict::MakeRoom(done),
             "the table is full"
         );
         desk.remove(done);
-        assert_eq!(
-            desk.arrive(tid(1, 3), 0, now),
-            Verdict::Drop(DropReason::ClientFull)
-        );
+        assert_eq!(desk.arrive(tid(1, 3), 0, now), full_for_it);
         desk.remove(running);
         assert!(desk.by_client.is_empty() && desk.finished.is_empty());
     }

@@ -51,8 +51,8 @@ pub struct Limits {
     pub max_transfers: usize,
     /// Transfers at once of one client address; `None` for no limit. Whole labs sit behind one address.
     pub max_transfers_per_client: Option<usize>,
-    /// Transfers at once whose peers have not answered yet: their addresses may be forged. `None` for half of
-    /// `max_transfers`; never more than half of `ports`.
+    /// Transfers at once whose peers have not answered yet: their addresses may be forged. When there are so many, the
+    /// oldest that has had a second makes room. `None` for as many as `max_transfers`; never more than half of `ports`.
     pub max_unproven: Option<usize>,
     /// The same of one client address; `None` for no limit of its own.
     pub max_unproven_per_client: Option<usize>,
@@ -387,9 +387,7 @@ impl Listening {
             stopping: AtomicBool::new(false),
             recalled: AtomicUsize::new(0),
         });
-        let unproven = limits
-            .max_unproven
-            .unwrap_or(limits.max_transfers.div_ceil(2));
+        let unproven = limits.max_unproven.unwrap_or(limits.max_transfers);
         // What is never answered must leave ports to others.
         let ports = limits.ports.as_ref().map(ExactSizeIterator::len);
         let half = ports.map_or(usize::MAX, |ports| ports.div_ceil(2));
