@@ -66,8 +66,8 @@ const THREAD_RETRY: Duration = Duration::from_secs(1);
 /// Things to do that are worth another worker, and how soon one comes that the awake ones have not got to.
 const WORTH_WAKING: usize = 8;
 const ROUSE_PAUSE: Duration = Duration::from_millis(1);
-/// How long the loop lets things gather while workers are busy.
-const GATHER: Duration = Duration::from_micros(100);
+/// How long the loop lets things gather while so much waits for the workers. They need longer for that.
+const GATHER: Duration = Duration::from_micros(200);
 /// A worker that has not taken a step for so long is in a file or a store. One that only waits for a processor takes one sooner.
 const STILL_AFTER: Duration = Duration::from_millis(15);
 /// How long the end waits for workers that are inside a store or a read.
@@ -403,15 +403,15 @@ impl Loop {
 
     // ---- time -------------------------------------------------------------------------------
 
-    /// While workers have something to do anyway, lets a few packets and reports come together: a loop that wakes for each of them takes
-    /// the processor from those who answer them.
+    /// While workers have enough to do anyway, lets packets and reports come together: a loop that wakes for each of them takes the
+    /// processor from those who answer them.
     #[allow(
         clippy::disallowed_methods,
         reason = "whatever ended this wait is what it is to bundle"
     )]
     fn gather(&self) {
         let is_drained = self.listeners.iter().all(|door| !door.open);
-        if is_drained && self.pool.backlog(&self.shared) > 0 {
+        if is_drained && self.pool.backlog(&self.shared) >= WORTH_WAKING {
             std::thread::sleep(GATHER);
         }
     }
