@@ -4,12 +4,14 @@
 //! them is a message. The loop never waits for a file, a worker, a reader of events or a send.
 
 use super::bucket::Bucket;
+use super::complaints::Complaints;
 use super::desk::{ById, Desk, Quota, Tid, Verdict};
 use super::mailbox::{Mail, Mailbox};
-use super::worker::{Chore, Opening, Pulse, Queues, Report, Shared, Stage, Worker};
+use super::pool::Pool;
+use super::worker::{Chore, Opening, Report, Shared, Stage};
 use super::{MAIL, Stop};
 use crate::error::{Error, Failure, Refusal, plain};
-use crate::event::{DropReason, Event, Name, TransferId, quoted};
+use crate::event::{DropReason, Event, Name, TransferId};
 use crate::limits::{
     ERRORS_PER_SECOND, MAPPING_IDLE, MAX_REQUEST, PORT_WAIT, SPARE_WORKERS, STUCK_AFTER,
 };
@@ -17,18 +19,16 @@ use crate::sys::is_scarce;
 use crate::sys::udp::{Listener, Received};
 use crate::transfer::{CANCELLED, Ending, STOPPING, Transfer, now};
 use crate::wire::{self, Direction, ErrorCode, Malformed, Packet};
-use crossbeam_channel::{Receiver, Sender, unbounded};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BinaryHeap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// What others tell the loop.
@@ -59,27 +59,15 @@ const ROOM_TRIES: usize = 8;
 /// walk through the whole port range.
 const SOCKET_RETRY: Duration = Duration::from_millis(20);
 const RETRIES_AT_ONCE: usize = 16;
-/// While work waits and no worker is idle, the pool is looked at this often.
-const GROWTH_PAUSE: Duration = Duration::from_millis(5);
-/// When the system has refused a thread, it is asked again after this.
-const THREAD_RETRY: Duration = Duration::from_secs(1);
-/// Things to do that are worth another worker, and how soon one comes that the awake ones have not got to.
-const WORTH_WAKING: usize = 8;
-const ROUSE_PAUSE: Duration = Duration::from_millis(1);
-/// How long the loop lets things gather while so much waits for the workers. They need longer for that.
+/// How long the loop lets things gather while workers are busy. They are for longer than that.
 const GATHER: Duration = Duration::from_micros(200);
-/// A worker that has not taken a step for so long is in a file or a store. One that only waits for a processor takes one sooner.
-const STILL_AFTER: Duration = Duration::from_millis(15);
 /// How long the end waits for workers that are inside a store or a read.
 const LAST_WAIT: Duration = Duration::from_secs(2);
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
-/// The same complaint is logged this often, with a count.
-const COMPLAINT_PAUSE: Duration = Duration::from_secs(60);
 
 pub(super) struct Loop {
     poll: Poll,
     mail: Mail<Message>,
-    mailbox: Mailbox<Message>,
     shared: Arc<Shared>,
     listeners: Vec<Door>,
     desk: Desk,
@@ -96,9 +84,7 @@ pub(super) struct Loop {
     /// When unused mappings are looked for; `None` while nothing was asked for since there were none.
     next_sweep: Option<Instant>,
     stopping: Option<Stopping>,
-    complaints: HashMap<&'static str, Complaint>,
-    /// When a complaint that waits is due.
-    next_complaint: Option<Instant>,
+    complaints: Complaints,
     /// ERROR replies to what starts nothing.
     errors: Bucket,
 }
@@ -147,173 +133,6 @@ struct Stopping {
     forced: bool,
 }
 
-#[derive(Default)]
-struct Complaint {
-    said: Option<Instant>,
-    unsaid: u64,
-    /// The latest reason.
-    why: String,
-}
-
-impl Complaint {
-    fn say(&mut self, what: &str) {
-        let why = quoted(&self.why);
-        log::warn!("{what} count={} reason={why}", self.unsaid);
-        self.unsaid = 0;
-    }
-}
-
-/// The threads, and the queues that feed them. The queues have no bound of their own: what is in them is in the desk's
-/// table, which has one.
-struct Pool {
-    most: usize,
-    /// Workers that should be free to take steps: one for each processor. More would only take turns.
-    base: usize,
-    /// By number.
-    threads: BTreeMap<usize, Thread>,
-    next: usize,
-    looked: Instant,
-    /// The system refused a thread: none is asked for until then.
-    barred: Option<Instant>,
-    /// When the backlog was last looked at, and how many steps all workers had taken.
-    roused: Option<(Instant, u64)>,
-    openings: (Sender<Arc<Opening>>, Receiver<Arc<Opening>>),
-    ready: (Sender<Box<Transfer>>, Receiver<Box<Transfer>>),
-    chores: (Sender<Chore>, Receiver<Chore>),
-}
-
-/// One worker, as the loop sees it.
-struct Thread {
-    handle: JoinHandle<()>,
-    pulse: Arc<Pulse>,
-    /// How many steps there were when it was looked at last, and since when there were so many.
-    seen: u64,
-    since: Instant,
-}
-
-impl Pool {
-    fn new(most: usize) -> Self {
-        let base = std::thread::available_parallelism()
-            .map_or(1, usize::from)
-            .min(most);
-        Self {
-            most,
-            base,
-            threads: BTreeMap::new(),
-            next: 0,
-            looked: now(),
-            barred: None,
-            roused: None,
-            openings: unbounded(),
-            ready: unbounded(),
-            chores: unbounded(),
-        }
-    }
-
-    fn has_work(&self) -> bool {
-        !self.openings.1.is_empty() || !self.ready.1.is_empty() || !self.chores.1.is_empty()
-    }
-
-    /// What a free worker could take now: no openings while the store is full of workers.
-    fn backlog(&self, shared: &Shared) -> usize {
-        let is_full = shared.in_store.load(Ordering::SeqCst) >= shared.store_slots;
-        let openings = if is_full { 0 } else { self.openings.1.len() };
-        openings + self.ready.1.len() + self.chores.1.len()
-    }
-
-    /// Wakes as many of the sleeping workers as the backlog is worth. A worker that takes small things one after the other is
-    /// cheaper than two that are woken for each; but if none has taken a step since the last look, those that are awake are held up.
-    fn rouse(&mut self, shared: &Shared, time: Instant) {
-        let idle = &shared.idle;
-        let backlog = self.backlog(shared);
-        if backlog == 0 {
-            self.roused = None;
-            return;
-        }
-        let asleep = idle.count();
-        if asleep == 0 {
-            return;
-        }
-        let listens = |thread: &&Thread| thread.pulse.listens.load(Ordering::Relaxed);
-        let listening = self.threads.values().filter(listens).count();
-        // Whoever is inside a slow store or a slow read is of no help here.
-        let (still, _) = self.look(time);
-        let away = still.max(asleep + listening);
-        let awake = self.threads.len().saturating_sub(away);
-        let steps = |thread: &Thread| thread.pulse.steps.load(Ordering::Relaxed);
-        let steps = self.threads.values().map(steps).fold(0, u64::wrapping_add);
-        let (since, before) = *self.roused.get_or_insert((time, steps));
-        let mut wanted = backlog.div_ceil(WORTH_WAKING);
-        if time >= since + ROUSE_PAUSE {
-            if before == steps {
-                wanted = wanted.max(awake + 1);
-            }
-            self.roused = Some((time, steps));
-        }
-        for _ in awake..wanted {
-            if !idle.wake() {
-                break;
-            }
-        }
-    }
-
-    fn grow(&mut self, shared: &Arc<Shared>, mailbox: &Mailbox<Message>) -> io::Result<()> {
-        let pulse = Arc::new(Pulse::default());
-        let number = self.next;
-        let queues = Queues {
-            number,
-            pulse: Arc::clone(&pulse),
-            openings: self.openings.1.clone(),
-            ready: self.ready.1.clone(),
-            chores: self.chores.1.clone(),
-            reports: mailbox.clone(),
-        };
-        let worker = Worker::new(Arc::clone(shared), queues);
-        // Counted before it begins: it asks for the number itself.
-        shared.workers.fetch_add(1, Ordering::SeqCst);
-        let handle = std::thread::Builder::new()
-            .name(format!("tftp-worker-{number}"))
-            .spawn(move || worker.run())
-            .inspect_err(|_| {
-                shared.workers.fetch_sub(1, Ordering::SeqCst);
-            })?;
-        let thread = Thread {
-            handle,
-            pulse,
-            seen: 0,
-            since: now(),
-        };
-        self.threads.insert(number, thread);
-        self.next += 1;
-        Ok(())
-    }
-
-    /// Looks at all workers: how many have taken no step for a while, and how many for so long that
-    /// others may be started in their place.
-    fn look(&mut self, time: Instant) -> (usize, usize) {
-        let (mut still, mut stuck) = (0, 0);
-        for thread in self.threads.values_mut() {
-            let steps = thread.pulse.steps.load(Ordering::Relaxed);
-            if std::mem::replace(&mut thread.seen, steps) != steps {
-                thread.since = time;
-                continue;
-            }
-            still += usize::from(time >= thread.since + STILL_AFTER);
-            stuck += usize::from(time >= thread.since + STUCK_AFTER);
-        }
-        (still, stuck.min(SPARE_WORKERS))
-    }
-
-    /// How often it is looked at while work waits and nobody is idle.
-    fn pause(&self) -> Duration {
-        if self.threads.len() < self.most {
-            GROWTH_PAUSE
-        } else {
-            STUCK_AFTER / 4
-        }
-    }
-}
-
 impl Loop {
     pub(super) fn new(
         poll: Poll,
@@ -335,13 +154,11 @@ impl Loop {
                 open: true,
             });
         }
-        let mut pool = Pool::new(workers);
-        pool.grow(&shared, &mailbox)
-            .map_err(system("start a thread"))?;
+        let pool =
+            Pool::start(workers, Arc::clone(&shared), mailbox).map_err(system("start a thread"))?;
         Ok(Self {
             poll,
             mail,
-            mailbox,
             shared,
             listeners: doors,
             desk: Desk::new(quota),
@@ -354,8 +171,7 @@ impl Loop {
             digest: RandomState::new(),
             next_sweep: None,
             stopping: None,
-            complaints: HashMap::new(),
-            next_complaint: None,
+            complaints: Complaints::default(),
             errors: Bucket::new(ERRORS_PER_SECOND, now()),
         })
     }
@@ -391,8 +207,10 @@ impl Loop {
             let time = now();
             self.requests(time);
             self.deadlines(time);
-            self.pool.rouse(&self.shared, time);
-            self.grow(time);
+            if let Err(error) = self.pool.tend(time) {
+                self.complaints
+                    .add(time, "cannot start another worker", &plain(&error));
+            }
             if self.is_finished(time) {
                 break Ok(());
             }
@@ -411,7 +229,7 @@ impl Loop {
     )]
     fn gather(&self) {
         let is_drained = self.listeners.iter().all(|door| !door.open);
-        if is_drained && self.pool.backlog(&self.shared) >= WORTH_WAKING {
+        if is_drained && self.pool.is_busy() {
             std::thread::sleep(GATHER);
         }
     }
@@ -421,17 +239,13 @@ impl Loop {
         if self.listeners.iter().any(|door| door.open) {
             return Some(Duration::ZERO);
         }
-        let growth = self.is_short().then(|| time + self.pool.pause());
-        let rouse = (self.shared.idle.count() > 0 && self.pool.backlog(&self.shared) > 0)
-            .then(|| self.pool.roused.map_or(time, |(since, _)| since) + ROUSE_PAUSE);
         let deadlines = [
             self.timers.peek().map(|Reverse((deadline, _))| *deadline),
             (!self.starved.is_empty()).then_some(self.next_retry),
             self.next_sweep,
-            self.next_complaint,
+            self.complaints.due(),
             self.stopping.as_ref().map(|stopping| stopping.deadline),
-            growth,
-            rouse,
+            self.pool.due(time),
         ];
         let next = deadlines.into_iter().flatten().min()?;
         Some(next.saturating_duration_since(time))
@@ -466,14 +280,12 @@ impl Loop {
                 self.retry_starved();
             }
         }
-        if self.next_complaint.is_some_and(|due| time >= due) {
-            self.say_complaints(time);
-        }
+        self.complaints.say(time);
         if self.next_sweep.is_some_and(|sweep| time >= sweep) {
             let is_needed = self.shared.mappings.has_entries();
             self.next_sweep = is_needed.then(|| time + MAPPING_IDLE / 2);
             if is_needed {
-                self.chore(Chore::Sweep);
+                self.pool.chore(Chore::Sweep);
             }
         }
     }
@@ -513,7 +325,7 @@ impl Loop {
             self.watch_the_clock(id, next);
         } else if is_given_up {
             let why = "the store does not answer";
-            self.complain(time, "requests refused", why);
+            self.complaints.add(time, "requests refused", why);
             self.refuse(&opening, "server is busy", why.into());
         }
     }
@@ -521,14 +333,12 @@ impl Loop {
     /// True where no worker and no place in the store will get free for a request that waits.
     fn is_hopeless(&self) -> bool {
         let Shared {
-            idle,
             slow_calls,
             in_store,
             store_slots,
             ..
         } = &*self.shared;
-        let no_worker =
-            self.pool.threads.len() >= self.pool.most + SPARE_WORKERS && idle.count() == 0;
+        let no_worker = self.pool.is_exhausted();
         let no_place = slow_calls.load(Ordering::SeqCst) >= SPARE_WORKERS
             && in_store.load(Ordering::SeqCst) >= *store_slots;
         no_worker || no_place
@@ -538,40 +348,6 @@ impl Loop {
         if let Some(slot) = self.slots.get_mut(&id) {
             slot.timer = Some(due);
             self.timers.push(Reverse((due, id)));
-        }
-    }
-
-    /// True where work waits, nobody is idle, and there may be more workers.
-    fn is_short(&self) -> bool {
-        let Pool { threads, most, .. } = &self.pool;
-        threads.len() < *most + SPARE_WORKERS
-            && self.pool.has_work()
-            && self.shared.idle.count() == 0
-    }
-
-    /// Starts a worker where work waits, nobody is idle, and too few can take a step.
-    fn grow(&mut self, time: Instant) {
-        if !self.is_short() {
-            return;
-        }
-        let pool = &mut self.pool;
-        if pool.barred.is_some_and(|until| time < until) {
-            return;
-        }
-        if pool.threads.len() >= pool.base {
-            if time < pool.looked + pool.pause() {
-                return;
-            }
-            pool.looked = time;
-            let (still, stuck) = pool.look(time);
-            let threads = pool.threads.len();
-            if threads - still >= pool.base || threads >= pool.most + stuck {
-                return;
-            }
-        }
-        if let Err(error) = pool.grow(&self.shared, &self.mailbox) {
-            pool.barred = Some(time + THREAD_RETRY);
-            self.complain(time, "cannot start another worker", &plain(&error));
         }
     }
 
@@ -597,7 +373,8 @@ impl Loop {
                     }
                     Err(error) => {
                         self.listeners[index].open = false;
-                        self.complain(time, "cannot receive requests", &plain(&error));
+                        self.complaints
+                            .add(time, "cannot receive requests", &plain(&error));
                         break;
                     }
                 }
@@ -608,33 +385,35 @@ impl Loop {
     fn dropped(&mut self, peer: SocketAddr, reason: DropReason, time: Instant) {
         self.shared.reporter.report(Event::Dropped { peer, reason });
         match reason {
-            DropReason::Full => self.complain(
+            DropReason::Full => self.complaints.add(
                 time,
                 "requests dropped",
                 "too many transfers (see --max-transfers)",
             ),
             DropReason::UnprovenFull => {
-                self.complain(time, "requests dropped", "too many peers that never answer")
+                self.complaints
+                    .add(time, "requests dropped", "too many peers that never answer")
             }
             DropReason::ClientFull => {
-                self.complain(
+                self.complaints.add(
                     time,
                     "requests dropped",
                     "a client has too many (see --max-transfers-per-client)",
                 );
             }
-            DropReason::ClientUnprovenFull => self.complain(
+            DropReason::ClientUnprovenFull => self.complaints.add(
                 time,
                 "requests dropped",
                 "a client never answers (see --max-unproven-per-client)",
             ),
-            DropReason::NetworkUnprovenFull => self.complain(
+            DropReason::NetworkUnprovenFull => self.complaints.add(
                 time,
                 "requests dropped",
                 "a network never answers (see --max-unproven-per-network)",
             ),
             DropReason::Malformed(_) | DropReason::NotARequest => {
-                self.complain(time, "datagrams ignored", "not requests");
+                self.complaints
+                    .add(time, "datagrams ignored", "not requests");
             }
             _ => {}
         }
@@ -761,15 +540,7 @@ impl Loop {
         self.slots.insert(id, Slot::new(at, Arc::clone(&opening)));
         self.watch_the_clock(id, at + STUCK_AFTER);
         self.next_sweep.get_or_insert(at + MAPPING_IDLE / 2);
-        self.hand_over(opening);
-    }
-
-    fn hand_over(&self, opening: Arc<Opening>) {
-        self.pool
-            .openings
-            .0
-            .send(opening)
-            .expect("the pool holds a receiver");
+        self.pool.open(opening);
     }
 
     /// The same request while its transfer lives. What it means depends on what the peer has said by now, and that may lie
@@ -874,18 +645,14 @@ impl Loop {
     /// A parked transfer goes to the pool.
     fn resume(&mut self, id: TransferId) {
         if let Some(transfer) = self.slots.get_mut(&id).and_then(|slot| slot.parked.take()) {
-            self.pool
-                .ready
-                .0
-                .send(transfer)
-                .expect("the pool holds a receiver");
+            self.pool.resume(transfer);
         }
     }
 
     fn message(&mut self, message: Message) {
         match message {
             Message::Reports(reports) => reports.into_iter().for_each(|report| self.report(report)),
-            Message::Reload => self.chore(Chore::Reload),
+            Message::Reload => self.pool.chore(Chore::Reload),
             Message::Stop(stop) => self.stop(stop),
             Message::Cancel(id) => self.doom(id, Failure::Cancelled),
         }
@@ -910,8 +677,7 @@ impl Loop {
                 self.burying -= 1;
                 self.retry_starved();
             }
-            // It was stuck, and others work in its place.
-            Report::Left(number) => drop(self.pool.threads.remove(&number)),
+            Report::Left(number) => self.pool.left(number),
         }
     }
 
@@ -987,13 +753,13 @@ impl Loop {
             });
         }
         // Nor must requests that were given up while they waited for a worker.
-        if self.pool.openings.1.len() > 2 * self.slots.len() + EVENTS {
-            let waiting: Vec<_> = self.pool.openings.1.try_iter().collect();
+        if self.pool.waiting() > 2 * self.slots.len() + EVENTS {
+            let waiting = self.pool.take_waiting();
             let is_wanted = |opening: &Arc<Opening>| self.slots.contains_key(&opening.id);
             waiting
                 .into_iter()
                 .filter(is_wanted)
-                .for_each(|opening| self.hand_over(opening));
+                .for_each(|opening| self.pool.open(opening));
         }
         let Some(arrival) = slot.and_then(|slot| slot.again) else {
             return;
@@ -1046,7 +812,7 @@ impl Loop {
         self.shared.conclude(&mut transfer, Ending::Failed(failure));
         self.over(id, transfer.answered());
         self.burying += 1;
-        self.chore(Chore::Bury(transfer));
+        self.pool.chore(Chore::Bury(transfer));
     }
 
     /// There was no socket for a request. Where no descriptor or port was free, one that never answered gives way, and the request
@@ -1059,7 +825,7 @@ impl Loop {
         if !is_scarce(error) {
             // No route leads back, or a rule forbids it: the source may be forged, and waiting would change nothing.
             let why = format!("no way back to the client: {}", plain(error));
-            self.complain(time, "requests dropped", &why);
+            self.complaints.add(time, "requests dropped", &why);
             return self.forget(&opening, Failure::NoWayBack);
         }
         let patience = match self.free_a_socket(time) {
@@ -1075,14 +841,14 @@ impl Loop {
         }
         let cause = plain(error);
         let why = format!("no socket for them: {cause}");
-        self.complain(time, "requests refused", &why);
+        self.complaints.add(time, "requests refused", &why);
         self.refuse(&opening, "server is busy", cause);
     }
 
     fn retry_starved(&mut self) {
         while let Some(opening) = self.starved.pop_front() {
             if self.slots.contains_key(&opening.id) {
-                return self.hand_over(opening);
+                return self.pool.open(opening);
             }
         }
     }
@@ -1118,47 +884,6 @@ impl Loop {
         let event = Event::Failed(opening.summary(), failure);
         self.shared.reporter.report(event);
         self.over(opening.id, now());
-    }
-
-    fn chore(&self, chore: Chore) {
-        self.pool
-            .chores
-            .0
-            .send(chore)
-            .expect("the pool holds a receiver");
-    }
-
-    /// What repeats is said once a minute, with a count.
-    fn complain(&mut self, time: Instant, what: &'static str, why: &str) {
-        let complaint = self.complaints.entry(what).or_default();
-        complaint.unsaid += 1;
-        complaint.why.clear();
-        complaint.why.push_str(why);
-        let due = complaint.said.map_or(time, |said| said + COMPLAINT_PAUSE);
-        if self.next_complaint.is_none_or(|next| due < next) {
-            self.next_complaint = Some(due);
-        }
-        if due <= time {
-            self.say_complaints(time);
-        }
-    }
-
-    /// Says what is due.
-    fn say_complaints(&mut self, time: Instant) {
-        self.next_complaint = None;
-        for (what, complaint) in &mut self.complaints {
-            if complaint.unsaid == 0 {
-                continue;
-            }
-            let due = complaint.said.map_or(time, |said| said + COMPLAINT_PAUSE);
-            if due > time {
-                let next = self.next_complaint.map_or(due, |next| next.min(due));
-                self.next_complaint = Some(next);
-                continue;
-            }
-            complaint.say(what);
-            complaint.said = Some(time);
-        }
     }
 
     // ---- the end ----------------------------------------------------------------------------
@@ -1212,7 +937,7 @@ impl Loop {
         };
         self.shared.stopping.store(true, Ordering::SeqCst);
         // What workers hold comes back by itself: each transfer sees that flag.
-        let queued: Vec<_> = self.pool.openings.1.try_iter().collect();
+        let queued = self.pool.take_waiting();
         for opening in self.starved.drain(..).chain(queued).collect::<Vec<_>>() {
             self.refuse(&opening, STOPPING, "the server was stopped".into());
         }
@@ -1222,49 +947,14 @@ impl Loop {
         self.slots.is_empty()
     }
 
-    /// Closes the queues and waits for the workers, but not for one that is stuck.
-    fn leave(self) {
-        let Self {
-            pool,
-            mail,
-            mailbox,
-            shared,
-            complaints,
-            ..
-        } = self;
-        for (what, mut complaint) in complaints {
-            if complaint.unsaid > 0 {
-                complaint.say(what);
-            }
+    /// Waits for the workers, but not for one that is stuck.
+    fn leave(mut self) {
+        self.complaints.say_all();
+        let left = self.pool.close(&self.mail, LAST_WAIT);
+        if left > 0 {
+            log::warn!("{left} workers are left behind inside the store");
         }
-        let Pool {
-            mut threads,
-            openings,
-            ready,
-            chores,
-            ..
-        } = pool;
-        drop((openings, ready, chores, mailbox));
-        shared.idle.close();
-        let patience = now() + LAST_WAIT;
-        while !threads.is_empty() {
-            let Some(message) = mail.wait(patience.saturating_duration_since(now())) else {
-                break;
-            };
-            if let Message::Reports(reports) = message {
-                for report in reports {
-                    if let Report::Left(number) = report
-                        && let Some(thread) = threads.remove(&number)
-                    {
-                        let _ = thread.handle.join();
-                    }
-                }
-            }
-        }
-        if !threads.is_empty() {
-            log::warn!("{} workers are left behind inside the store", threads.len());
-        }
-        shared.reporter.close();
+        self.shared.reporter.close();
     }
 }
 

@@ -3,11 +3,13 @@
 //! One loop on the listening sockets, a bounded pool of workers, and one transfer at a time in each worker's hands.
 
 mod bucket;
+mod complaints;
 mod desk;
 mod dispatch;
 mod idle;
 mod mailbox;
 mod memory;
+mod pool;
 mod reporter;
 mod worker;
 

@@ -799,7 +799,7 @@ fn bind_to_interface(_: &OwnedFd, _: &str) -> io::Result<()> {
 }
 
 /// Binds to the address of `local` and to a port of the range, starting anywhere in it; without a range the kernel
-/// chooses, randomly as well. RFC 1350 §4: "The TID's chosen for a connection should be randomly chosen".
+/// chooses, randomly as well, so that a number seldom comes twice in a short time (RFC 1350 §4).
 fn bind_in(
     socket: &OwnedFd,
     local: SocketAddr,

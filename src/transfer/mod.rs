@@ -153,6 +153,8 @@ pub(crate) struct Exchange<'a> {
     network: Option<io::Error>,
     /// It has run before, and was put aside.
     rested: bool,
+    /// The peer has said something since it was quiet last.
+    is_talking: bool,
 }
 
 /// A transfer that owns all it needs.
@@ -198,6 +200,7 @@ impl<'a> Exchange<'a> {
             peer_text: None,
             network: None,
             rested: false,
+            is_talking: false,
         }
     }
 
@@ -221,6 +224,7 @@ impl<'a> Exchange<'a> {
         };
         Self {
             call: Some(call),
+            is_talking: true, // there is nobody else to wait for
             ..Self::answering(origin, end, socket, local, Agreed::default(), opening)
         }
     }
@@ -229,8 +233,10 @@ impl<'a> Exchange<'a> {
     pub(crate) fn run(&mut self, scratch: &mut Scratch, around: &impl Surroundings) -> Turn {
         let turn = self.turn(scratch, around).unwrap_or_else(Turn::Done);
         self.rested = true;
-        if let Turn::Done(_) = turn {
-            self.end.discard();
+        match turn {
+            Turn::Done(_) => self.end.discard(),
+            Turn::Quiet(_) => self.is_talking = self.call.is_some(),
+            Turn::SliceUsed => {}
         }
         turn
     }
@@ -240,11 +246,10 @@ impl<'a> Exchange<'a> {
         let mut time = start;
         let mut unheard = 0;
         let mut spoke = false; // since the peer was last listened to
-        let mut heard = self.call.is_some();
         if self.rested {
             // The peer has had time. Where many transfers wait for their turn a deadline may be over although the answer is here.
             let came = self.take(scratch, Wait::No)?;
-            heard |= came.is_some();
+            self.is_talking |= came.is_some();
             time = came.unwrap_or(start);
         }
         loop {
@@ -307,7 +312,7 @@ impl<'a> Exchange<'a> {
                 }
                 Step::Wait(until) => {
                     let left = until.saturating_duration_since(time);
-                    let wait = if around.others_wait() || !self.is_expected(heard, around) {
+                    let wait = if around.others_wait() || !self.is_expected(around) {
                         Wait::No
                     } else if left < PATIENCE {
                         Wait::Until(left)
@@ -324,7 +329,7 @@ impl<'a> Exchange<'a> {
                     around.listens(false);
                     let came = came?;
                     spoke = false;
-                    heard |= came.is_some();
+                    self.is_talking |= came.is_some();
                     time = came.unwrap_or_else(now);
                     if came.is_none() && time < until {
                         return Ok(Turn::Quiet(until));
@@ -340,8 +345,8 @@ impl<'a> Exchange<'a> {
 
     /// Whether this thread should wait for the peer, who may answer at once. It is not for those that are silent, of whom there may
     /// be thousands: while threads wait for them, those that talk wait for a thread.
-    fn is_expected(&self, heard: bool, around: &impl Surroundings) -> bool {
-        if heard {
+    fn is_expected(&self, around: &impl Surroundings) -> bool {
+        if self.is_talking {
             self.end.round_trip().is_none_or(|rtt| rtt < PATIENCE)
         } else {
             !self.rested && !around.is_needed()
@@ -803,8 +808,8 @@ fn error(code: ErrorCode, text: &str) -> Vec<u8> {
     datagram
 }
 
-/// What somebody is told who is not the peer. RFC 1350 §4: "An error packet should be sent to the source of the incorrect
-/// packet, while not disturbing the transfer." Only to what belongs into a transfer: never to an ERROR (§2), nor to nonsense.
+/// What somebody is told who is not the peer, beside the transfer (RFC 1350 §4). Only an answer to what belongs into a transfer:
+/// never to an ERROR (§2), nor to nonsense.
 fn to_stranger(datagram: &[u8]) -> Option<Vec<u8>> {
     match wire::parse(datagram) {
         Ok(Packet::Data { .. } | Packet::Ack { .. } | Packet::OptionAck(_)) => {

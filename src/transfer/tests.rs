@@ -23,17 +23,21 @@ impl Surroundings for Alone {
 
 /// A stream of 700 octets, two blocks, for which a large window and an OACK were agreed; and its peer.
 fn streaming() -> (Transfer, UdpSocket) {
+    stream(io::Cursor::new(vec![7; 700]), 32)
+}
+
+fn stream(octets: impl io::Read + Send + 'static, windowsize: u16) -> (Transfer, UdpSocket) {
     let localhost = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let peer = UdpSocket::bind(localhost).expect("a socket");
     let peer_address = peer.local_addr().expect("an address");
     let socket =
         TransferSocket::open(localhost, peer_address, &SocketOptions::default()).expect("a socket");
     let agreed = Agreed {
-        windowsize: 32,
+        windowsize,
         ..Agreed::default()
     };
     let mappings = Mappings::new(0, Duration::ZERO);
-    let source = Source::reader(io::Cursor::new(vec![7; 700]), None);
+    let source = Source::reader(octets, None);
     let body = Body::new(source, Mode::Octet, &mappings, now()).expect("a body");
     let machine = Sender::answering(&agreed, true, None, &Policy::default(), now());
     let end = End::sending(machine, body, &agreed);
@@ -121,6 +125,36 @@ fn a_thread_waits_for_those_that_talk() {
         let more = u32::from(is_needed);
         assert_eq!(thread.waits.get(), waits + more, "for one that answered");
     }
+}
+
+#[test]
+fn who_talked_in_one_turn_is_waited_for_in_the_next() {
+    let (mut transfer, peer) = stream(io::repeat(7), 1);
+    let thread = Thread {
+        is_needed: true,
+        waits: 0.into(),
+    };
+    let server = transfer.socket.local_addr().expect("an address");
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut datagram = [0; 516];
+            peer.set_read_timeout(Some(DRAIN)).expect("a socket");
+            while !is_over.load(Ordering::Relaxed) {
+                if peer.recv(&mut datagram).is_ok() {
+                    let is_data = datagram[1] == 3;
+                    let block =
+                        [datagram[2], datagram[3]].map(|octet| if is_data { octet } else { 0 });
+                    let ack = wire::ack(u16::from_be_bytes(block));
+                    peer.send_to(&ack, server).expect("an ACK");
+                }
+            }
+        });
+        let mut scratch = Scratch::new();
+        while !matches!(transfer.run(&mut scratch, &thread), Turn::SliceUsed) {}
+        is_over.store(true, Ordering::Relaxed);
+        assert!(transfer.is_expected(&thread));
+    });
 }
 
 // ---- a client's two roles ---------------------------------------------------------------------
@@ -528,8 +562,7 @@ fn told(stranger: &UdpSocket) -> Option<Vec<u8>> {
     Some(buffer[..length].to_vec())
 }
 
-/// A request that came twice may be answered twice. RFC 1350 §4: "the first response is received and the connection
-/// continues"; the second one gets an ERROR.
+/// A request that came twice may be answered twice. The first answer counts, and the second gets an ERROR (RFC 1350 §4).
 #[test]
 fn a_second_answer_is_refused() {
     let (server, late, mistaken) = (ByHand::new(), ByHand::new(), ByHand::new());

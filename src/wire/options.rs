@@ -70,7 +70,7 @@ pub struct Options {
 
 impl Options {
     /// Reads name/value pairs. What does not form a complete pair, and everything from the first empty name on, is
-    /// padding. RFC 2347: "an option may only be specified once"; a repeated one is ignored after the first.
+    /// padding. An option stands there once (RFC 2347): of a repeated one the first counts.
     pub fn parse(mut bytes: &[u8]) -> Self {
         let mut options = Self::default();
         for _ in 0..MAX_OPTIONS {

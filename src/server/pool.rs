@@ -1,0 +1,322 @@
+//! The pool, as the loop sees it: the workers' threads, the queues that feed them, and how many of them are awake.
+//!
+//! It starts with one worker and grows while work waits, nobody is idle and too few can take a step. Workers that sleep are woken
+//! for as much as waits; workers that are stuck in a file or a store are replaced, up to a limit.
+
+use super::dispatch::Message;
+use super::mailbox::{Mail, Mailbox};
+use super::worker::{Chore, Opening, Pulse, Queues, Report, Shared, Worker};
+use crate::limits::{SPARE_WORKERS, STUCK_AFTER};
+use crate::transfer::{Transfer, now};
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// While work waits and no worker is idle, the pool is looked at this often.
+const GROWTH_PAUSE: Duration = Duration::from_millis(5);
+/// When the system has refused a thread, it is asked again after this.
+const THREAD_RETRY: Duration = Duration::from_secs(1);
+/// Things to do that are worth another worker, and how soon one comes that the awake ones have not got to.
+const WORTH_WAKING: usize = 8;
+const ROUSE_PAUSE: Duration = Duration::from_millis(1);
+/// A worker that has not taken a step for so long is in a file or a store. One that only waits for a processor takes one sooner.
+const STILL_AFTER: Duration = Duration::from_millis(15);
+
+/// The threads and their queues. The queues have no bound of their own: what is in them is in the desk's table, which has one.
+pub(super) struct Pool {
+    shared: Arc<Shared>,
+    mailbox: Mailbox<Message>,
+    most: usize,
+    /// Workers that should be free to take steps: one for each processor. More would only take turns.
+    base: usize,
+    /// By number.
+    threads: BTreeMap<usize, Thread>,
+    next: usize,
+    looked: Instant,
+    /// The system refused a thread: none is asked for until then.
+    barred: Option<Instant>,
+    /// When the backlog was last looked at, and how many steps all workers had taken.
+    roused: Option<(Instant, u64)>,
+    openings: Queue<Arc<Opening>>,
+    ready: Queue<Box<Transfer>>,
+    chores: Queue<Chore>,
+}
+
+/// Both ends of a queue; each worker has another receiving one.
+struct Queue<T> {
+    sender: Sender<T>,
+    receiver: Receiver<T>,
+}
+
+impl<T> Queue<T> {
+    fn new() -> Self {
+        let (sender, receiver) = unbounded();
+        Self { sender, receiver }
+    }
+
+    fn push(&self, work: T) {
+        self.sender.send(work).expect("we hold a receiver");
+    }
+}
+
+/// One worker.
+struct Thread {
+    handle: JoinHandle<()>,
+    pulse: Arc<Pulse>,
+    /// How many steps there were when it was looked at last, and since when there were so many.
+    seen: u64,
+    since: Instant,
+}
+
+impl Pool {
+    /// A pool of one worker, for now, and of `most` when there is work for them.
+    pub(super) fn start(
+        most: usize,
+        shared: Arc<Shared>,
+        mailbox: Mailbox<Message>,
+    ) -> io::Result<Self> {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let mut pool = Self {
+            shared,
+            mailbox,
+            most,
+            base: processors.min(most),
+            threads: BTreeMap::new(),
+            next: 0,
+            looked: now(),
+            barred: None,
+            roused: None,
+            openings: Queue::new(),
+            ready: Queue::new(),
+            chores: Queue::new(),
+        };
+        pool.start_worker()?;
+        Ok(pool)
+    }
+
+    // ---- work -------------------------------------------------------------------------------
+
+    /// A request that was admitted.
+    pub(super) fn open(&self, opening: Arc<Opening>) {
+        self.openings.push(opening);
+    }
+
+    /// A transfer that has something to do.
+    pub(super) fn resume(&self, transfer: Box<Transfer>) {
+        self.ready.push(transfer);
+    }
+
+    pub(super) fn chore(&self, chore: Chore) {
+        self.chores.push(chore);
+    }
+
+    /// Requests that no worker has got to.
+    pub(super) fn waiting(&self) -> usize {
+        self.openings.receiver.len()
+    }
+
+    /// Takes those requests back.
+    pub(super) fn take_waiting(&self) -> Vec<Arc<Opening>> {
+        self.openings.receiver.try_iter().collect()
+    }
+
+    fn has_work(&self) -> bool {
+        self.waiting() > 0 || !self.ready.receiver.is_empty() || !self.chores.receiver.is_empty()
+    }
+
+    /// What a free worker could take now: no openings while the store is full of workers.
+    fn backlog(&self) -> usize {
+        let is_full = self.shared.in_store.load(Ordering::SeqCst) >= self.shared.store_slots;
+        let openings = if is_full { 0 } else { self.waiting() };
+        openings + self.ready.receiver.len() + self.chores.receiver.len()
+    }
+
+    /// True where workers have enough to do for a while.
+    pub(super) fn is_busy(&self) -> bool {
+        self.backlog() >= WORTH_WAKING
+    }
+
+    // ---- workers ----------------------------------------------------------------------------
+
+    /// Wakes and starts workers for the work that waits.
+    ///
+    /// # Errors
+    /// Where one was needed and the system refused a thread.
+    pub(super) fn tend(&mut self, time: Instant) -> io::Result<()> {
+        self.rouse(time);
+        self.grow(time)
+    }
+
+    /// When [`tend`](Self::tend) has something to do, if nothing happens before.
+    pub(super) fn due(&self, time: Instant) -> Option<Instant> {
+        let growth = self.is_short().then(|| time + self.pause());
+        let is_left = self.shared.idle.count() > 0 && self.backlog() > 0;
+        let rouse = is_left.then(|| self.roused.map_or(time, |(since, _)| since) + ROUSE_PAUSE);
+        growth.into_iter().chain(rouse).min()
+    }
+
+    /// Wakes as many of the sleeping workers as the backlog is worth. A worker that takes small things one after the other is
+    /// cheaper than two that are woken for each; but if none has taken a step since the last look, those that are awake are held up.
+    fn rouse(&mut self, time: Instant) {
+        let backlog = self.backlog();
+        if backlog == 0 {
+            self.roused = None;
+            return;
+        }
+        let asleep = self.shared.idle.count();
+        if asleep == 0 {
+            return;
+        }
+        let listens = |thread: &&Thread| thread.pulse.listens.load(Ordering::Relaxed);
+        let listening = self.threads.values().filter(listens).count();
+        // Whoever is inside a slow store or a slow read is of no help here.
+        let (still, _) = self.look(time);
+        let away = still.max(asleep + listening);
+        let awake = self.threads.len().saturating_sub(away);
+        let steps = |thread: &Thread| thread.pulse.steps.load(Ordering::Relaxed);
+        let steps = self.threads.values().map(steps).fold(0, u64::wrapping_add);
+        let (since, before) = *self.roused.get_or_insert((time, steps));
+        let mut wanted = backlog.div_ceil(WORTH_WAKING);
+        if time >= since + ROUSE_PAUSE {
+            if before == steps {
+                wanted = wanted.max(awake + 1);
+            }
+            self.roused = Some((time, steps));
+        }
+        for _ in awake..wanted {
+            if !self.shared.idle.wake() {
+                break;
+            }
+        }
+    }
+
+    /// Starts a worker where work waits, nobody is idle, and too few can take a step.
+    fn grow(&mut self, time: Instant) -> io::Result<()> {
+        if !self.is_short() || self.barred.is_some_and(|until| time < until) {
+            return Ok(());
+        }
+        let threads = self.threads.len();
+        if threads >= self.base {
+            if time < self.looked + self.pause() {
+                return Ok(());
+            }
+            self.looked = time;
+            let (still, stuck) = self.look(time);
+            if threads - still >= self.base || threads >= self.most + stuck {
+                return Ok(());
+            }
+        }
+        self.start_worker()
+            .inspect_err(|_| self.barred = Some(time + THREAD_RETRY))
+    }
+
+    fn start_worker(&mut self) -> io::Result<()> {
+        let shared = &self.shared;
+        let pulse = Arc::new(Pulse::default());
+        let number = self.next;
+        let queues = Queues {
+            number,
+            pulse: Arc::clone(&pulse),
+            openings: self.openings.receiver.clone(),
+            ready: self.ready.receiver.clone(),
+            chores: self.chores.receiver.clone(),
+            reports: self.mailbox.clone(),
+        };
+        let worker = Worker::new(Arc::clone(shared), queues);
+        // Counted before it begins: it asks for the number itself.
+        shared.workers.fetch_add(1, Ordering::SeqCst);
+        let handle = std::thread::Builder::new()
+            .name(format!("tftp-worker-{number}"))
+            .spawn(move || worker.run())
+            .inspect_err(|_| {
+                shared.workers.fetch_sub(1, Ordering::SeqCst);
+            })?;
+        let thread = Thread {
+            handle,
+            pulse,
+            seen: 0,
+            since: now(),
+        };
+        self.threads.insert(number, thread);
+        self.next += 1;
+        Ok(())
+    }
+
+    /// Looks at all workers: how many have taken no step for a while, and how many for so long that
+    /// others may be started in their place.
+    fn look(&mut self, time: Instant) -> (usize, usize) {
+        let (mut still, mut stuck) = (0, 0);
+        for thread in self.threads.values_mut() {
+            let steps = thread.pulse.steps.load(Ordering::Relaxed);
+            if std::mem::replace(&mut thread.seen, steps) != steps {
+                thread.since = time;
+                continue;
+            }
+            still += usize::from(time >= thread.since + STILL_AFTER);
+            stuck += usize::from(time >= thread.since + STUCK_AFTER);
+        }
+        (still, stuck.min(SPARE_WORKERS))
+    }
+
+    /// True where work waits, nobody is idle, and there may be more workers.
+    fn is_short(&self) -> bool {
+        self.threads.len() < self.most + SPARE_WORKERS
+            && self.has_work()
+            && self.shared.idle.count() == 0
+    }
+
+    /// True where no more workers will come, and none that is there has nothing to do.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.threads.len() >= self.most + SPARE_WORKERS && self.shared.idle.count() == 0
+    }
+
+    /// How often it is looked at while work waits and nobody is idle.
+    fn pause(&self) -> Duration {
+        if self.threads.len() < self.most {
+            GROWTH_PAUSE
+        } else {
+            STUCK_AFTER / 4
+        }
+    }
+
+    /// A worker has said that it goes: it was stuck, and others work in its place.
+    pub(super) fn left(&mut self, number: usize) {
+        self.threads.remove(&number);
+    }
+
+    /// Closes the queues and waits for the workers to say that they go, but not for longer than `patience`. Says how many are left.
+    pub(super) fn close(self, mail: &Mail<Message>, patience: Duration) -> usize {
+        let Self {
+            shared,
+            mailbox,
+            mut threads,
+            openings,
+            ready,
+            chores,
+            ..
+        } = self;
+        drop((openings, ready, chores, mailbox));
+        shared.idle.close();
+        let end = now() + patience;
+        while !threads.is_empty() {
+            let Some(message) = mail.wait(end.saturating_duration_since(now())) else {
+                break;
+            };
+            let Message::Reports(reports) = message else {
+                continue;
+            };
+            for report in reports {
+                if let Report::Left(number) = report
+                    && let Some(thread) = threads.remove(&number)
+                {
+                    let _ = thread.handle.join();
+                }
+            }
+        }
+        threads.len()
+    }
+}
