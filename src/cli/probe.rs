@@ -163,6 +163,8 @@ impl Row {
                 return self;
             }
         };
+        // What is lost is the network's doing then, not ours.
+        udp::make_room(&socket);
         // Otherwise nobody tells it that a port is closed: it is not connected, because the answer comes from another one.
         udp::hear_errors(&socket, self.server, true);
         let request = Request {

@@ -386,7 +386,7 @@ impl TransferSocket {
     /// Prepares for windows of blocks: room for one in the kernel, and many blocks in one receive. A system that has
     /// neither is slower, nothing else.
     pub(crate) fn expect_windows(&self) {
-        let _ = socket::setsockopt(self, sockopt::RcvBuf, &limits::RECEIVE_BUFFER_OCTETS);
+        make_room(self);
         #[cfg(target_os = "linux")]
         let _ = socket::setsockopt(self, sockopt::UdpGroSegment, &true);
     }
@@ -796,6 +796,11 @@ fn bind_to_interface(socket: &OwnedFd, name: &str) -> io::Result<()> {
 #[cfg(not(target_os = "linux"))]
 fn bind_to_interface(_: &OwnedFd, _: &str) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Asks for room for a window of blocks, of which a receiver would lose the end.
+pub(crate) fn make_room(socket: &impl AsFd) {
+    let _ = socket::setsockopt(socket, sockopt::RcvBuf, &limits::RECEIVE_BUFFER_OCTETS);
 }
 
 /// Binds to the address of `local` and to a port of the range, starting anywhere in it; without a range the kernel
