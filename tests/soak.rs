@@ -80,6 +80,13 @@ fn version(number: u64) -> usize {
     150_000 + (number % 16) as usize
 }
 
+/// Each client goes through ports of its own. What is still on its way to one that died would be the first answer to the next
+/// with its port.
+fn port(seed: u64, turn: u64) -> u16 {
+    const EACH: u64 = 50_000 / CLIENTS;
+    (10_000 + seed % CLIENTS * EACH + turn % EACH) as u16
+}
+
 /// One client's life: fetch after fetch, each a little different, some of them cut off.
 fn live(seed: u64, over: &AtomicBool, tally: &Tally) {
     for turn in (seed * 1009).. {
@@ -88,7 +95,7 @@ fn live(seed: u64, over: &AtomicBool, tally: &Tally) {
         }
         let blksize = [512, 1428, 1428, 8192][(turn % 4) as usize];
         let windowsize = [1, 4, 16, 64][(turn / 4 % 4) as usize];
-        let client = Client::at((CLIENT, 0).into(), server_address());
+        let client = Client::at((CLIENT, port(seed, turn)).into(), server_address());
         if turn % 7 == 0 {
             die(client, blksize, windowsize);
             add(&tally.died, 1);

@@ -6,7 +6,7 @@
 use super::Exit;
 use super::place::Place;
 use super::settings::{Done, Outcome, Settings, Trouble};
-use super::value;
+use super::value::{self, Parser};
 use crate::client::{Client, Writer, unwritten};
 use crate::error::{Refusal, plain};
 use crate::event::Summary;
@@ -50,7 +50,7 @@ pub(super) struct Arguments {
         value_name = "HEX",
         num_args = 0..=1,
         require_equals = true,
-        value_parser = value::digest,
+        value_parser = value::digest as Parser<_>,
         help_heading = "Output"
     )]
     sha256: Option<Option<[u8; 32]>>,
@@ -60,7 +60,7 @@ pub(super) struct Arguments {
         long,
         value_name = "SIZE",
         default_value = "16G",
-        value_parser = value::size,
+        value_parser = value::size as Parser<_>,
         help_heading = "Protocol"
     )]
     max_size: u64,

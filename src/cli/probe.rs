@@ -4,10 +4,11 @@
 //! ERROR; there are at most 20 of them, and one more for each further address of the host, none overlaps another, and all of
 //! them together have a time limit. This looks at single packets, which [`Client`](crate::client::Client) hides on purpose.
 
+use super::Exit;
 use super::json;
 use super::place::{Family, Place};
 use super::settings::Families;
-use super::{Exit, value};
+use super::value::{self, Parser};
 use crate::event::Name;
 use crate::limits;
 use crate::sys::udp::{self, SocketOptions, TransferSocket};
@@ -43,7 +44,7 @@ pub(super) struct Arguments {
     place: Vec<String>,
 
     /// Stop asking after this time, 1s to 1h
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = value::long_time)]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = value::long_time as Parser<_>)]
     max_time: Duration,
 
     #[command(flatten)]

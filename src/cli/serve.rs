@@ -5,7 +5,7 @@
 //! is read.
 
 use super::log::{Log, Verbosity};
-use super::value;
+use super::value::{self, Parser};
 use crate::error::{Error, plain};
 use crate::event::Stats;
 use crate::limits;
@@ -97,11 +97,11 @@ struct Uploads {
     upload_dir: Option<PathBuf>,
 
     /// Largest upload, in octets or with K, M, G or T behind the number, 1 to 16777215T
-    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = value::size)]
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = value::size as Parser<_>)]
     max_upload: u64,
 
     /// Permission bits that uploads don't get, in octal, 000 to 777
-    #[arg(long, value_name = "BITS", default_value = "022", value_parser = value::umask)]
+    #[arg(long, value_name = "BITS", default_value = "022", value_parser = value::umask as Parser<_>)]
     umask: u32,
 
     /// Acknowledge an upload when the disk has it [default: when the system has it]
@@ -114,7 +114,7 @@ struct Uploads {
 #[command(next_help_heading = "Network")]
 struct Network {
     /// Address or name to listen on; repeatable [default: all IPv4 and IPv6 addresses]
-    #[arg(long, value_name = "ADDR", value_parser = value::host)]
+    #[arg(long, value_name = "ADDR", value_parser = value::host as Parser<_>)]
     host: Vec<String>,
 
     /// UDP port; 0 takes a free one
@@ -122,7 +122,7 @@ struct Network {
     port: u16,
 
     /// Ports to answer from, for firewalls, such as 2000:3000 [default: any free port]
-    #[arg(long, value_name = "LO:HI", value_parser = value::port_range)]
+    #[arg(long, value_name = "LO:HI", value_parser = value::port_range as Parser<_>)]
     port_range: Option<RangeInclusive<u16>>,
 
     /// Forbid routers to fragment what is sent [default: allowed]
@@ -136,19 +136,19 @@ struct Network {
 struct Protocol {
     /// Largest block size to agree to, in octets, 8 to 65464, even if it travels in fragments [default: what the route to
     /// the client carries in one piece]
-    #[arg(long, value_name = "OCTETS", value_parser = value::block_size)]
+    #[arg(long, value_name = "OCTETS", value_parser = value::block_size as Parser<_>)]
     max_block_size: Option<u16>,
 
     /// Largest window to agree to, in blocks, 1 to 32767
-    #[arg(long, value_name = "BLOCKS", default_value_t = limits::MAX_WINDOWSIZE, value_parser = value::window_size)]
+    #[arg(long, value_name = "BLOCKS", default_value_t = limits::MAX_WINDOWSIZE, value_parser = value::window_size as Parser<_>)]
     max_window_size: u16,
 
     /// Wait this long for an answer before sending again, unless the client asks otherwise; 10ms to 255s
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = value::time)]
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = value::time as Parser<_>)]
     timeout: Duration,
 
     /// Resends into silence before a transfer is given up, 0 to 100
-    #[arg(long, value_name = "COUNT", default_value_t = limits::DEFAULT_RETRIES, value_parser = value::retries)]
+    #[arg(long, value_name = "COUNT", default_value_t = limits::DEFAULT_RETRIES, value_parser = value::retries as Parser<_>)]
     retries: u32,
 
     /// When to send again: `adaptive` probes after the measured round trip, `rfc` only after the timeout
@@ -171,7 +171,7 @@ struct Protocol {
     min_progress: u32,
 
     /// The longest that a transfer may take, 1s to 365d
-    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = value::long_time)]
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = value::long_time as Parser<_>)]
     max_time: Duration,
 
     /// Forget what clients taught: offer whole windows, large blocks and options to those that failed with them [default: smaller
@@ -194,27 +194,27 @@ struct Capacity {
     workers: usize,
 
     /// How long opening a file may take, on a disk or file server that hangs, before the client is told, 1s to 1h
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = value::store_deadline)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = value::store_deadline as Parser<_>)]
     store_deadline: Duration,
 
     /// Transfers at once [default: what the descriptor limit allows, at most 65536]
-    #[arg(long, value_name = "COUNT", value_parser = value::transfers)]
+    #[arg(long, value_name = "COUNT", value_parser = value::transfers as Parser<_>)]
     max_transfers: Option<usize>,
 
     /// Transfers at once for one client address [default: no limit]
-    #[arg(long, value_name = "COUNT", value_parser = value::transfers)]
+    #[arg(long, value_name = "COUNT", value_parser = value::transfers as Parser<_>)]
     max_transfers_per_client: Option<usize>,
 
     /// Transfers at once whose clients have not answered yet, as forged addresses never do [default: all of them]
-    #[arg(long, value_name = "COUNT", value_parser = value::transfers)]
+    #[arg(long, value_name = "COUNT", value_parser = value::transfers as Parser<_>)]
     max_unproven: Option<usize>,
 
     /// The same for one client address; whole labs may sit behind one [default: no limit of its own]
-    #[arg(long, value_name = "COUNT", value_parser = value::transfers)]
+    #[arg(long, value_name = "COUNT", value_parser = value::transfers as Parser<_>)]
     max_unproven_per_client: Option<usize>,
 
     /// The same for one network, an IPv4 /24 or an IPv6 /64 [default: no limit of its own]
-    #[arg(long, value_name = "COUNT", value_parser = value::transfers)]
+    #[arg(long, value_name = "COUNT", value_parser = value::transfers as Parser<_>)]
     max_unproven_per_network: Option<usize>,
 }
 

@@ -2,7 +2,8 @@
 
 use super::bar::Bar;
 use super::place::{Family, Place};
-use super::{Exit, json, value};
+use super::value::{self, Parser};
+use super::{Exit, json};
 use crate::client::Client;
 use crate::error::Failure;
 use crate::event::Summary;
@@ -56,15 +57,15 @@ pub(super) struct Settings {
 #[command(next_help_heading = "Protocol")]
 struct Protocol {
     /// Block size to ask for, in octets, 8 to 65464 [default: 1428, or what the route carries]
-    #[arg(long, value_name = "OCTETS", value_parser = value::block_size)]
+    #[arg(long, value_name = "OCTETS", value_parser = value::block_size as Parser<_>)]
     blksize: Option<u16>,
 
     /// Window to ask for, in blocks, 1 to 32767
-    #[arg(long, value_name = "BLOCKS", default_value_t = limits::CLIENT_WINDOWSIZE, value_parser = value::window_size)]
+    #[arg(long, value_name = "BLOCKS", default_value_t = limits::CLIENT_WINDOWSIZE, value_parser = value::window_size as Parser<_>)]
     windowsize: u16,
 
     /// Transfer mode, octet or netascii [default: what the URL says, or octet]
-    #[arg(long, value_name = "MODE", value_parser = value::mode)]
+    #[arg(long, value_name = "MODE", value_parser = value::mode as Parser<_>)]
     mode: Option<Mode>,
 
     /// Ask for no options: blocks of 512 octets, one at a time [default: options, where the server knows them]
@@ -77,15 +78,15 @@ struct Protocol {
 
     /// Wait this long for an answer before sending again, 10ms to 255s; whole seconds that are given here are asked of the
     /// server too [default: 1s]
-    #[arg(long, value_name = "TIME", value_parser = value::time)]
+    #[arg(long, value_name = "TIME", value_parser = value::time as Parser<_>)]
     timeout: Option<Duration>,
 
     /// Resends into silence before a file is given up, 0 to 100
-    #[arg(long, value_name = "COUNT", default_value_t = limits::DEFAULT_RETRIES, value_parser = value::retries)]
+    #[arg(long, value_name = "COUNT", default_value_t = limits::DEFAULT_RETRIES, value_parser = value::retries as Parser<_>)]
     retries: u32,
 
     /// The longest that one file may take, 1s to 365d [default: any time]
-    #[arg(long, value_name = "TIME", value_parser = value::long_time)]
+    #[arg(long, value_name = "TIME", value_parser = value::long_time as Parser<_>)]
     max_time: Option<Duration>,
 }
 
@@ -94,11 +95,11 @@ struct Protocol {
 #[command(next_help_heading = "Network")]
 struct Network {
     /// Local port, or ports such as 2000:3000, for firewalls [default: any free port]
-    #[arg(long, value_name = "PORT", value_parser = value::ports)]
+    #[arg(long, value_name = "PORT", value_parser = value::ports as Parser<_>)]
     local_port: Option<RangeInclusive<u16>>,
 
     /// Local address to send from [default: the route's]
-    #[arg(long, value_name = "ADDR", value_parser = value::address)]
+    #[arg(long, value_name = "ADDR", value_parser = value::address as Parser<_>)]
     bind: Option<IpAddr>,
 
     /// Network interface to use [default: the route's]

@@ -8,6 +8,9 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
+/// What reads a value. Behind a pointer, so that clap's code for it is there once for each type and not for each function.
+pub(super) type Parser<T> = fn(&str) -> Result<T, String>;
+
 /// Whole numbers within `range`.
 pub(super) fn number<T>(
     range: RangeInclusive<T>,

@@ -245,7 +245,6 @@ impl<'a> Exchange<'a> {
         let start = now();
         let mut time = start;
         let mut unheard = 0;
-        let mut spoke = false; // since the peer was last listened to
         if self.rested {
             // The peer has had time. Where many transfers wait for their turn a deadline may be over although the answer is here.
             let came = self.take(scratch, Wait::No)?;
@@ -264,7 +263,6 @@ impl<'a> Exchange<'a> {
             let step = self.end.poll(time);
             if !matches!(step, Step::Wait(_) | Step::Done(_)) {
                 log::trace!("send id={} {step:?}", self.origin.id);
-                spoke = true;
             }
             match step {
                 Step::Open => match self.socket.send(&self.opening) {
@@ -319,16 +317,11 @@ impl<'a> Exchange<'a> {
                     } else {
                         Wait::Patience
                     };
-                    // Nobody answers so soon, and others wait.
-                    if spoke && wait == Wait::No {
-                        return Ok(Turn::Quiet(until));
-                    }
                     unheard = 0;
                     around.listens(wait != Wait::No);
                     let came = self.take(scratch, wait);
                     around.listens(false);
                     let came = came?;
-                    spoke = false;
                     self.is_talking |= came.is_some();
                     time = came.unwrap_or_else(now);
                     if came.is_none() && time < until {
