@@ -2,7 +2,7 @@
 
 mod harness;
 
-use harness::{LONG, Scratch, Server, ask, assert_same, first_block, run, text, tftpool};
+use harness::{LONG, Scratch, Server, ask, assert_same, first_block, names, run, text, tftpool};
 use nix::sys::signal::Signal;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
@@ -244,33 +244,23 @@ fn leftovers_of_a_crash_are_removed_at_the_next_start() {
     let data = [&[0, 3, 0, 1], &harness::content(512)[..]].concat();
     peer.send_to(&data, tid).expect("sent");
     assert_eq!(next_datagram(&peer).0, [0, 4, 0, 1]);
-    let begun = names(&root.path().join("inside"));
+    let begun = names(root.at("inside"));
     assert_eq!(begun.len(), left.len() + 1, "{begun:?}");
 
     // One that starts beside it sees that it is still written.
     let server = Server::start(root.path(), &["--write", "create"]);
-    assert_eq!(names(&root.path().join("inside")), begun);
+    assert_eq!(names(root.at("inside")), begun);
     drop(server);
     killed.signal(Signal::SIGKILL);
     killed.wait(LONG);
-    assert_eq!(names(&root.path().join("inside")), begun);
+    assert_eq!(names(root.at("inside")), begun);
     drop(Server::start(root.path(), &[]));
-    assert_eq!(names(&root.path().join("inside")), begun);
+    assert_eq!(names(root.at("inside")), begun);
 
     let server = Server::start(root.path(), &["--write", "create"]);
-    assert_eq!(names(&root.path().join("inside")), left);
+    assert_eq!(names(root.at("inside")), left);
     let said = server.before.iter().any(|line| line.contains("count=1"));
     assert!(said, "{:?}", server.before);
-}
-
-fn names(directory: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(directory).expect("a directory");
-    let mut names: Vec<_> = entries
-        .map(|entry| entry.expect("an entry").file_name())
-        .map(|name| name.to_string_lossy().into_owned())
-        .collect();
-    names.sort();
-    names
 }
 
 #[test]

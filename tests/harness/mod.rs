@@ -11,7 +11,7 @@
 #[path = "../../src/store/scratch.rs"]
 mod scratch;
 
-pub(crate) use scratch::{Scratch, mode};
+pub(crate) use scratch::{Scratch, mode, names};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
