@@ -179,6 +179,8 @@ pub const SPARE_DESCRIPTORS: usize = 64;
 pub const DEFAULT_TRANSFERS: usize = (1024 - SPARE_DESCRIPTORS) / DESCRIPTORS_PER_TRANSFER;
 /// How long a worker waits on a quiet peer's own socket before it hands the transfer back.
 pub const PATIENCE: Duration = Duration::from_millis(4);
+/// What the loop's clock counts in. A transfer that pauses for less, between two bursts of a window, keeps its thread.
+pub const LOOP_TICK: Duration = Duration::from_millis(1);
 /// How long one transfer may keep a worker while others wait.
 pub const SLICE: Duration = Duration::from_millis(20);
 /// A worker that has taken no step for so long is stuck, in a store or in a file whose disk does not answer: another one may be

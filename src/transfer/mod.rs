@@ -14,7 +14,9 @@ pub(crate) use ends::End;
 
 use crate::error::{Failure, Refusal, plain};
 use crate::event::{Event, Name, Summary, TransferId};
-use crate::limits::{DEFAULT_BLKSIZE, MAX_ERROR_TEXT, PATIENCE, PROGRESS_INTERVAL, SLICE};
+use crate::limits::{
+    DEFAULT_BLKSIZE, LOOP_TICK, MAX_ERROR_TEXT, PATIENCE, PROGRESS_INTERVAL, SLICE,
+};
 use crate::proto::{Agreed, Outcome, Policy, Step, accept};
 use crate::sys;
 use crate::sys::udp::{Taken, TransferSocket, Wait};
@@ -310,7 +312,7 @@ impl<'a> Exchange<'a> {
                 }
                 Step::Wait(until) => {
                     let left = until.saturating_duration_since(time);
-                    let wait = if around.others_wait() || !self.is_expected(around) {
+                    let wait = if around.others_wait() || !self.is_expected(left, around) {
                         Wait::No
                     } else if left < PATIENCE {
                         Wait::Until(left)
@@ -336,11 +338,12 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Whether this thread should wait for the peer, who may answer at once. It is not for those that are silent, of whom there may
-    /// be thousands: while threads wait for them, those that talk wait for a thread.
-    fn is_expected(&self, around: &impl Surroundings) -> bool {
+    /// Whether this thread should wait for the peer, who may answer at once, or for the rest of a pause that is too short for
+    /// the loop's clock. It should not for those that are silent, of whom there may be thousands: while threads wait for them,
+    /// those that talk wait for a thread.
+    fn is_expected(&self, left: Duration, around: &impl Surroundings) -> bool {
         if self.is_talking {
-            self.end.round_trip().is_none_or(|rtt| rtt < PATIENCE)
+            left < LOOP_TICK || self.end.round_trip().is_none_or(|rtt| rtt < PATIENCE)
         } else {
             !self.rested && !around.is_needed()
         }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::error::Refusal;
+use crate::limits::{BURST_GAP, LOOP_TICK};
 use crate::proto::{Receiver, Sender, Terms, grant};
 use crate::store::mappings::Mappings;
 use crate::store::{Sink, Source};
@@ -153,8 +154,23 @@ fn who_talked_in_one_turn_is_waited_for_in_the_next() {
         let mut scratch = Scratch::new();
         while !matches!(transfer.run(&mut scratch, &thread), Turn::SliceUsed) {}
         is_over.store(true, Ordering::Relaxed);
-        assert!(transfer.is_expected(&thread));
+        assert!(transfer.is_expected(PATIENCE, &thread));
     });
+}
+
+/// A peer that is 20 ms away is not waited for, but the loop's clock is too coarse for the pauses of a window that is spread.
+#[test]
+fn a_thread_waits_for_what_the_loop_cannot_measure() {
+    let (mut transfer, _peer) = stream(io::repeat(7), 16);
+    let asked = now();
+    transfer.end.opened(asked);
+    transfer
+        .end
+        .handle(&Packet::Ack { block: 0 }, asked + Duration::from_millis(20));
+    transfer.is_talking = true;
+    for (left, waits) in [(BURST_GAP, true), (LOOP_TICK, false)] {
+        assert_eq!(transfer.is_expected(left, &Alone), waits, "{left:?}");
+    }
 }
 
 // ---- a client's two roles ---------------------------------------------------------------------
