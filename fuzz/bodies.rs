@@ -232,6 +232,7 @@ pub fn client(octets: &[u8]) {
     }
 }
 
+#[allow(clippy::large_enum_variant)] // there is one at a time
 enum Machine {
     Sends { sender: Sender, ends: Option<u64> },
     Stores(Receiver),

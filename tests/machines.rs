@@ -224,6 +224,43 @@ fn a_repeated_ack_in_a_window_is_answered_again_but_not_often() {
     assert!(apart.min() >= Some(200), "{answered:?}");
 }
 
+/// RTT 20 ms, of which one sample says little: answers may take 60. The window leaves at 40, its ACK is late, a probe leaves,
+/// and two ACKs come for one window.
+#[test]
+fn the_answer_to_a_probe_that_was_not_needed_brings_no_window() {
+    let mut sender = flowing(4, 100, 20, &ADAPTIVE);
+    assert_eq!(bursts(&mut sender, 20), [(1, 4)]);
+    sender.handle(&ack(4), at(40));
+    assert_eq!(bursts_until(&mut sender, 40, 101), [(5, 8), (8, 8)]);
+    sender.handle(&ack(8), at(102));
+    assert_eq!(bursts(&mut sender, 102), [(9, 12)]);
+    for echo in [120, 121, 140] {
+        sender.handle(&ack(8), at(echo));
+        assert_eq!(bursts(&mut sender, echo), [], "at {echo}");
+    }
+    sender.handle(&ack(8), at(161));
+    assert_eq!(bursts(&mut sender, 161), [(9, 12)], "asked again");
+}
+
+/// Block 2 was only late. So what goes out again for it arrives twice, and whatever goes out for the answers to that does too.
+#[test]
+fn going_back_for_nothing_comes_to_an_end() {
+    let mut sender = flowing(4, 100, 20, &ADAPTIVE);
+    assert_eq!(bursts(&mut sender, 20), [(1, 4)]);
+    for (now, block, window) in [(40, 1, (2, 5)), (60, 2, (3, 6)), (80, 5, (6, 9))] {
+        sender.handle(&ack(block), at(now));
+        assert_eq!(bursts(&mut sender, now), [window]);
+    }
+    // Twice in a row just what was sent again has arrived: the rest of this window is under way.
+    sender.handle(&ack(6), at(100));
+    assert_eq!(bursts(&mut sender, 100), [(10, 10)]);
+    let mut torn = sender.clone();
+    torn.handle(&ack(6), at(111));
+    assert_eq!(bursts(&mut torn, 111), [(7, 10)], "or so it looked");
+    sender.handle(&ack(10), at(120));
+    assert_eq!(bursts(&mut sender, 120), [(11, 14)]);
+}
+
 #[test]
 fn u_boot_repeats_its_ack_every_5_s_and_is_answered_with_a_whole_window_every_time() {
     let mut sender = moved_by_acks_only();
@@ -339,13 +376,13 @@ fn a_silent_window_is_probed_by_its_last_block_then_its_first_then_short_bursts(
         .iter()
         .map(|(_, first, last)| (*first, *last))
         .collect();
-    assert_eq!(blocks, [(64, 64), (1, 1), (1, 2), (1, 4), (1, 8)]);
+    assert_eq!(blocks, [(64, 64), (1, 1), (1, 2), (1, 4), (1, 8), (1, 16)]);
     let first = probes[0].0;
     let waits: Vec<_> = probes.iter().map(|(now, ..)| now - first).collect();
     assert_eq!(
         waits,
-        [0, 40, 120, 280, 600],
-        "doubling from the floor of 20 ms"
+        [0, 20, 60, 140, 300, 620],
+        "another question at once, then doubling from the floor of 20 ms"
     );
     assert_eq!(outcome, Outcome::Silent);
     assert!(
@@ -547,6 +584,28 @@ fn a_client_repeats_its_wrq_and_goes_on_with_what_was_agreed() {
     bursts(&mut sender, 0);
     sender.agree(&windows_of(2), Some(3), &ADAPTIVE, at(7));
     assert_eq!(sender.round_trip(), Some(Duration::from_millis(7)));
+}
+
+/// A server waits for DATA 1 a few seconds; by the letter of an agreed interval it would come later.
+#[test]
+fn an_oack_that_comes_again_brings_data_1_again_but_a_copy_does_not() {
+    let mut sender = Sender::requesting(&RFC, at(0));
+    assert_eq!(bursts(&mut sender, 0), [(0, 0)]);
+    let agreed = Agreed {
+        timeout: Some(Duration::from_secs(10)),
+        ..Agreed::default()
+    };
+    sender.agree(&agreed, Some(9), &RFC, at(10));
+    assert_eq!(bursts(&mut sender, 10), [(1, 1)]);
+    let oack = Packet::OptionAck(Options::default());
+    sender.handle(&oack, at(12));
+    assert_eq!(bursts(&mut sender, 12), []);
+    sender.handle(&oack, at(1010));
+    assert_eq!(bursts(&mut sender, 1010), [(1, 1)]);
+    sender.handle(&ack(1), at(1020));
+    assert_eq!(bursts(&mut sender, 1020), [(2, 2)]);
+    sender.handle(&oack, at(2030));
+    assert_eq!(bursts(&mut sender, 2030), []);
 }
 
 #[test]

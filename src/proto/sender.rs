@@ -32,7 +32,7 @@ pub struct Sender {
     next: u64,
     /// One past the highest block ever sent.
     sent_end: u64,
-    /// One past the highest block ever sent twice.
+    /// One past the highest block ever sent twice; 0 before.
     resent_end: u64,
     /// The last block of the file, once known.
     last: Option<u64>,
@@ -50,6 +50,7 @@ pub struct Sender {
     /// Times the opening datagram (or a DATA 1 that opens) has gone out, and when it did first.
     opening: Opening,
     repeats: Repeats,
+    echo: Echo,
     pace: Pace,
     timer: Timer,
     progress: Progress,
@@ -79,6 +80,19 @@ struct Opening {
 struct Repeats {
     count: u32,
     answered: Instant,
+}
+
+/// A block that was sent again although it had arrived is acknowledged again, and that looks like a report that the next one is
+/// missing. Whoever goes back for it sends more such blocks, hears of them too, and never stops: the Sorcerer's Apprentice of
+/// RFC 1123 §4.2.3.1, with windows.
+#[derive(Clone, Debug, Default)]
+struct Echo {
+    /// When the first unacknowledged block, or a probe, was last sent again.
+    resent: Option<Instant>,
+    /// Until then the last ACK may come again in answer to that.
+    until: Option<Instant>,
+    /// The last report was about the very block behind all that was sent again: a hole, or an echo. The second in a row is one.
+    suspected: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -135,6 +149,10 @@ impl Sender {
     fn new(agreed: &Agreed, policy: &Policy, now: Instant) -> Self {
         let window = u64::from(agreed.windowsize);
         let pace = Pace::new(window);
+        let mut timer = Timer::new(policy, agreed.timeout, now);
+        if window > 1 {
+            timer.has_two_questions();
+        }
         Self {
             phase: Phase::Flowing,
             rollover: agreed.rollover,
@@ -143,7 +161,7 @@ impl Sender {
             acked: 0,
             next: 1,
             sent_end: 1,
-            resent_end: 1,
+            resent_end: 0,
             last: None,
             probe: None,
             burst_left: pace.burst(),
@@ -160,8 +178,9 @@ impl Sender {
                 count: 0,
                 answered: now,
             },
+            echo: Echo::default(),
             pace,
-            timer: Timer::new(policy, agreed.timeout, now),
+            timer,
             progress: Progress::new(policy, agreed.blksize, now),
             retransmits: 0,
             torn: 0,
@@ -179,8 +198,11 @@ impl Sender {
                 self.phase = Phase::Done(Outcome::Aborted { code, at_opening });
             }
             Packet::Ack { block } => self.acknowledged(block, now),
-            // A client's server may repeat its OACK; whatever else comes is a delayed or duplicated packet of
-            // somebody's past (RFC 1350 §2 allows to ignore it).
+            // A client's server repeats its OACK: it waits for DATA 1, and may not wait for as long as the interval.
+            Packet::OptionAck(_) if self.acked == 0 && self.silence(now) >= OACK_INTERVAL / 2 => {
+                self.restart_window(now);
+            }
+            // A delayed or duplicated packet of somebody's past (RFC 1350 §2 allows to ignore it).
             Packet::Request(_) | Packet::Data { .. } | Packet::OptionAck(_) => {}
         }
     }
@@ -221,16 +243,20 @@ impl Sender {
     fn progressed(&mut self, block: u64, now: Instant) {
         self.measure(block, now);
         let at_end = block + 1 == self.sent_end && self.sent_end == self.next;
+        let is_echo = !at_end && self.is_echo(block);
         if at_end {
             if self.timer.probes() > 0 {
                 self.pace.doubtful();
             } else if self.window_is_sent() {
                 self.pace.whole();
             }
-        } else {
+            // Doubt ends with a window of which nothing was sent again.
+            self.echo.suspected &= self.acked + 1 < self.resent_end;
+        } else if !is_echo {
             self.torn += 1;
             self.pace.torn((block - self.acked).min(self.window - 1));
         }
+        self.echo.until = self.echo_until(now);
         self.proven = true;
         self.acked = block;
         self.timer.progress(now);
@@ -242,7 +268,28 @@ impl Sender {
             self.phase = Phase::Done(Outcome::Complete);
             return;
         }
-        self.restart_window(now);
+        if !is_echo {
+            self.restart_window(now);
+        } else if self.window_is_sent() {
+            self.timer.arm_probe(now);
+        }
+    }
+
+    /// An ACK that comes sooner than a round trip after blocks were sent again does not answer them: until when that may come.
+    fn echo_until(&self, now: Instant) -> Option<Instant> {
+        let resent = self.echo.resent?;
+        let shortest = self.timer.shortest_round_trip().unwrap_or_default();
+        let is_too_soon = now < resent + (shortest - shortest / 8);
+        is_too_soon.then(|| resent + self.timer.answer_time())
+    }
+
+    /// Whether this ACK, behind which blocks are under way, speaks of a repetition and not of a hole.
+    fn is_echo(&mut self, block: u64) -> bool {
+        let is_behind = block + 1 == self.resent_end;
+        let is_echo = is_behind && self.echo.suspected;
+        // Whoever says it once more means a hole.
+        self.echo.suspected = is_behind && !is_echo;
+        is_echo
     }
 
     /// The same ACK again. In lock step it moves nothing and only the timer resends (RFC 1123 §4.2.3.1, the Sorcerer's
@@ -264,6 +311,10 @@ impl Sender {
                 .max(REPEATED_ACK_INTERVAL),
         };
         if self.repeats.count > self.retries || now < self.repeats.answered + pause {
+            return;
+        }
+        if self.echo.until.is_some_and(|until| now < until) || self.is_echo(self.acked) {
+            self.repeats.answered = now; // some answer every block
             return;
         }
         self.torn += 1;
@@ -416,7 +467,10 @@ impl Sender {
                 }
                 self.restart_window(now);
             }
-            Ok(Expiry::Probe(count)) => self.probe = Some(self.probe_blocks(count)),
+            Ok(Expiry::Probe(count)) => {
+                self.echo.suspected = false;
+                self.probe = Some(self.probe_blocks(count));
+            }
         }
     }
 
@@ -450,6 +504,7 @@ impl Sender {
             debug_assert!(end <= probe.end);
             self.retransmits += end.saturating_sub(probe.start);
             self.resent_end = self.resent_end.max(end);
+            self.echo.resent = Some(now);
             probe.start = end;
             if probe.is_empty() {
                 self.probe = None;
@@ -465,6 +520,9 @@ impl Sender {
         self.retransmits += end.min(self.sent_end).saturating_sub(first);
         if first < self.sent_end {
             self.resent_end = self.resent_end.max(end.min(self.sent_end));
+            if first == self.acked + 1 {
+                self.echo.resent = Some(now);
+            }
         }
         if end > self.sent_end {
             if self.sends.len() == REMEMBERED_BURSTS {

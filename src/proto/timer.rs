@@ -26,6 +26,8 @@ pub(super) struct Timer {
     floor: Duration,
     /// Round trips that a first probe waits for at least; see [`Timer::let_the_peer_go_first`].
     patience: u32,
+    /// Probes before the wait for an answer doubles; see [`Timer::has_two_questions`].
+    questions: u32,
 
     round_trip: Option<RoundTrip>,
     unsampled: u32,
@@ -42,7 +44,7 @@ pub(super) struct Timer {
 struct RoundTrip {
     smoothed: Duration,
     variation: Duration,
-    /// The shortest ever seen: the path without the time that a window takes to pass.
+    /// The shortest seen since blocks flow: the path with little of the time that a window takes to pass.
     shortest: Duration,
     /// Taken from the opening, where the peer's disk may have been in the way; the first block replaces it.
     guess: bool,
@@ -57,6 +59,12 @@ impl RoundTrip {
             shortest: measured,
             guess: false,
         }
+    }
+
+    /// RFC 6298 §2.3, without a lower limit. There the variation counts for no less than the granularity of the clock. Ours is
+    /// fine, but a steady path must not bring a probe down to the very instant of the answer.
+    fn longest(&self) -> Duration {
+        self.smoothed + (4 * self.variation).max(self.smoothed / 8)
     }
 }
 
@@ -84,6 +92,7 @@ impl Timer {
             probing: policy.retransmit == Retransmit::Adaptive,
             floor: policy.probe_floor,
             patience: 1,
+            questions: 1,
             round_trip: None,
             unsampled: 0,
             silent_from: now,
@@ -109,6 +118,11 @@ impl Timer {
         self.patience = 2;
     }
 
+    /// For an end whose second probe asks something else than the first: it need not wait any longer for its answer.
+    pub(super) fn has_two_questions(&mut self) {
+        self.questions = 2;
+    }
+
     /// Smoothed round trip, where one was measured.
     pub(super) fn round_trip(&self) -> Option<Duration> {
         self.round_trip.map(|round_trip| round_trip.smoothed)
@@ -129,15 +143,15 @@ impl Timer {
 
     /// The first probe of this silence comes this long after a send; `None` while nothing was measured.
     pub(super) fn probe_interval(&self) -> Option<Duration> {
-        let RoundTrip {
-            smoothed,
-            variation,
-            ..
-        } = self.round_trip.filter(|_| self.probing)?;
-        // RFC 6298 §2.3: the variation counts for no less than the granularity of the clock. Ours is fine, but a steady path
-        // must not bring the probe down to the very instant of the answer.
-        let margin = (4 * variation).max(smoothed / 4);
-        Some((self.patience * smoothed + margin).max(self.floor))
+        let round_trip = self.round_trip.filter(|_| self.probing)?;
+        let earlier = (self.patience - 1) * round_trip.smoothed;
+        Some((earlier + round_trip.longest()).max(self.floor))
+    }
+
+    /// Answers come within this time, or not at all.
+    pub(super) fn answer_time(&self) -> Duration {
+        self.round_trip
+            .map_or(self.interval, |round_trip| round_trip.longest())
     }
 
     /// The agreed interval, where nothing brings a lost block back before it has passed.
@@ -178,11 +192,15 @@ impl Timer {
         });
     }
 
-    /// A block that was sent more than once came back: it can't be told which send was answered (Karn). After a
-    /// few in a row the first send counts after all, or a grown round trip would never be learned.
+    /// A block that was sent more than once came back: it can't be told which send was answered (Karn). The first send counts
+    /// where there is only the guess of the opening, which knows nothing of the time that a window takes to pass (and no
+    /// whole interval is in it); and after a few in a row, or a grown round trip would never be learned.
     pub(super) fn ambiguous_sample(&mut self, since_first_send: Duration) {
         self.unsampled += 1;
-        if self.unsampled >= UNSAMPLED_LIMIT {
+        let is_guess = self.round_trip.is_none_or(|round_trip| round_trip.guess);
+        if is_guess && self.resends == 0 {
+            self.guess(since_first_send);
+        } else if self.unsampled >= UNSAMPLED_LIMIT {
             self.sample(since_first_send);
         }
     }
@@ -230,13 +248,20 @@ impl Timer {
         } else {
             (1 << self.resends.min(16)).min(TIMEOUT_GROWTH)
         };
-        self.interval_from + self.interval() * growth
+        // A window may take longer than that to pass, on a slow line; only what was agreed does not give way.
+        let least = if self.agreed || !self.probing {
+            Duration::ZERO
+        } else {
+            self.answer_time().min(self.own * TIMEOUT_GROWTH)
+        };
+        self.interval_from + (self.interval() * growth).max(least)
     }
 
     fn probe_end(&self) -> Option<Instant> {
+        let doublings = (self.probes + 1).saturating_sub(self.questions).min(16);
         let doubled = self
             .probe_interval()?
-            .saturating_mul(1 << self.probes.min(16))
+            .saturating_mul(1 << doublings)
             .min(self.interval);
         Some(self.probe_from? + doubled)
     }
@@ -341,6 +366,42 @@ mod tests {
     }
 
     #[test]
+    fn the_second_of_two_questions_waits_no_longer_than_the_first() {
+        let (mut timer, start) = timer(&Policy::default(), None);
+        timer.has_two_questions();
+        timer.sample(MS);
+        timer.progress(start);
+        let mut now = start;
+        let mut waits = Vec::new();
+        for _ in 0..4 {
+            timer.arm_probe(now);
+            waits.push((timer.deadline() - now).as_millis());
+            now = timer.deadline();
+            assert!(matches!(timer.expire(now, None), Expiry::Probe(_)));
+        }
+        assert_eq!(waits, [20, 20, 40, 80]);
+    }
+
+    /// Nobody asked for one second, and a window takes longer to pass.
+    #[test]
+    fn an_interval_that_was_not_agreed_gives_way_to_a_slow_line() {
+        let rfc = Policy {
+            retransmit: Retransmit::Rfc,
+            ..Policy::default()
+        };
+        for (policy, agreed, wait) in [
+            (Policy::default(), None, 2250),
+            (Policy::default(), Some(1000 * MS), 1000),
+            (rfc, None, 1000),
+        ] {
+            let (mut timer, start) = timer(&policy, agreed);
+            (0..100).for_each(|_| timer.sample(2000 * MS));
+            timer.progress(start);
+            assert_eq!((timer.deadline() - start).as_millis(), wait);
+        }
+    }
+
+    #[test]
     fn rfc_mode_never_probes() {
         let (mut timer, start) = timer(
             &Policy {
@@ -371,7 +432,11 @@ mod tests {
         let (mut timer, _) = timer(&Policy::default(), None);
         timer.guess(900 * MS);
         assert_eq!(timer.round_trip(), Some(900 * MS));
+        timer.ambiguous_sample(30 * MS);
+        assert_eq!(timer.round_trip(), Some(30 * MS));
         timer.sample(2 * MS);
+        assert_eq!(timer.round_trip(), Some(2 * MS));
+        timer.ambiguous_sample(30 * MS);
         assert_eq!(timer.round_trip(), Some(2 * MS));
     }
 }

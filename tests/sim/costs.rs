@@ -1,6 +1,7 @@
 //! What a transfer costs when packets get lost: a committed table that may only move on purpose.
 
 use crate::checks;
+use crate::link::Spec;
 use crate::world::{SERVER, World};
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -96,7 +97,7 @@ fn mean(
     sum.map(|total| total / SEEDS)
 }
 
-/// The figures by which loss is judged against other servers; see docs/benchmarks.md.
+/// The figures by which loss is judged against other servers; see docs/performance.md.
 #[test]
 fn loss_costs_a_round_trip_or_a_probe() {
     let cases = [
@@ -115,4 +116,57 @@ fn loss_costs_a_round_trip_or_a_probe() {
         println!("{what}: {data} DATA, {acks} ACKs, {millis} ms of {most}");
         assert!(millis <= most, "{what}: {millis} ms, {most} allowed");
     }
+}
+
+/// Windows, the round trip in milliseconds, what is wrong with the links, and the most that may be sent for a hundred blocks.
+type Path = (&'static [u64], u64, fn(&mut Spec), u64);
+
+/// Where packets are late, probes and windows go out that are not needed. Their answers must not bring more of them, or
+/// everything is sent twice from then on.
+#[test]
+fn paths_that_lose_nothing_cost_hardly_more_however_slow_they_are() {
+    let paths: [(&str, Path); 5] = [
+        ("stalls", (&[4, 16, 64], 20, |link| link.stall = 1_000, 101)),
+        (
+            "stalls often",
+            (&[4, 16, 64], 20, |link| link.stall = 10_000, 102),
+        ),
+        (
+            "copies",
+            (&[4, 16, 64], 20, |link| link.duplicate = 10_000, 101),
+        ),
+        (
+            "1 Mbit/s",
+            (&[1, 4, 16, 64], 2, |link| link.rate = Some(125_000), 106),
+        ),
+        // A window goes back for each.
+        (
+            "overtakes",
+            (&[4, 16], 20, |link| link.reorder = 10_000, 130),
+        ),
+    ];
+    for (name, (windows, round_trip, spoil, most)) in paths {
+        for window in windows {
+            let sent = sent_for_100(*window, Duration::from_millis(round_trip), spoil);
+            println!("{name}, window {window}: {sent} DATA for 100 blocks");
+            assert!(sent <= most, "{name}, window {window}: {sent}");
+        }
+    }
+}
+
+fn sent_for_100(window: u64, round_trip: Duration, spoil: fn(&mut Spec)) -> u64 {
+    let options = Options::default()
+        .with(OptionName::Blksize, 1428)
+        .with(OptionName::Windowsize, window);
+    let (mut sent, mut blocks) = (0, 0);
+    for seed in 0..SEEDS {
+        let mut world = World::clean(Direction::Read, 1 << 20, options, round_trip);
+        world.seed = seed;
+        world.links.iter_mut().for_each(spoil);
+        let report = world.run(false);
+        checks::all(&world, &report);
+        sent += report.packets[SERVER].data;
+        blocks += world.blocks();
+    }
+    (sent * 100).div_ceil(blocks)
 }

@@ -17,6 +17,8 @@ pub struct Spec {
     pub duplicate: u32,
     /// A packet is held back by up to the delay of the link, and overtaken.
     pub reorder: u32,
+    /// A packet is held back by up to twice the delay of the link, and whatever comes behind it waits.
+    pub stall: u32,
     /// The packet is replaced by something else: a part of its header, an opcode that does not exist, another's packet.
     pub junk: u32,
     /// Nothing passes in these times.
@@ -79,6 +81,9 @@ impl Link {
         }
         let extra = Duration::from_nanos(self.rng.between(0, jitter.as_nanos() as u64));
         let mut arrival = (self.free_from + delay + extra).max(self.last_arrival);
+        if self.spec.stall > 0 && self.rng.chance(self.spec.stall) {
+            arrival += Duration::from_nanos(self.rng.between(0, 2 * delay.as_nanos() as u64));
+        }
         if self.rng.chance(self.spec.reorder) {
             arrival += Duration::from_nanos(self.rng.between(0, delay.as_nanos() as u64));
         } else {

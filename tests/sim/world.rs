@@ -186,7 +186,7 @@ impl<'a> Run<'a> {
 
     fn run(mut self) -> Report {
         let window = u64::from(self.world.agreed().windowsize);
-        let most_events = 200_000 + 400 * (self.world.blocks() + window);
+        let most_events = 200_000 + 1200 * (self.world.blocks() + window);
         while let Some(next) = self.next_event() {
             if self.world.nosy && self.rng.one_in(4) {
                 self.peek_before(next);
@@ -649,6 +649,12 @@ fn random_links(rng: &mut Rng, agreed: &Agreed, large: bool) -> [Spec; 2] {
         },
         reorder: if bad && may_reorder {
             rng.pick(&[0, 0, 10_000, 200_000])
+        } else {
+            0
+        },
+        // Each stall adds to the time that a window takes to pass.
+        stall: if bad && agreed.windowsize <= 64 {
+            rng.pick(&[0, 0, 1_000, 10_000])
         } else {
             0
         },
