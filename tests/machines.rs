@@ -602,10 +602,20 @@ fn an_oack_that_comes_again_brings_data_1_again_but_a_copy_does_not() {
     assert_eq!(bursts(&mut sender, 12), []);
     sender.handle(&oack, at(1010));
     assert_eq!(bursts(&mut sender, 1010), [(1, 1)]);
+    let mut hostile = sender.clone();
+    sender.handle(&oack, at(1011));
+    assert_eq!(bursts(&mut sender, 1011), []);
     sender.handle(&ack(1), at(1020));
     assert_eq!(bursts(&mut sender, 1020), [(2, 2)]);
     sender.handle(&oack, at(2030));
     assert_eq!(bursts(&mut sender, 2030), []);
+    let answered = (2000..9000)
+        .map(|now| {
+            hostile.handle(&oack, at(now));
+            bursts(&mut hostile, now).len()
+        })
+        .sum::<usize>();
+    assert_eq!(answered, 5, "as many as retries, with the first");
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The end that holds the data.
 //!
 //! The window is `acked + 1 ..= acked + window`; `next` walks through it. Whatever tears a window (a hole reported by the
-//! receiver, a silence) sets `next` back to `acked + 1`, because an RFC 7440 receiver keeps nothing behind a hole.
+//! receiver, a silence) sets `next` back to `acked + 1`, because an RFC 7440 receiver keeps nothing behind a hole. What only
+//! looks like such a report does not: see [`Echo`].
 
 use super::pace::Pace;
 use super::progress::Progress;
@@ -198,12 +199,23 @@ impl Sender {
                 self.phase = Phase::Done(Outcome::Aborted { code, at_opening });
             }
             Packet::Ack { block } => self.acknowledged(block, now),
-            // A client's server repeats its OACK: it waits for DATA 1, and may not wait for as long as the interval.
-            Packet::OptionAck(_) if self.acked == 0 && self.silence(now) >= OACK_INTERVAL / 2 => {
-                self.restart_window(now);
-            }
+            Packet::OptionAck(_) => self.offered_again(now),
             // A delayed or duplicated packet of somebody's past (RFC 1350 §2 allows to ignore it).
-            Packet::Request(_) | Packet::Data { .. } | Packet::OptionAck(_) => {}
+            Packet::Request(_) | Packet::Data { .. } => {}
+        }
+    }
+
+    /// A client's server repeats its OACK: it waits for DATA 1, and may not do so for as long as the interval.
+    fn offered_again(&mut self, now: Instant) {
+        let is_copy = now < self.repeats.answered + OACK_INTERVAL / 2;
+        if self.phase == Phase::Flowing
+            && self.acked == 0
+            && self.repeats.count <= self.retries
+            && !is_copy
+        {
+            self.repeats.count += 1;
+            self.repeats.answered = now;
+            self.restart_window(now);
         }
     }
 
@@ -275,17 +287,21 @@ impl Sender {
         }
     }
 
-    /// An ACK that comes sooner than a round trip after blocks were sent again does not answer them: until when that may come.
+    /// An ACK that comes sooner than a round trip after blocks were sent again is no answer to them: until when that may come.
+    /// Only where a probe makes up for what is passed over by mistake.
     fn echo_until(&self, now: Instant) -> Option<Instant> {
+        self.timer.probe_interval()?;
         let resent = self.echo.resent?;
-        let shortest = self.timer.shortest_round_trip().unwrap_or_default();
+        let shortest = self.timer.shortest_round_trip()?;
         let is_too_soon = now < resent + (shortest - shortest / 8);
         is_too_soon.then(|| resent + self.timer.answer_time())
     }
 
     /// Whether this ACK, behind which blocks are under way, speaks of a repetition and not of a hole.
     fn is_echo(&mut self, block: u64) -> bool {
-        let is_behind = block + 1 == self.resent_end;
+        let is_behind = block + 1 == self.resent_end
+            && self.next > self.resent_end
+            && self.timer.probe_interval().is_some();
         let is_echo = is_behind && self.echo.suspected;
         // Whoever says it once more means a hole.
         self.echo.suspected = is_behind && !is_echo;
@@ -459,6 +475,7 @@ impl Sender {
                 self.opening.due = self.may_open()
             }
             Ok(Expiry::Resend) => {
+                self.echo.suspected = false;
                 if self.window_is_sent() {
                     self.torn += 1;
                     if self.timer.resends() > 1 {

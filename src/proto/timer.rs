@@ -44,7 +44,7 @@ pub(super) struct Timer {
 struct RoundTrip {
     smoothed: Duration,
     variation: Duration,
-    /// The shortest seen since blocks flow: the path with little of the time that a window takes to pass.
+    /// The shortest seen: the path with little of the time that a window takes to pass.
     shortest: Duration,
     /// Taken from the opening, where the peer's disk may have been in the way; the first block replaces it.
     guess: bool,
@@ -193,12 +193,12 @@ impl Timer {
     }
 
     /// A block that was sent more than once came back: it can't be told which send was answered (Karn). The first send counts
-    /// where there is only the guess of the opening, which knows nothing of the time that a window takes to pass (and no
-    /// whole interval is in it); and after a few in a row, or a grown round trip would never be learned.
+    /// after a few in a row, or a grown round trip would never be learned; and where nothing but the guess of the opening is
+    /// known and a few probes went out in vain: a window takes longer to pass than an opening, on a slow line.
     pub(super) fn ambiguous_sample(&mut self, since_first_send: Duration) {
         self.unsampled += 1;
         let is_guess = self.round_trip.is_none_or(|round_trip| round_trip.guess);
-        if is_guess && self.resends == 0 {
+        if is_guess && self.probes >= UNSAMPLED_LIMIT && self.resends == 0 {
             self.guess(since_first_send);
         } else if self.unsampled >= UNSAMPLED_LIMIT {
             self.sample(since_first_send);
@@ -242,19 +242,23 @@ impl Timer {
         self.interval_from = now;
     }
 
+    /// A window may take longer to pass than the interval, on a slow line; only what was agreed does not give way.
+    fn patient_interval(&self) -> Duration {
+        match self.probing && !self.agreed {
+            true => self
+                .interval()
+                .max(self.answer_time().min(self.own * TIMEOUT_GROWTH)),
+            false => self.interval(),
+        }
+    }
+
     fn interval_end(&self) -> Instant {
         let growth = if self.agreed {
             1
         } else {
             (1 << self.resends.min(16)).min(TIMEOUT_GROWTH)
         };
-        // A window may take longer than that to pass, on a slow line; only what was agreed does not give way.
-        let least = if self.agreed || !self.probing {
-            Duration::ZERO
-        } else {
-            self.answer_time().min(self.own * TIMEOUT_GROWTH)
-        };
-        self.interval_from + (self.interval() * growth).max(least)
+        self.interval_from + self.patient_interval().max(self.interval() * growth)
     }
 
     fn probe_end(&self) -> Option<Instant> {
@@ -262,7 +266,7 @@ impl Timer {
         let doubled = self
             .probe_interval()?
             .saturating_mul(1 << doublings)
-            .min(self.interval);
+            .min(self.patient_interval());
         Some(self.probe_from? + doubled)
     }
 
@@ -397,6 +401,7 @@ mod tests {
             let (mut timer, start) = timer(&policy, agreed);
             (0..100).for_each(|_| timer.sample(2000 * MS));
             timer.progress(start);
+            timer.arm_probe(start);
             assert_eq!((timer.deadline() - start).as_millis(), wait);
         }
     }
@@ -432,11 +437,24 @@ mod tests {
         let (mut timer, _) = timer(&Policy::default(), None);
         timer.guess(900 * MS);
         assert_eq!(timer.round_trip(), Some(900 * MS));
-        timer.ambiguous_sample(30 * MS);
-        assert_eq!(timer.round_trip(), Some(30 * MS));
         timer.sample(2 * MS);
         assert_eq!(timer.round_trip(), Some(2 * MS));
-        timer.ambiguous_sample(30 * MS);
-        assert_eq!(timer.round_trip(), Some(2 * MS));
+    }
+
+    /// One probe may have been lost, or answered; a few were not, so the window takes its time.
+    #[test]
+    fn probes_in_vain_say_that_the_guess_was_too_short() {
+        for (probes, round_trip) in [(2, 2), (3, 700)] {
+            let (mut timer, mut now) = timer(&Policy::default(), None);
+            timer.guess(2 * MS);
+            timer.progress(now);
+            for _ in 0..probes {
+                timer.arm_probe(now);
+                now = timer.deadline();
+                assert!(matches!(timer.expire(now, None), Expiry::Probe(_)));
+            }
+            timer.ambiguous_sample(700 * MS);
+            assert_eq!(timer.round_trip(), Some(round_trip * MS));
+        }
     }
 }
