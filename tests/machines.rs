@@ -261,6 +261,22 @@ fn going_back_for_nothing_comes_to_an_end() {
     assert_eq!(bursts(&mut sender, 120), [(11, 14)]);
 }
 
+/// A hole that was taken for an echo is found by a probe; without probes it would cost a whole interval.
+#[test]
+fn by_the_letter_nothing_is_taken_for_an_echo() {
+    let mut sender = flowing(4, 100, 20, &RFC);
+    assert_eq!(bursts(&mut sender, 20), [(1, 4)]);
+    for (now, block, window) in [
+        (40, 1, (2, 5)),
+        (60, 2, (3, 6)),
+        (80, 5, (6, 9)),
+        (100, 6, (7, 10)),
+    ] {
+        sender.handle(&ack(block), at(now));
+        assert_eq!(bursts(&mut sender, now), [window]);
+    }
+}
+
 #[test]
 fn u_boot_repeats_its_ack_every_5_s_and_is_answered_with_a_whole_window_every_time() {
     let mut sender = moved_by_acks_only();

@@ -126,7 +126,7 @@ type Path = (&'static [u64], u64, fn(&mut Spec), u64, u64);
 /// everything is sent twice from then on.
 #[test]
 fn paths_that_lose_nothing_do_not_cost_everything_twice() {
-    // A stall of 10 ms is an eighth of a round trip for each packet in a hundred; each overtaken packet tears a window.
+    // Stalls are 10 ms in the mean, half a round trip; each overtaken packet tears a window.
     let paths: [(&str, Path); 5] = [
         (
             "stalls",
