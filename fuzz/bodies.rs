@@ -1,6 +1,12 @@
 //! What the fuzz targets do with their octets. `tests/fuzz_corpus.rs` runs the same over the committed corpus, and
 //! `tests/properties.rs` over random octets.
 
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tftpool::unversioned::proto::{
     Agreed, Outcome, Policy, Receiver, Retransmit, Rollover, Sender, Step, Terms, Verdict, accept,
@@ -9,6 +15,7 @@ use tftpool::unversioned::proto::{
 use tftpool::unversioned::wire::{
     Options, Packet, ack, data_header, emit_error, emit_option_ack, parse,
 };
+use tftpool::{Dir, Entry, EntryKind, Storage};
 
 /// A datagram never panics, and what was understood says the same when it is written and read again.
 pub fn packet(octets: &[u8]) {
@@ -232,6 +239,102 @@ pub fn client(octets: &[u8]) {
     }
 }
 
+/// Names of any octets are mapped to files, and what stands there is read, written, moved and removed: one line of the input is
+/// what is done and the name that it is done to. Nothing outside the root is ever read or changed, what was written is read by
+/// the same name, and no message carries a control character of the name.
+pub fn names(octets: &[u8]) {
+    let house = House::build();
+    let storage = Storage::new(Dir::read_only(house.0.join("root")).expect("a directory"));
+    let mut last = Path::new("file");
+    for line in octets.split(|&octet| octet == b'\n') {
+        let Some((&what, name)) = line.split_first() else {
+            continue;
+        };
+        let name = Path::new(OsStr::from_bytes(name));
+        let result = match what {
+            b'w' => storage.write(name, "ours").map(|()| {
+                let written = storage.read(name).expect("what was written is there");
+                assert_eq!(written, b"ours", "{name:?}");
+            }),
+            b'l' => storage
+                .list(name)
+                .map(|entries| entries.iter().for_each(check_inside)),
+            b's' => storage.stat(name).map(|entry| check_inside(&entry)),
+            b'm' => storage.create_dir(name),
+            b'd' => storage.delete(name),
+            b'x' => storage.remove_all(name),
+            b'c' => storage.copy(last, name).map(|_| ()),
+            b'n' => storage.rename(last, name),
+            _ => storage.read(name).map(|content| {
+                assert_ne!(content, OUTSIDE, "{name:?} leads out");
+            }),
+        };
+        if let Err(error) = result {
+            let text = error.to_string();
+            assert!(!text.contains(char::is_control), "{text:?}");
+        }
+        last = name;
+    }
+    if storage.remove_created().is_ok() {
+        assert_eq!(storage.created(), Vec::<PathBuf>::new());
+    }
+    house.is_untouched();
+}
+
+/// No file inside is as long as this one.
+const OUTSIDE: &[u8] = b"outside";
+
+fn check_inside(entry: &Entry) {
+    let is_outside = entry.kind == EntryKind::File && entry.size == OUTSIDE.len() as u64;
+    assert!(!is_outside, "{entry:?}");
+}
+
+/// A root with links of every kind, and beside it what nobody may reach; gone when dropped.
+struct House(PathBuf);
+
+impl House {
+    fn build() -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let own = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let house = std::env::temp_dir().join(format!("tftpool-names-{}-{}", own.0, own.1));
+        let (root, beside) = (house.join("root"), house.join("beside"));
+        fs::create_dir_all(root.join("a/b")).expect("room for the root");
+        fs::create_dir(&beside).expect("room beside it");
+        fs::write(root.join("file"), "inside").expect("a file");
+        fs::write(beside.join("secret"), OUTSIDE).expect("a secret");
+        for (target, link) in [
+            (Path::new("a/b"), "in"),
+            (Path::new("file"), "to"),
+            (Path::new("../beside"), "out"),
+            (Path::new("../../../beside/secret"), "a/b/up"),
+            (&beside, "far"),
+            (Path::new("round"), "round"),
+        ] {
+            symlink(target, root.join(link)).expect("a link");
+        }
+        Self(house)
+    }
+
+    fn is_untouched(&self) {
+        let names = |path: &Path| {
+            let entries = fs::read_dir(path).expect("still there");
+            let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(&self.0), ["beside", "root"]);
+        assert_eq!(names(&self.0.join("beside")), ["secret"]);
+        let secret = fs::read(self.0.join("beside/secret"));
+        assert_eq!(secret.expect("still there"), OUTSIDE);
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
 #[allow(clippy::large_enum_variant)] // there is one at a time
 enum Machine {
     Sends { sender: Sender, ends: Option<u64> },
@@ -327,7 +430,7 @@ impl Machine {
         match self {
             Self::Sends { sender, .. } => sender.request_repeated(now),
             Self::Stores(receiver) => receiver.request_repeated(now),
-        }
+        };
     }
 
     /// Polls until there is nothing to do, or the send buffer is full.

@@ -40,3 +40,8 @@ fn session() {
 fn client() {
     replay("client", bodies::client);
 }
+
+#[test]
+fn names() {
+    replay("names", bodies::names);
+}

@@ -61,6 +61,17 @@ fn model_of_decimal(text: &[u8]) -> Option<u64> {
     digits.then(|| text.parse().ok()).flatten()
 }
 
+/// Lines of what is done to files, and to which.
+fn work_on_files() -> impl Strategy<Value = Vec<u8>> {
+    let part = proptest::sample::select(vec![
+        "/", "..", ".", "file", "to", "in", "out", "far", "round", "a/b", "up", "secret", "new",
+    ]);
+    let name = vec(part, 0..5).prop_map(|parts| parts.join("/"));
+    let line = (proptest::sample::select(&b"rwlsmdxcn"[..]), name);
+    let line = line.prop_map(|(what, name)| [&[what], name.as_bytes()].concat());
+    vec(line, 1..10).prop_map(|lines| lines.join(&b'\n'))
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -145,5 +156,14 @@ proptest! {
     #[test]
     fn machines_survive_any_order_of_events(octets in vec(any::<u8>(), 3..400)) {
         bodies::session(&octets);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))] // each makes a directory
+
+    #[test]
+    fn no_name_leads_out(octets in work_on_files()) {
+        bodies::names(&octets);
     }
 }
