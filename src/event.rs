@@ -47,12 +47,8 @@ impl fmt::Display for Name {
                 match letter {
                     '"' | '\\' => write!(f, "\\{letter}")?,
                     '\n' => f.write_str("\\n")?,
-                    // Controls of both kinds, and the marks that turn the reading direction round.
-                    _ if letter.is_control()
-                        || matches!(letter, '\u{200e}'..='\u{202f}' | '\u{2066}'..='\u{2069}') =>
-                    {
-                        write!(f, "\\x{:02x}", u32::from(letter))?;
-                    }
+                    _ if letter.is_ascii_control() => write!(f, "\\x{:02x}", u32::from(letter))?,
+                    _ if is_unseen(letter) => write!(f, "{}", letter.escape_unicode())?,
                     _ => f.write_char(letter)?,
                 }
             }
@@ -66,6 +62,15 @@ impl fmt::Display for Name {
             "\""
         })
     }
+}
+
+/// Controls, what joins or separates without a trace, and what turns the reading direction round: two names that differ must look
+/// different.
+fn is_unseen(letter: char) -> bool {
+    letter.is_control()
+        || matches!(letter, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202f}')
+        || matches!(letter, '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
+        || matches!(letter, '\u{e0000}'..='\u{e0fff}')
 }
 
 impl fmt::Debug for Name {
@@ -449,8 +454,12 @@ mod tests {
         );
         assert_eq!(
             Name::new("\u{202e}gpj".as_bytes()).to_string(),
-            r#""\x202egpj""#
+            r#""\u{202e}gpj""#
         );
+        for unseen in ["\u{200b}", "\u{feff}", "\u{e0041}", "\u{85}", "\u{2028}"] {
+            let shown = Name::new(unseen.as_bytes()).to_string();
+            assert!(shown.is_ascii() && shown.starts_with(r#""\u{"#), "{shown}");
+        }
         assert_eq!(Name::new(&[b'a'; 300]).to_string().len(), Name::SHOWN + 5);
     }
 

@@ -51,6 +51,11 @@ pub const OACK_INTERVAL: Duration = Duration::from_secs(1);
 pub const UNPROVEN_DATA_SENDS: u32 = 2;
 /// Sends of an OACK to a peer that has never answered while the server is calm. An OACK is about as long as the request.
 pub const UNPROVEN_OACK_SENDS: u32 = 4;
+/// Further copies of what opens a transfer that a client gets by asking again from the same port; busybox asks twelve
+/// times in 13 s.
+pub const REPEATED_REQUESTS: u32 = 8;
+/// A request that comes again this soon behind the answer is a copy: no client asks faster (busybox: 100 ms).
+pub const REQUEST_SPREAD: Duration = Duration::from_millis(50);
 /// From the third repeat of one ACK on, a window is sent again at most this often.
 pub const REPEATED_ACK_INTERVAL: Duration = Duration::from_millis(200);
 /// Blocks a burst may hold until a window larger than this has come back whole: U-Boot on virtio has 32
@@ -172,6 +177,8 @@ pub const MAX_WORKERS: usize = 1024;
 pub const MAX_TRANSFERS: usize = 65_536;
 /// Descriptors that one transfer may hold: its socket, and its file where that is too small to be mapped and shared.
 pub const DESCRIPTORS_PER_TRANSFER: usize = 2;
+/// Descriptors that an upload holds: its socket, its file, and the directory in which that gets its name.
+pub const DESCRIPTORS_PER_UPLOAD: usize = 3;
 /// Descriptors kept back from transfers: listening sockets, the poll, log, root, mapped files.
 pub const SPARE_DESCRIPTORS: usize = 64;
 /// Transfers at once for an embedder who says nothing: most systems let a process have 1024 descriptors. The command raises

@@ -420,7 +420,11 @@ impl Arguments {
         let spare = usize::try_from(descriptors)
             .unwrap_or(usize::MAX)
             .saturating_sub(limits::SPARE_DESCRIPTORS);
-        let room = (spare / limits::DESCRIPTORS_PER_TRANSFER).max(1);
+        let each = match self.uploads.write.mode() {
+            None => limits::DESCRIPTORS_PER_TRANSFER,
+            Some(_) => limits::DESCRIPTORS_PER_UPLOAD,
+        };
+        let room = (spare / each).max(1);
         let count = self
             .capacity
             .max_transfers

@@ -444,7 +444,7 @@ impl Worker {
             Work::Chore(Chore::Sweep) => shared.mappings.sweep(now()),
             Work::Chore(Chore::Reload) => {
                 shared.mappings.clear();
-                if catch_unwind(AssertUnwindSafe(|| shared.store.reload())).is_err() {
+                if guarded(|| shared.store.reload()).is_none() {
                     log::error!("the store panicked while it was reloaded");
                 }
             }
@@ -453,25 +453,23 @@ impl Worker {
 
     fn go_on(&mut self, mut transfer: Box<Transfer>) {
         let turn = loop {
-            let turn = catch_unwind(AssertUnwindSafe(|| {
-                transfer.run(&mut self.scratch, &self.place)
-            }));
+            let turn = guarded(|| transfer.run(&mut self.scratch, &self.place));
             if transfer.is_complete() {
                 // It may go on for a while, but the file is there.
                 self.place.shared.conclude(&mut transfer, Ending::Completed);
             }
             match turn {
-                Ok(Turn::SliceUsed) if self.place.may_go_on() => self.flush(),
+                Some(Turn::SliceUsed) if self.place.may_go_on() => self.flush(),
                 turn => break turn,
             }
             self.place.tell_progress(&mut transfer);
         };
         self.place.tell_progress(&mut transfer);
         let ending = match turn {
-            Ok(Turn::Quiet(until)) => return self.reports.push(Report::Parked(transfer, until)),
-            Ok(Turn::SliceUsed) => return self.reports.push(Report::Parked(transfer, now())),
-            Ok(Turn::Done(ending)) => ending,
-            Err(_) => {
+            Some(Turn::Quiet(until)) => return self.reports.push(Report::Parked(transfer, until)),
+            Some(Turn::SliceUsed) => return self.reports.push(Report::Parked(transfer, now())),
+            Some(Turn::Done(ending)) => ending,
+            None => {
                 self.place.listens(false);
                 transfer.leave("internal error", || self.place.may_refuse());
                 Ending::Failed(Failure::Panicked)
@@ -610,22 +608,21 @@ impl Place {
             Refusal::new(ErrorCode::NOT_DEFINED, text).because(detail)
         };
         let store = &self.shared.store;
-        let panicked = || failed("the store panicked".into());
-        if direction == Direction::Write {
-            return catch_unwind(AssertUnwindSafe(|| store.write(&question)))
-                .unwrap_or_else(|_| Err(panicked()))
-                .map(Granted::Write);
-        }
-        let source = catch_unwind(AssertUnwindSafe(|| store.read(&question)))
-            .unwrap_or_else(|_| Err(panicked()))?;
-        let body = Body::new(source, mode, &self.shared.mappings, now());
-        body.map(Granted::Read).map_err(|trouble| {
-            failed(match trouble {
-                Trouble::Changed => "the file changed".into(),
-                Trouble::Read(cause) => cause,
-                Trouble::Network(error) => plain(&error),
+        let answer = guarded(|| {
+            if direction == Direction::Write {
+                return store.write(&question).map(Granted::Write);
+            }
+            let source = store.read(&question)?;
+            let body = Body::new(source, mode, &self.shared.mappings, now());
+            body.map(Granted::Read).map_err(|trouble| {
+                failed(match trouble {
+                    Trouble::Changed => "the file changed".into(),
+                    Trouble::Read(cause) => cause,
+                    Trouble::Network(error) => plain(&error),
+                })
             })
-        })
+        });
+        answer.unwrap_or_else(|| Err(failed("the store panicked".into())))
     }
 
     /// The largest block size for this peer. One system call, and none for a peer that asks for small blocks.
@@ -750,9 +747,22 @@ fn option_ack(answer: &Options) -> Option<Vec<u8>> {
     Some(datagram)
 }
 
+/// Runs an embedder's code; `None` where it panicked. What it threw is dropped here, and where that panics as well, the second
+/// thing is left where it is.
+fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
+    let thrown = match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(value) => return Some(value),
+        Err(thrown) => thrown,
+    };
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(thrown))) {
+        std::mem::forget(again);
+    }
+    None
+}
+
 /// Closes a transfer's file and socket, or what the store gave too late. An embedder's source may panic even here.
 fn bury<T>(ended: T) {
-    if catch_unwind(AssertUnwindSafe(|| drop(ended))).is_err() {
+    if guarded(|| drop(ended)).is_none() {
         log::error!("a source panicked while it was closed");
     }
 }

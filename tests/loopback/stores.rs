@@ -20,17 +20,25 @@ fn gated(gate: &Gate) -> impl tftpool::Store {
 
 #[test]
 fn a_store_that_panics_fails_one_request() {
+    /// What is thrown panics once more where it is dropped.
+    struct Thrown;
+    impl Drop for Thrown {
+        fn drop(&mut self) {
+            panic!("on purpose")
+        }
+    }
     let server = start(
         calmly(builder(|request: &Request<'_>| match request.name {
             b"bad" => panic!("on purpose"),
+            b"worse" => std::panic::panic_any(Thrown),
             _ => Ok(Source::bytes(pattern(700))),
         }))
         .limits(|limits| limits.workers = 1),
     );
     let mut events = server.events();
     let mut client = Client::new(server.local_addr());
-    for _ in 0..5 {
-        assert_eq!(client.get("bad"), Err((0, "read error".into())));
+    for name in ["bad", "worse", "bad", "worse"] {
+        assert_eq!(client.get(name), Err((0, "read error".into())));
         let refusal = wait_for(&mut events, |event| match event {
             Event::Refused { refusal, .. } => Some(refusal.clone()),
             _ => None,
