@@ -552,6 +552,61 @@ fn a_repeated_request_brings_one_more_copy_and_no_more() {
 }
 
 #[test]
+fn asking_without_end_brings_a_few_copies_and_then_none() {
+    // The opening itself, what comes of silence, and one for each of eight repeats that are no copies of the network.
+    let forged = |now: u64| now.is_multiple_of(7);
+    for (oack, own) in [(true, 4), (false, 2)] {
+        let mut sender = Sender::answering(&windows_of(1), oack, Some(9), &SERVER, at(0));
+        let mut times = Vec::new();
+        for now in 0..60_000 {
+            let answered = forged(now) && sender.request_repeated(at(now));
+            let sent = bursts(&mut sender, now).len();
+            assert!(!answered || sent == 1);
+            times.extend(vec![now; sent]);
+        }
+        assert!((8 + 1..=8 + own).contains(&times.len()), "{times:?}");
+        assert!(times.iter().is_sorted_by(|one, next| *one + 50 <= **next));
+        assert_eq!(sender.poll(at(60_000)), Step::Done(Outcome::Unanswered));
+    }
+    let mut receiver = Receiver::answering(&windows_of(1), DALLY, &SERVER, at(0));
+    let sent = (0..60_000).filter(|now| {
+        let _ = forged(*now) && receiver.request_repeated(at(*now));
+        !answers(&mut receiver, *now).is_empty()
+    });
+    assert!((8 + 1..=8 + 4).contains(&sent.count()));
+}
+
+/// The first answer of a client is lost as often as any packet. Most repeat it every five seconds, some after seven, and do not
+/// ask anew: they have heard from us.
+#[test]
+fn an_answer_that_comes_again_late_is_still_waited_for() {
+    for late in [5000, 7200, 14_400, 18_900] {
+        let mut plain = Sender::answering(&Agreed::default(), false, Some(9), &SERVER, at(0));
+        assert_eq!(
+            bursts_until(&mut plain, 0, late).len(),
+            2,
+            "DATA 1, and one copy"
+        );
+        plain.handle(&ack(1), at(late));
+        assert_eq!(bursts(&mut plain, late), [(2, 2)]);
+
+        let asked = Agreed {
+            timeout: Some(Duration::from_secs(5)),
+            ..windows_of(1)
+        };
+        let mut sender = Sender::answering(&asked, true, Some(9), &SERVER, at(0));
+        bursts_until(&mut sender, 0, late);
+        sender.handle(&ack(0), at(late));
+        assert_eq!(bursts(&mut sender, late), [(1, 1)]);
+
+        let mut receiver = Receiver::answering(&asked, DALLY, &SERVER, at(0));
+        (0..late).for_each(|now| drop(answers(&mut receiver, now)));
+        assert_eq!(receiver.handle(&full(1), at(late)), Verdict::Store);
+        assert_eq!(answers(&mut receiver, late), ["ack 1"]);
+    }
+}
+
+#[test]
 fn no_data_before_the_oack_is_confirmed() {
     let mut sender = Sender::answering(&windows_of(16), true, Some(99), &ADAPTIVE, at(0));
     bursts(&mut sender, 0);
@@ -802,17 +857,17 @@ fn an_oack_for_a_wrq_is_bounded_like_one_for_an_rrq() {
         ..windows_of(4)
     };
     let mut receiver = Receiver::answering(&agreed, DALLY, &ADAPTIVE, at(0));
-    let sent: Vec<u64> = (0..9000)
+    let sent: Vec<u64> = (0..19_000)
         .filter(|now| !answers(&mut receiver, *now).is_empty())
         .collect();
-    assert_eq!(sent, [0, 1000, 2000, 3000]);
-    assert_eq!(receiver.poll(at(9000)), Step::Done(Outcome::Unanswered));
+    assert_eq!(sent, [0, 1000, 3000, 7000]);
+    assert_eq!(receiver.poll(at(19_000)), Step::Done(Outcome::Unanswered));
     let mut receiver = receiving(1);
-    receiver.request_repeated(at(5));
-    assert_eq!(answers(&mut receiver, 5), ["open"]);
-    receiver.unreachable(at(6));
-    receiver.request_repeated(at(7));
-    let more = (7..60_000).filter(|now| !answers(&mut receiver, *now).is_empty());
+    assert!(receiver.request_repeated(at(100)));
+    assert_eq!(answers(&mut receiver, 100), ["open"]);
+    receiver.unreachable(at(199));
+    assert!(receiver.request_repeated(at(200)));
+    let more = (200..60_000).filter(|now| !answers(&mut receiver, *now).is_empty());
     assert_eq!(more.count(), 1 + 3, "4, and one for each repeat");
     assert_eq!(receiver.poll(at(60_000)), Step::Done(Outcome::Unanswered));
 }
@@ -968,12 +1023,15 @@ fn an_unanswered_opening_lasts_no_longer_than_any_other_whatever_was_asked() {
         };
         let mut silent = Sender::answering(&agreed, true, None, &SERVER, at(0));
         let (_, end, outcome) = silence(&mut silent, 0);
-        assert_eq!((end, outcome), (4000, Outcome::Unanswered));
+        assert_eq!((end, outcome), (19_000, Outcome::Unanswered));
         let mut answering = Receiver::answering(&agreed, DALLY, &SERVER, at(0));
-        for now in [0, 1000, 2000, 3000] {
+        for now in [0, 1000, 3000, 7000] {
             assert_eq!(answers(&mut answering, now), ["open"]);
         }
-        assert_eq!(answering.poll(at(4000)), Step::Done(Outcome::Unanswered));
+        for now in [11_000, 15_000] {
+            assert!(answers(&mut answering, now).is_empty());
+        }
+        assert_eq!(answering.poll(at(19_000)), Step::Done(Outcome::Unanswered));
     }
 }
 

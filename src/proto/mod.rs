@@ -13,6 +13,7 @@
 
 mod block;
 mod negotiate;
+mod opening;
 mod pace;
 mod progress;
 mod receiver;

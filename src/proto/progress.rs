@@ -77,13 +77,12 @@ impl Progress {
     }
 
     /// Looks at the clocks, and at how many `blocks` are through; says what is due, or how the transfer ends, which is never left
-    /// to [`Expiry::Exhausted`]. Nothing is due while the port is closed. `retries` is the timer's.
+    /// to [`Expiry::Exhausted`]. Nothing is due while the port is closed.
     pub(super) fn expire(
         &mut self,
         timer: &mut Timer,
         blocks: u64,
         heard: bool,
-        retries: Option<u32>,
         now: Instant,
     ) -> Result<Expiry, Outcome> {
         let answered = |outcome| if heard { outcome } else { Outcome::Unanswered };
@@ -97,7 +96,7 @@ impl Progress {
                 false => Err(Outcome::Unreachable),
             };
         }
-        match timer.expire(now, retries) {
+        match timer.expire(now) {
             Expiry::Exhausted => Err(answered(Outcome::Silent)),
             due => Ok(due),
         }

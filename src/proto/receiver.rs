@@ -3,6 +3,7 @@
 //! Blocks are taken in order only. An ACK goes out at the end of each window, at the last block, once per hole, and when
 //! a block comes again whose ACK may have been lost.
 
+use super::opening::Opening;
 use super::progress::Progress;
 use super::timer::{Expiry, Timer};
 use super::{Agreed, Outcome, Policy, Rollover, Step};
@@ -43,9 +44,7 @@ pub struct Receiver {
     ack_sent: Option<Instant>,
 
     dally: Duration,
-    opening_sends: u32,
-    opening_most: u32,
-    opening_sent: Option<Instant>,
+    opening: Opening,
     heard: bool,
     timer: Timer,
     progress: Progress,
@@ -87,7 +86,7 @@ impl Receiver {
     /// A server's side of a WRQ: the opening datagram is an OACK, or ACK 0.
     pub fn answering(agreed: &Agreed, dally: Duration, policy: &Policy, now: Instant) -> Self {
         let mut receiver = Self::new(agreed, dally, policy, now);
-        receiver.opening_most = policy.opening_sends;
+        receiver.opening = Opening::new(policy.opening_sends);
         receiver.timer.begin_opening(OACK_INTERVAL);
         receiver
     }
@@ -103,14 +102,14 @@ impl Receiver {
         if self.phase != Phase::Opening {
             return;
         }
-        let (sent, sends) = (self.opening_sent, self.opening_sends);
+        let opened = self.opening.clone();
         *self = Self::new(agreed, self.dally, policy, now);
         self.phase = Phase::Flowing;
         self.heard = true;
-        self.opening_sends = sends;
-        if let (Some(sent), 1) = (sent, sends) {
-            self.timer.guess(now - sent);
+        if let Some(round_trip) = opened.round_trip(now) {
+            self.timer.guess(round_trip);
         }
+        self.opening = opened;
         self.due = oack.then_some(Due::Ack);
     }
 
@@ -134,9 +133,7 @@ impl Receiver {
             answered: None,
             ack_sent: None,
             dally,
-            opening_sends: 0,
-            opening_most: policy.retries + 1,
-            opening_sent: None,
+            opening: Opening::new(policy.retries + 1),
             heard: false,
             timer,
             progress: Progress::new(&policy, agreed.blksize, now),
@@ -259,14 +256,15 @@ impl Receiver {
         self.progress.unreachable(now);
     }
 
-    /// The same request came again from the same TID: the same answer again.
-    pub fn request_repeated(&mut self, now: Instant) {
-        if self.phase == Phase::Opening {
-            self.opening_most = self.opening_most.saturating_add(1);
-            self.progress.reachable();
-            self.due = Some(Due::Open);
-            self.timer.restart_interval(now);
+    /// The same request came again from the same TID: the same answer again. False where it brings none.
+    pub fn request_repeated(&mut self, now: Instant) -> bool {
+        if self.phase != Phase::Opening || !self.opening.asked_again(now) {
+            return false;
         }
+        self.progress.reachable();
+        self.due = Some(Due::Open);
+        self.timer.restart_interval(now);
+        true
     }
 
     /// The file cannot be stored: tell the peer and end.
@@ -308,16 +306,12 @@ impl Receiver {
             }
             Phase::Opening | Phase::Flowing => {}
         }
-        let retries = (self.phase == Phase::Opening).then(|| self.opening_most.saturating_sub(1));
         let (timer, blocks) = (&mut self.timer, self.received);
-        match self
-            .progress
-            .expire(timer, blocks, self.heard, retries, now)
-        {
+        match self.progress.expire(timer, blocks, self.heard, now) {
             Ok(Expiry::Nothing | Expiry::Exhausted) => {}
             Err(outcome) => self.phase = Phase::Done(outcome),
             Ok(Expiry::Probe(_) | Expiry::Resend) if self.phase == Phase::Opening => {
-                self.due = (self.opening_sends < self.opening_most).then_some(Due::Open);
+                self.due = self.opening.may_be_sent().then_some(Due::Open);
             }
             Ok(Expiry::Probe(_) | Expiry::Resend) => self.due = Some(Due::Ack),
         }
@@ -328,9 +322,8 @@ impl Receiver {
         match (self.phase, self.due.take()) {
             (Phase::Failing(_, text), _) => self.phase = Phase::Done(Outcome::Protocol(text)),
             (_, Some(Due::Open)) => {
-                self.opening_sends += 1;
-                self.opening_sent.get_or_insert(now);
-                self.retransmits += u64::from(self.opening_sends > 1);
+                self.opening.was_sent(now);
+                self.retransmits += u64::from(self.opening.was_resent());
             }
             (_, Some(Due::Ack)) => {
                 let again =

@@ -4,6 +4,7 @@
 //! receiver, a silence) sets `next` back to `acked + 1`, because an RFC 7440 receiver keeps nothing behind a hole. What only
 //! looks like such a report does not: see [`Echo`].
 
+use super::opening::Opening;
 use super::pace::Pace;
 use super::progress::Progress;
 use super::timer::{Expiry, Timer};
@@ -48,8 +49,10 @@ pub struct Sender {
 
     /// The peer has acknowledged something: its address is real.
     proven: bool,
-    /// Times the opening datagram (or a DATA 1 that opens) has gone out, and when it did first.
+    /// How often the opening datagram, or a DATA 1 that opens, has gone out.
     opening: Opening,
+    /// It is to go out now.
+    opening_due: bool,
     repeats: Repeats,
     echo: Echo,
     pace: Pace,
@@ -66,14 +69,6 @@ enum Phase {
     Opening,
     Flowing,
     Done(Outcome),
-}
-
-#[derive(Clone, Debug)]
-struct Opening {
-    due: bool,
-    sends: u32,
-    most: u32,
-    first_sent: Option<Instant>,
 }
 
 /// Repeats of one ACK that moved nothing.
@@ -120,8 +115,8 @@ impl Sender {
             sender.phase = Phase::Opening;
             sender.timer.begin_opening(OACK_INTERVAL);
         } else {
-            sender.opening.due = false;
-            sender.opening.most = UNPROVEN_DATA_SENDS;
+            sender.opening_due = false;
+            sender.opening = Opening::new(UNPROVEN_DATA_SENDS);
         }
         sender
     }
@@ -130,7 +125,7 @@ impl Sender {
     pub fn requesting(policy: &Policy, now: Instant) -> Self {
         let mut sender = Self::new(&Agreed::default(), policy, now);
         sender.phase = Phase::Opening;
-        sender.opening.most = policy.retries + 1;
+        sender.opening = Opening::new(policy.retries + 1);
         sender
     }
 
@@ -169,12 +164,8 @@ impl Sender {
             burst_from: now,
             sends: VecDeque::new(),
             proven: false,
-            opening: Opening {
-                due: true,
-                sends: 0,
-                most: policy.opening_sends,
-                first_sent: None,
-            },
+            opening: Opening::new(policy.opening_sends),
+            opening_due: true,
             repeats: Repeats {
                 count: 0,
                 answered: now,
@@ -242,9 +233,9 @@ impl Sender {
     fn flow(&mut self, now: Instant) {
         self.proven = true;
         self.phase = Phase::Flowing;
-        self.opening.due = false;
-        if let (Some(sent), 1) = (self.opening.first_sent, self.opening.sends) {
-            self.timer.guess(now - sent);
+        self.opening_due = false;
+        if let Some(round_trip) = self.opening.round_trip(now) {
+            self.timer.guess(round_trip);
         }
         self.timer.end_opening();
         self.timer.progress(now);
@@ -394,18 +385,19 @@ impl Sender {
         self.progress.unreachable(now);
     }
 
-    /// The same request came again from the same TID: one more copy of the opening packet.
-    pub fn request_repeated(&mut self, now: Instant) {
-        if self.proven || matches!(self.phase, Phase::Done(_)) {
-            return;
+    /// The same request came again from the same TID: one more copy of the opening packet. False where it brings none.
+    pub fn request_repeated(&mut self, now: Instant) -> bool {
+        let is_over = self.proven || matches!(self.phase, Phase::Done(_));
+        if is_over || !self.opening.asked_again(now) {
+            return false;
         }
-        self.opening.most = self.opening.most.saturating_add(1);
         self.progress.reachable();
         self.timer.restart_interval(now);
         match self.phase {
-            Phase::Opening => self.opening.due = true,
+            Phase::Opening => self.opening_due = true,
             _ => self.restart_window(now),
         }
+        true
     }
 
     /// The last block of the file turned out to be this one. Blocks behind it must not have been sent.
@@ -428,7 +420,7 @@ impl Sender {
         self.expire(now);
         match self.phase {
             Phase::Done(outcome) => Step::Done(outcome),
-            Phase::Opening if self.opening.due => Step::Open,
+            Phase::Opening if self.opening_due => Step::Open,
             Phase::Opening => Step::Wait(self.deadline()),
             Phase::Flowing => self.poll_data(now),
         }
@@ -452,7 +444,7 @@ impl Sender {
 
     /// What opens a transfer goes out a bounded number of times.
     fn may_open(&self) -> bool {
-        self.proven || self.opening.sends < self.opening.most
+        self.proven || self.opening.may_be_sent()
     }
 
     fn deadline(&self) -> Instant {
@@ -463,16 +455,12 @@ impl Sender {
         if matches!(self.phase, Phase::Done(_)) {
             return;
         }
-        let retries = (!self.proven).then(|| self.retries.min(self.opening.most.saturating_sub(1)));
         let (timer, blocks) = (&mut self.timer, self.acked);
-        match self
-            .progress
-            .expire(timer, blocks, self.proven, retries, now)
-        {
+        match self.progress.expire(timer, blocks, self.proven, now) {
             Ok(Expiry::Nothing | Expiry::Exhausted) => {}
             Err(outcome) => self.phase = Phase::Done(outcome),
             Ok(Expiry::Resend) if self.phase == Phase::Opening => {
-                self.opening.due = self.may_open()
+                self.opening_due = self.may_open()
             }
             Ok(Expiry::Resend) => {
                 self.echo.suspected = false;
@@ -507,12 +495,9 @@ impl Sender {
 
     /// The opening datagram has left.
     pub fn opened(&mut self, now: Instant) {
-        self.opening.due = false;
-        self.opening.sends += 1;
-        self.opening.first_sent.get_or_insert(now);
-        if self.opening.sends > 1 {
-            self.retransmits += 1;
-        }
+        self.opening_due = false;
+        self.opening.was_sent(now);
+        self.retransmits += u64::from(self.opening.was_resent());
     }
 
     /// Of the blocks that `poll` offered, those before `end` have left.
@@ -532,7 +517,7 @@ impl Sender {
         debug_assert!(self.next <= end && end <= self.window_end());
         let first = self.next;
         if !self.proven && first == 1 {
-            self.opening.sends += 1;
+            self.opening.was_sent(now);
         }
         self.retransmits += end.min(self.sent_end).saturating_sub(first);
         if first < self.sent_end {

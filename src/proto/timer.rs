@@ -253,7 +253,7 @@ impl Timer {
     }
 
     fn interval_end(&self) -> Instant {
-        let growth = if self.agreed {
+        let growth = if self.agreed && self.opening.is_none() {
             1
         } else {
             (1 << self.resends.min(16)).min(TIMEOUT_GROWTH)
@@ -276,10 +276,10 @@ impl Timer {
         self.probe_end().map_or(end, |probe| probe.min(end))
     }
 
-    /// Compares `now` with both clocks. `retries` replaces the budget for a peer that has never answered.
-    pub(super) fn expire(&mut self, now: Instant, retries: Option<u32>) -> Expiry {
+    /// Compares `now` with both clocks.
+    pub(super) fn expire(&mut self, now: Instant) -> Expiry {
         if now >= self.interval_end() {
-            if self.resends >= retries.unwrap_or(self.retries) {
+            if self.resends >= self.retries {
                 return Expiry::Exhausted;
             }
             self.resends += 1;
@@ -314,11 +314,11 @@ mod tests {
         loop {
             let now = timer.deadline();
             assert_eq!(
-                timer.expire(now - MS / 10, None),
+                timer.expire(now - MS / 10),
                 Expiry::Nothing,
                 "an early wake-up does nothing"
             );
-            let expiry = timer.expire(now, None);
+            let expiry = timer.expire(now);
             instants.push((now - start).as_millis());
             match expiry {
                 Expiry::Resend => {}
@@ -358,7 +358,7 @@ mod tests {
         let mut seen = Vec::new();
         loop {
             let now = timer.deadline();
-            let expiry = timer.expire(now, None);
+            let expiry = timer.expire(now);
             seen.push((now - start).as_millis());
             match expiry {
                 Expiry::Probe(_) => timer.arm_probe(now),
@@ -381,7 +381,7 @@ mod tests {
             timer.arm_probe(now);
             waits.push((timer.deadline() - now).as_millis());
             now = timer.deadline();
-            assert!(matches!(timer.expire(now, None), Expiry::Probe(_)));
+            assert!(matches!(timer.expire(now), Expiry::Probe(_)));
         }
         assert_eq!(waits, [20, 20, 40, 80]);
     }
@@ -451,7 +451,7 @@ mod tests {
             for _ in 0..probes {
                 timer.arm_probe(now);
                 now = timer.deadline();
-                assert!(matches!(timer.expire(now, None), Expiry::Probe(_)));
+                assert!(matches!(timer.expire(now), Expiry::Probe(_)));
             }
             timer.ambiguous_sample(700 * MS);
             assert_eq!(timer.round_trip(), Some(round_trip * MS));

@@ -559,7 +559,9 @@ impl Loop {
         }
         let is_complete = transfer.is_complete();
         if !is_complete && !transfer.is_proven() {
-            transfer.request_repeated();
+            if !transfer.request_repeated() {
+                return Err(DropReason::Duplicate);
+            }
             self.resume(id);
             return Ok(());
         }
@@ -917,8 +919,11 @@ impl Loop {
         let Some(stopping) = &mut self.stopping else {
             return false;
         };
-        // What only waits to repeat its last ACK does not hold up the end.
-        let is_done = |slot: &Slot| slot.parked.as_ref().is_some_and(|it| it.is_complete());
+        // What only waits to repeat its last ACK, or for a peer that may not be there, does not hold up the end.
+        let is_done = |slot: &Slot| {
+            let parked = slot.parked.as_ref();
+            parked.is_some_and(|it| it.is_complete() || (!it.is_proven() && it.is_silent()))
+        };
         if self.slots.values().all(is_done) {
             let ids: Vec<_> = self.slots.keys().copied().collect();
             ids.into_iter()

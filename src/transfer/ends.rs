@@ -100,7 +100,7 @@ impl<'a> End<'a> {
         }
     }
 
-    pub(super) fn request_repeated(&mut self, now: Instant) {
+    pub(super) fn request_repeated(&mut self, now: Instant) -> bool {
         match self {
             Self::Sending(sending) => sending.machine.request_repeated(now),
             Self::Receiving(receiving) => receiving.machine.request_repeated(now),

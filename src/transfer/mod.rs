@@ -666,9 +666,9 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// The peer has sent the same request again before it ever answered.
-    pub(crate) fn request_repeated(&mut self) {
-        self.end.request_repeated(now());
+    /// The peer has sent the same request again before it ever answered. False where that brings nothing.
+    pub(crate) fn request_repeated(&mut self) -> bool {
+        self.end.request_repeated(now())
     }
 
     /// True once the peer has acknowledged something, or has sent DATA.

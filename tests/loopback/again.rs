@@ -2,6 +2,7 @@
 
 use crate::rig::*;
 use std::sync::atomic::{AtomicBool, Ordering};
+use tftpool::unversioned::limits::REPEATED_REQUESTS;
 use tftpool::{DropReason, Event, Failure};
 
 fn duplicates(events: &mut tftpool::Events) {
@@ -22,12 +23,31 @@ fn before_the_first_ack_the_same_transfer_answers_again() {
         client.ask("file", options);
         let first = client.next();
         for _ in 0..5 {
+            pass_for_no_copy();
             client.shout(&rrq("file", "octet", options));
             assert_eq!(client.next(), first); // and from the same port
         }
         client.abort(8);
     }
     assert_eq!(server.stats().requests, 2);
+}
+
+#[test]
+fn asking_without_end_brings_a_few_copies_and_no_more() {
+    let server = calm(shelf([("file", pattern(2000))]));
+    for (options, own) in [(&[][..], 2), (&[("blksize", "1000")], 4)] {
+        let mut client = Client::new(server.local_addr());
+        client.ask("file", options);
+        let first = client.next();
+        for _ in 0..20_000 {
+            client.shout(&rrq("file", "octet", options));
+        }
+        fence(&server);
+        let more: Vec<_> = std::iter::from_fn(|| client.at_hand()).collect();
+        assert!(more.len() < own + REPEATED_REQUESTS as usize, "{more:?}");
+        assert!(more.iter().all(|reply| *reply == first));
+        client.abort(8);
+    }
 }
 
 #[test]

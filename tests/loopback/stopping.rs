@@ -73,6 +73,19 @@ fn a_drain_lets_transfers_finish_and_takes_no_new_ones() {
 }
 
 #[test]
+fn a_drain_does_not_wait_for_whoever_may_not_be_there() {
+    let server = serve(shelf([("file", pattern(3000))]));
+    let mut events = server.events();
+    let mut forged = Client::new(server.local_addr());
+    forged.ask("file", &[]);
+    forged.data(1);
+    server.stop(Stop::Drain(Duration::MAX));
+    // Else it would be waited for until its time is up.
+    assert_eq!(failed(&mut events).1, Failure::Stopped);
+    server.join().expect("a server that stops in peace");
+}
+
+#[test]
 fn a_drain_ends_when_its_time_is_over() {
     let server = server();
     let mut client = begun(&server);

@@ -204,7 +204,9 @@ impl Sending {
 impl End for Sending {
     fn receive(&mut self, datagram: &[u8], now: Instant) {
         match (parse(datagram), self.asked) {
-            (Ok(Packet::Request(_)), _) => self.machine.request_repeated(now),
+            (Ok(Packet::Request(_)), _) => {
+                self.machine.request_repeated(now);
+            }
             (Ok(Packet::OptionAck(oack)), Some(asked)) => match accept(&asked, &oack) {
                 Ok(agreed) => self.agree(&agreed, now),
                 Err(text) => self.refusal = Some(text),
@@ -311,7 +313,9 @@ impl Receiving {
 impl End for Receiving {
     fn receive(&mut self, datagram: &[u8], now: Instant) {
         match (parse(datagram), self.asked) {
-            (Ok(Packet::Request(_)), _) => self.machine.request_repeated(now),
+            (Ok(Packet::Request(_)), _) => {
+                self.machine.request_repeated(now);
+            }
             (Ok(Packet::OptionAck(oack)), Some(asked)) => match accept(&asked, &oack) {
                 Ok(agreed) => self.agree(&agreed, true, now),
                 Err(text) => self.refusal = Some(text),
