@@ -365,6 +365,23 @@ mod tests {
         assert_eq!(desk.proven(new), [], "said once");
     }
 
+    /// One port that asks for ever new things takes no more than its share of the table.
+    #[test]
+    fn one_tid_has_four_transfers_at_once_and_no_more() {
+        let (mut desk, now) = (Desk::new(QUOTA), start());
+        let ids = [1, 2, 3, 4].map(|digest| admitted(desk.arrive(tid(1, 1000), digest, now)));
+        assert_eq!(ids.len(), TRANSFERS_PER_TID);
+        let full = Verdict::Drop(DropReason::Duplicate);
+        assert_eq!(desk.arrive(tid(1, 1000), 5, now), full);
+        // Nor has it more for asking for the same again.
+        assert_eq!(desk.arrive(tid(1, 1000), 4, now), Verdict::Again(ids[3]));
+        assert_eq!(desk.admit(tid(1, 1000), 4, now), full);
+        admitted(desk.arrive(tid(1, 1001), 5, now));
+        desk.remove(ids[1]);
+        admitted(desk.arrive(tid(1, 1000), 5, now));
+        assert_eq!(desk.arrive(tid(1, 1000), 6, now), full);
+    }
+
     #[test]
     fn a_tid_is_port_and_asked_address_too() {
         let (mut desk, now) = (Desk::new(QUOTA), start());

@@ -979,3 +979,191 @@ impl Slot {
         }
     }
 }
+
+/// A loop that takes the steps it is told, and no others.
+#[cfg(test)]
+mod tests {
+    use super::super::idle::Idle;
+    use super::super::mailbox::mailbox;
+    use super::super::reporter::Reporter;
+    use super::*;
+    use crate::limits::{MAX_BLKSIZE, REFUSALS_PER_SECOND, UNPROVEN_CHANCE};
+    use crate::proto::{Policy, Terms};
+    use crate::store::mappings::Mappings;
+    use crate::store::{Request, Source};
+    use crate::sys::udp::SocketOptions;
+    use crate::transfer::Buffers;
+    use std::net::UdpSocket;
+    use std::sync::atomic::{AtomicBool, AtomicUsize};
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+    const QUOTA: Quota = Quota {
+        transfers: 100,
+        per_client: None,
+        unproven: 1,
+        unproven_per_client: None,
+        unproven_per_network: None,
+    };
+
+    fn here() -> SocketAddr {
+        ([127, 0, 0, 1], 0).into()
+    }
+
+    /// One unproven transfer at once, and one worker. With no place in the store all requests stay in their queue.
+    fn still(store_slots: usize) -> Loop {
+        let shared = Shared {
+            store: Box::new(|_: &Request<'_>| Ok(Source::bytes(vec![7; 2000]))),
+            takes_uploads: false,
+            mappings: Mappings::new(0, MAPPING_IDLE),
+            reporter: Reporter::default(),
+            buffers: Buffers::new(0),
+            refusals: Mutex::new(Bucket::new(REFUSALS_PER_SECOND, now())),
+            memory: None,
+            terms: Terms {
+                in_flight: u64::MAX,
+                max_blksize: MAX_BLKSIZE,
+                max_windowsize: 1,
+            },
+            policy: Policy::default(),
+            fit_route: false,
+            sockets: SocketOptions::default(),
+            store_slots,
+            in_store: AtomicUsize::new(0),
+            slow_calls: AtomicUsize::new(0),
+            store_deadline: PATIENCE,
+            most_workers: 1,
+            workers: AtomicUsize::new(0),
+            idle: Idle::default(),
+            stopping: AtomicBool::new(false),
+            recalled: AtomicUsize::new(0),
+        };
+        let poll = Poll::new().expect("a poll");
+        let waker = mio::Waker::new(poll.registry(), WAKER).expect("a waker");
+        let listeners = vec![Listener::bind(here()).expect("a listening socket")];
+        let ends = mailbox(MAIL, waker);
+        Loop::new(poll, ends, Arc::new(shared), listeners, QUOTA, 1).expect("a loop")
+    }
+
+    impl Loop {
+        /// A request arrives.
+        fn ask(&mut self, peer: SocketAddr, at: Instant) -> Result<(), DropReason> {
+            let datagram = b"\0\x01file\0octet\0blksize\x001000\0";
+            let local = self.listeners[0].listener.local_addr();
+            let arrival = Arrival {
+                tid: Tid { peer, local },
+                digest: self.digest.hash_one(datagram),
+                datagram: datagram.as_slice().into(),
+                at,
+                may_be_copy: false,
+            };
+            let verdict = self.desk.arrive(arrival.tid, arrival.digest, at);
+            self.arrival(arrival, verdict)
+        }
+
+        /// Hears its worker out until the transfer is quiet.
+        fn parked(&mut self, id: u64) -> &Transfer {
+            let end = now() + PATIENCE;
+            let id = TransferId(id);
+            while self.slots[&id].parked.is_none() {
+                self.pool.tend(now()).expect("a thread");
+                if let Some(message) = self.mail.wait(Duration::from_millis(1)) {
+                    self.message(message);
+                }
+                assert!(now() < end, "it never was");
+            }
+            self.slots[&id].parked.as_ref().expect("one that is parked")
+        }
+    }
+
+    fn client() -> (UdpSocket, SocketAddr) {
+        let socket = UdpSocket::bind(here()).expect("a port");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let address = socket.local_addr().expect("an address");
+        (socket, address)
+    }
+
+    /// The loop reads many requests at once: what came to other sockets meanwhile it has not been told yet.
+    #[test]
+    fn one_whose_answer_lies_unread_makes_no_room() {
+        let mut event_loop = still(1);
+        let (honest, address) = client();
+        let start = now();
+        assert_eq!(event_loop.ask(address, start), Ok(()));
+        event_loop.parked(1);
+        let (_, tid) = honest.recv_from(&mut [0; 600]).expect("an OACK");
+        honest.send_to(&wire::ack(0), tid).expect("an answer");
+        let transfer = event_loop.parked(1);
+        assert!(transfer.mail_until(now() + PATIENCE));
+        let (_silent, other) = client();
+        let later = start + UNPROVEN_CHANCE;
+        let full = Err(DropReason::UnprovenFull);
+        assert_eq!(event_loop.ask(other, later), full);
+        // Once it was read there is room.
+        event_loop.resume(TransferId(1));
+        assert!(event_loop.parked(1).is_proven());
+        assert_eq!(event_loop.ask(other, later), Ok(()));
+        // Who has said nothing does make room.
+        event_loop.parked(2);
+        let (_silent, third) = client();
+        assert_eq!(event_loop.ask(third, later), full, "it has its chance");
+        let later = later + UNPROVEN_CHANCE;
+        assert_eq!(event_loop.ask(third, later), Ok(()));
+        let mut ids: Vec<_> = event_loop.slots.keys().map(|id| id.0).collect();
+        ids.sort_unstable();
+        assert_eq!(ids, [1, 3]);
+        event_loop.leave();
+    }
+
+    #[test]
+    fn who_never_answered_is_told_that_the_server_is_busy_only_within_the_budget() {
+        let mut event_loop = still(0);
+        let (socket, address) = client();
+        let refuse = |event_loop: &mut Loop, id| {
+            assert_eq!(event_loop.ask(address, now()), Ok(()));
+            let opening = event_loop.slots[&TransferId(id)].opening.clone();
+            let opening = opening.expect("one that waits");
+            event_loop.refuse(&opening, "server is busy", "the reason".into());
+            assert!(event_loop.slots.is_empty());
+        };
+        let budget = |event_loop: &Loop, errors| {
+            let mut refusals = event_loop.shared.refusals.lock().expect("no panic");
+            *refusals = Bucket::new(errors, now());
+        };
+        budget(&event_loop, 0);
+        refuse(&mut event_loop, 1);
+        budget(&event_loop, REFUSALS_PER_SECOND);
+        refuse(&mut event_loop, 2);
+        let mut buffer = [0; 600];
+        let (length, _) = socket.recv_from(&mut buffer).expect("an ERROR");
+        assert_eq!(&buffer[..length], b"\0\x05\0\0server is busy\0");
+        socket.set_nonblocking(true).expect("a socket");
+        assert!(socket.recv(&mut buffer).is_err(), "one of the two was told");
+        event_loop.leave();
+    }
+
+    /// Each of them leaves an entry in the heap and one in the queue of a pool that does not get to it.
+    #[test]
+    fn requests_that_made_room_for_others_are_cleared_out() {
+        let mut event_loop = still(0);
+        let start = now();
+        let port = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        assert_eq!(event_loop.ask(port(1), start), Ok(()));
+        event_loop.prove(TransferId(1)); // this one stays
+        let rounds = 4 * EVENTS as u32;
+        for round in 1..=rounds {
+            let at = start + round * UNPROVEN_CHANCE;
+            assert_eq!(event_loop.ask(port(1 + round as u16), at), Ok(()));
+            assert_eq!(event_loop.slots.len(), 2, "the one before has gone");
+            assert!(event_loop.timers.len() <= EVENTS + 2 * TIMERS_PER_SLOT);
+            assert!(event_loop.pool.waiting() <= EVENTS + 2 * 2);
+        }
+        // Those that live are still to be served, and watched.
+        let waiting = event_loop.pool.take_waiting();
+        for id in [1, u64::from(rounds) + 1].map(TransferId) {
+            assert!(waiting.iter().any(|opening| opening.id == id));
+            let mut timers = event_loop.timers.iter();
+            assert!(timers.any(|Reverse((_, other))| *other == id));
+        }
+        event_loop.leave();
+    }
+}

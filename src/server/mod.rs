@@ -561,76 +561,100 @@ mod tests {
     use crate::event::Event;
     use crate::store::{Request, Source};
 
-    /// A file that cannot be read, one whose source panics, and one that is there.
+    const HERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// A file that cannot be read, one whose source panics, one that is not there, and one that is.
     fn shelf(request: &Request<'_>) -> Result<Source, Refusal> {
         Ok(match request.name {
             b"broken" => Source::read_at(|_, _| Err(io::ErrorKind::Other.into()), 100),
             b"panics" => Source::read_at(|_, _| panic!("on purpose"), 100),
+            b"missing" => return Err(Refusal::not_found()),
             _ => Source::bytes(vec![7; 100]),
         })
+    }
+
+    /// It sends nothing twice.
+    fn start() -> Server {
+        let server = Server::builder(shelf).bind(HERE);
+        let server = server.limits(|limits| limits.timeout = 2 * PATIENCE);
+        server.start().expect("a server")
+    }
+
+    fn budget(server: &Server, errors: u32) {
+        let mut bucket = server.shared.refusals.lock().expect("no panic");
+        *bucket = Bucket::new(errors, now());
+    }
+
+    fn ask(server: &Server, name: &str, options: &str) -> UdpSocket {
+        let client = UdpSocket::bind(HERE).expect("a port");
+        client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let request = format!("\0\x01{name}\0octet\0{options}");
+        let server = server.local_addr();
+        client.send_to(request.as_bytes(), server).expect("sent");
+        client
+    }
+
+    fn hear(client: &UdpSocket) -> (Vec<u8>, SocketAddr) {
+        let mut buffer = [0; 600];
+        let (length, tid) = client.recv_from(&mut buffer).expect("a packet");
+        (buffer[..length].to_vec(), tid)
+    }
+
+    fn hears_nothing(client: &UdpSocket) -> bool {
+        client.set_nonblocking(true).expect("a socket");
+        client.recv(&mut [0; 600]).is_err()
+    }
+
+    fn wait_for(events: &mut Events, is_wanted: impl Fn(&Event) -> bool) {
+        while !is_wanted(&events.next_within(PATIENCE).expect("an event")) {}
     }
 
     /// Whoever asked may have forged its address: all ERRORs to such peers come out of one budget, whatever went wrong.
     #[test]
     fn who_never_answered_is_told_why_a_transfer_ends_only_within_the_budget() {
-        const PATIENCE: Duration = Duration::from_secs(30);
-        let here = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let server = Server::builder(shelf)
-            .bind(here)
-            // Nothing is sent twice.
-            .limits(|limits| limits.timeout = 2 * PATIENCE)
-            .start()
-            .expect("a server");
+        let server = start();
         let mut events = server.events();
-        let budget = |errors| {
-            let mut bucket = server.shared.refusals.lock().expect("no panic");
-            *bucket = Bucket::new(errors, now());
-        };
-        let ask = |name: &str, options: &str| {
-            let client = UdpSocket::bind(here).expect("a port");
-            client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-            let request = format!("\0\x01{name}\0octet\0{options}");
-            let server = server.local_addr();
-            client.send_to(request.as_bytes(), server).expect("sent");
-            client
-        };
-        let hear = |client: &UdpSocket| {
-            let mut buffer = [0; 600];
-            let (length, tid) = client.recv_from(&mut buffer).expect("a packet");
-            (buffer[..length].to_vec(), tid)
-        };
-        let hears_nothing = |client: &UdpSocket| {
-            client.set_nonblocking(true).expect("a socket");
-            client.recv(&mut [0; 600]).is_err()
-        };
-        let mut ended = || {
-            let is_end = |event: &Event| matches!(event, Event::Failed(..));
-            while !is_end(&events.next_within(PATIENCE).expect("an event")) {}
-        };
+        let mut ended = || wait_for(&mut events, |event| matches!(event, Event::Failed(..)));
 
         for (name, words) in [("broken", "read error"), ("panics", "internal error")] {
-            budget(0);
-            let client = ask(name, "");
+            budget(&server, 0);
+            let client = ask(&server, name, "");
             ended();
             assert!(hears_nothing(&client), "{name}: nothing was left");
             // One that has answered is told all the same.
-            let client = ask(name, "blksize\x001000\0");
+            let client = ask(&server, name, "blksize\x001000\0");
             let (oack, tid) = hear(&client);
             assert_eq!(oack[..2], [0, 6]);
             client.send_to(&[0, 4, 0, 0], tid).expect("sent");
             let told = format!("\0\x05\0\0{words}\0").into_bytes();
             assert_eq!(hear(&client).0, told);
             ended();
-            budget(limits::REFUSALS_PER_SECOND);
-            assert_eq!(hear(&ask(name, "")).0, told);
+            budget(&server, limits::REFUSALS_PER_SECOND);
+            assert_eq!(hear(&ask(&server, name, "")).0, told);
             ended();
         }
 
-        let silent = ask("file", "");
+        let silent = ask(&server, "file", "");
         assert_eq!(hear(&silent).0[..4], [0, 3, 0, 1]);
-        budget(0);
+        budget(&server, 0);
         server.stop(Stop::Now);
         server.join().expect("an end");
         assert!(hears_nothing(&silent));
+    }
+
+    #[test]
+    fn what_the_store_refuses_is_said_only_within_the_budget() {
+        let server = start();
+        let mut events = server.events();
+        let mut refused = || wait_for(&mut events, |event| matches!(event, Event::Refused { .. }));
+        budget(&server, 0);
+        let client = ask(&server, "missing", "");
+        refused();
+        assert!(hears_nothing(&client), "nothing was left");
+        budget(&server, limits::REFUSALS_PER_SECOND);
+        let told = b"\0\x05\0\x01file not found\0";
+        assert_eq!(hear(&ask(&server, "missing", "")).0, told);
+        refused();
     }
 }

@@ -206,6 +206,28 @@ fn netascii_of_a_truncated_file_ends_with_an_error() {
     }
 }
 
+/// Its length does not tell: only its time stamp does.
+#[test]
+fn netascii_of_a_file_rewritten_in_place_ends_with_an_error() {
+    let scratch = Scratch::new();
+    for length in SIZES {
+        let path = scratch.file("text", &vec![b'\n'; length]);
+        let server = calm(Dir::read_only(scratch.path()).expect("a directory"));
+        let mut events = server.events();
+        let mut client = Client::new(server.local_addr());
+        client.shout(&rrq("text", "netascii", &[("blksize", "1000")]));
+        client.oack();
+        client.ack(0);
+        client.data(1);
+        fs::write(&path, vec![b'.'; length]).expect("a file");
+        assert_eq!(
+            client.rest(1, 1000),
+            Err((0, "file changed during the transfer".into()))
+        );
+        assert_eq!(failed(&mut events).1, Failure::FileChanged);
+    }
+}
+
 #[test]
 fn a_root_that_was_replaced_is_served_after_a_reload() {
     let scratch = Scratch::new();

@@ -2,7 +2,8 @@
 
 use crate::rig::*;
 use std::time::Duration;
-use tftpool::{Event, Events, Lesson, Server};
+use tftpool::unversioned::limits::LESSONS_PER_CLIENT;
+use tftpool::{Event, Events, Failure, Lesson, Server};
 
 fn learned(events: &mut Events) -> Lesson {
     wait_for(events, |event| match event {
@@ -50,6 +51,35 @@ fn who_refused_two_oacks_gets_none_until_it_asks_for_something_else() {
     let mut other = Client::at(([127, 0, 0, 2], 0).into(), server.local_addr());
     other.ask("file", &options);
     assert_eq!(other.oack(), "blksize=1000");
+}
+
+/// Whoever forges an address asks in its name for what he likes. Only what is answered from there counts.
+#[test]
+fn requests_that_nobody_answers_teach_nothing_and_push_no_lesson_out() {
+    let server = calm(shelves());
+    let mut events = server.events();
+    let options = [("blksize", "1000")];
+    assert!(fetch(server.local_addr(), "file", &[]).is_ok());
+    for _ in 0..2 {
+        refuse(&server, &mut events, &options);
+    }
+    assert_eq!(learned(&mut events), Lesson::NoOptions);
+    // As many others as are remembered of one address.
+    for number in 1..=LESSONS_PER_CLIENT {
+        let mut forged = Client::new(server.local_addr());
+        let own = forged.socket.local_addr().expect("an address");
+        forged.ask("file", &[("blksize", &(1000 + number).to_string())]);
+        forged.oack();
+        let id = wait_for(&mut events, |event| match event {
+            Event::Request { id, peer, .. } if *peer == own => Some(*id),
+            _ => None,
+        });
+        server.cancel(id);
+        assert_eq!(failed(&mut events).1, Failure::Cancelled);
+    }
+    let mut client = Client::new(server.local_addr());
+    client.ask("file", &options);
+    assert_eq!(client.data(1).len(), 512, "it is still known");
 }
 
 /// UEFI firmware asks for the size at every boot, refuses the OACK, and then wants its options.

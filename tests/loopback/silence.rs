@@ -66,6 +66,28 @@ fn an_unanswered_oack_goes_out_four_times_a_second_apart() {
     );
 }
 
+/// Where half of those that may be there have not answered, each further one costs less.
+#[test]
+fn an_unanswered_oack_goes_out_twice_where_many_others_are_unanswered() {
+    let server = start(builder(shelf([("file", pattern(9000))])).limits(|limits| {
+        limits.timeout = Duration::from_millis(10);
+        limits.retries = 3;
+        limits.max_unproven = Some(4);
+    }));
+    let mut events = server.events();
+    let [mut first, mut second] = [(); 2].map(|()| Client::new(server.local_addr()));
+    let options = [("windowsize", "8"), ("timeout", "1")];
+    first.ask("file", &options);
+    let oack = Reply::Oack(first.oack());
+    second.ask("file", &options);
+    for _ in 0..2 {
+        assert_eq!(failed(&mut events).1, Failure::Unanswered);
+    }
+    assert_eq!(all_that_came(&second), vec![oack.clone(); 2]);
+    // When this one came there were few.
+    assert_eq!(all_that_came(&first), vec![oack; 3]);
+}
+
 #[test]
 fn an_oack_is_not_repeated_within_a_second_whatever_was_agreed() {
     let server = hasty(10);
