@@ -12,6 +12,7 @@ mod quirks;
 mod rng;
 mod world;
 
+use quirks::Habit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 use tftpool::unversioned::proto::Outcome;
@@ -117,6 +118,28 @@ fn exact_count(direction: Direction, window: u64, octets: u64, with_options: boo
         (report.client, report.server),
         (Outcome::Complete, Some(Outcome::Complete))
     );
+}
+
+/// Of a small file most packets are those that open the transfer, and few of them may be sent. Two lost in a row, or three, are
+/// still no reason to fail: the first answer comes again, by the client's own timer.
+#[test]
+fn small_files_arrive_whatever_is_lost_of_the_opening() {
+    let plain = Options::default();
+    let timed = plain.with(OptionName::Timeout, 5);
+    for (direction, habit) in [
+        (Direction::Read, None),
+        (Direction::Write, None),
+        (Direction::Read, Some(Habit::HoleOnce)),
+        (Direction::Read, Some(Habit::NeverHoles)),
+    ] {
+        for (seed, options) in (0..2000).flat_map(|seed| [(seed, plain), (seed, timed)]) {
+            let mut world = World::clean(direction, 700, options, Duration::from_millis(2));
+            (world.seed, world.habit) = (seed, habit);
+            world.links.iter_mut().for_each(|link| link.loss = 50_000);
+            let report = world.run(false);
+            assert!(report.stored.complete, "{world:?}: {report:?}");
+        }
+    }
 }
 
 #[test]
