@@ -387,7 +387,7 @@ impl<'a> Call<'a> {
         proto::accept(&self.asked, oack).expect("an OACK that was asked for")
     }
 
-    /// What the server says until then, if anything. An ERROR is the end, whoever sent it.
+    /// What the server says until then, if anything. An ERROR is the end.
     fn hear<'b>(
         &mut self,
         buffer: &'b mut [u8],
@@ -399,6 +399,9 @@ impl<'a> Call<'a> {
         let Ok((length, from)) = self.socket.recv_from(buffer) else {
             return Ok(None);
         };
+        if self.tid.is_some_and(|tid| tid != from) {
+            return Ok(None);
+        }
         let Ok(packet) = wire::parse(&buffer[..length]) else {
             panic!("no packet of TFTP: {:?}", &buffer[..length]);
         };
@@ -415,8 +418,8 @@ impl<'a> Call<'a> {
             }
             _ => {}
         }
-        let is_known = *self.tid.get_or_insert(from) == from;
-        Ok(is_known.then_some(packet))
+        self.tid = Some(from);
+        Ok(Some(packet))
     }
 }
 
