@@ -1,12 +1,14 @@
 //! What the fuzz targets do with their octets. `tests/fuzz_corpus.rs` runs the same over the committed corpus, and
 //! `tests/properties.rs` over random octets.
 
+#[allow(dead_code)] // tests take other parts of it
+#[path = "../src/store/scratch.rs"]
+mod scratch;
+
+use scratch::Scratch;
 use std::ffi::OsStr;
-use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tftpool::unversioned::proto::{
     Agreed, Outcome, Policy, Receiver, Retransmit, Rollover, Sender, Step, Terms, Verdict, accept,
@@ -243,8 +245,8 @@ pub fn client(octets: &[u8]) {
 /// what is done and the name that it is done to. Nothing outside the root is ever read or changed, what was written is read by
 /// the same name, and no message carries a control character of the name.
 pub fn names(octets: &[u8]) {
-    let house = House::build();
-    let storage = Storage::new(Dir::read_only(house.0.join("root")).expect("a directory"));
+    let house = house();
+    let storage = Storage::new(Dir::read_only(house.at("root")).expect("a directory"));
     let mut last = Path::new("file");
     for line in octets.split(|&octet| octet == b'\n') {
         let Some((&what, name)) = line.split_first() else {
@@ -278,7 +280,7 @@ pub fn names(octets: &[u8]) {
     if storage.remove_created().is_ok() {
         assert_eq!(storage.created(), Vec::<PathBuf>::new());
     }
-    house.is_untouched();
+    check_untouched(&house);
 }
 
 /// No file inside is as long as this one.
@@ -289,50 +291,30 @@ fn check_inside(entry: &Entry) {
     assert!(!is_outside, "{entry:?}");
 }
 
-/// A root with links of every kind, and beside it what nobody may reach; gone when dropped.
-struct House(PathBuf);
-
-impl House {
-    fn build() -> Self {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let own = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let house = std::env::temp_dir().join(format!("tftpool-names-{}-{}", own.0, own.1));
-        let (root, beside) = (house.join("root"), house.join("beside"));
-        fs::create_dir_all(root.join("a/b")).expect("room for the root");
-        fs::create_dir(&beside).expect("room beside it");
-        fs::write(root.join("file"), "inside").expect("a file");
-        fs::write(beside.join("secret"), OUTSIDE).expect("a secret");
-        for (target, link) in [
-            (Path::new("a/b"), "in"),
-            (Path::new("file"), "to"),
-            (Path::new("../beside"), "out"),
-            (Path::new("../../../beside/secret"), "a/b/up"),
-            (&beside, "far"),
-            (Path::new("round"), "round"),
-        ] {
-            symlink(target, root.join(link)).expect("a link");
-        }
-        Self(house)
+/// A root with links of every kind, and beside it what nobody may reach.
+fn house() -> Scratch {
+    let house = Scratch::new();
+    house.directory("root/a/b");
+    house.file("root/file", "inside");
+    let secret = house.file("beside/secret", OUTSIDE);
+    for (link, target) in [
+        ("in", "a/b"),
+        ("to", "file"),
+        ("out", "../beside"),
+        ("a/b/up", "../../../beside/secret"),
+        ("round", "round"),
+    ] {
+        house.link(Path::new("root").join(link), target);
     }
-
-    fn is_untouched(&self) {
-        let names = |path: &Path| {
-            let entries = fs::read_dir(path).expect("still there");
-            let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
-            names.sort();
-            names
-        };
-        assert_eq!(names(&self.0), ["beside", "root"]);
-        assert_eq!(names(&self.0.join("beside")), ["secret"]);
-        let secret = fs::read(self.0.join("beside/secret"));
-        assert_eq!(secret.expect("still there"), OUTSIDE);
-    }
+    house.link("root/far", secret.parent().expect("a directory"));
+    house
 }
 
-impl Drop for House {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+fn check_untouched(house: &Scratch) {
+    assert_eq!(house.names(), ["beside", "root"]);
+    assert_eq!(scratch::names(house.at("beside")), ["secret"]);
+    let secret = std::fs::read(house.at("beside/secret"));
+    assert_eq!(secret.expect("still there"), OUTSIDE);
 }
 
 #[allow(clippy::large_enum_variant)] // there is one at a time

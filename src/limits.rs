@@ -51,8 +51,8 @@ pub const OACK_INTERVAL: Duration = Duration::from_secs(1);
 pub const UNPROVEN_DATA_SENDS: u32 = 2;
 /// Sends of an OACK to a peer that has never answered while the server is calm. An OACK is about as long as the request.
 pub const UNPROVEN_OACK_SENDS: u32 = 4;
-/// Further copies of what opens a transfer that a client gets by asking again from the same port; busybox asks twelve
-/// times in 13 s.
+/// Further copies of what opens a transfer that a client gets by asking again from the same port: busybox, the most
+/// impatient, has asked so often again after 5 s, and gives up after 13.
 pub const REPEATED_REQUESTS: u32 = 8;
 /// A request that comes again this soon behind the answer is a copy: no client asks faster (busybox: 100 ms).
 pub const REQUEST_SPREAD: Duration = Duration::from_millis(50);

@@ -160,7 +160,8 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))] // each makes a directory
+    // Each makes a directory.
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn no_name_leads_out(octets in work_on_files()) {

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use tftpool::{Dir, Failure, Mode, OptionName};
+use tftpool::{Dir, Failure, Mode, OptionName, Server};
 
 const SIZES: [usize; 2] = [10_000, 200_000]; // read, mapped
 
@@ -187,18 +187,24 @@ fn replaced_by_rename_is_served_to_the_end_and_fresh_to_the_next() {
     }
 }
 
+/// Of a text whose length on the wire is another one, the first block is there.
+fn begun_in_netascii(scratch: &Scratch, length: usize) -> (Server, Client) {
+    scratch.file("text", &vec![b'\n'; length]);
+    let server = calm(Dir::read_only(scratch.path()).expect("a directory"));
+    let mut client = Client::new(server.local_addr());
+    client.shout(&rrq("text", "netascii", &[("blksize", "1000")]));
+    client.oack();
+    client.ack(0);
+    client.data(1);
+    (server, client)
+}
+
 #[test]
 fn netascii_of_a_truncated_file_ends_with_an_error() {
     let scratch = Scratch::new();
     for length in SIZES {
-        let path = scratch.file("text", &vec![b'\n'; length]);
-        let server = calm(Dir::read_only(scratch.path()).expect("a directory"));
-        let mut client = Client::new(server.local_addr());
-        client.shout(&rrq("text", "netascii", &[("blksize", "1000")]));
-        client.oack();
-        client.ack(0);
-        client.data(1);
-        resize(&path, 9000);
+        let (_server, mut client) = begun_in_netascii(&scratch, length);
+        resize(&scratch.at("text"), 9000);
         assert_eq!(
             client.rest(1, 1000),
             Err((0, "file changed during the transfer".into()))
@@ -211,15 +217,9 @@ fn netascii_of_a_truncated_file_ends_with_an_error() {
 fn netascii_of_a_file_rewritten_in_place_ends_with_an_error() {
     let scratch = Scratch::new();
     for length in SIZES {
-        let path = scratch.file("text", &vec![b'\n'; length]);
-        let server = calm(Dir::read_only(scratch.path()).expect("a directory"));
+        let (server, mut client) = begun_in_netascii(&scratch, length);
         let mut events = server.events();
-        let mut client = Client::new(server.local_addr());
-        client.shout(&rrq("text", "netascii", &[("blksize", "1000")]));
-        client.oack();
-        client.ack(0);
-        client.data(1);
-        fs::write(&path, vec![b'.'; length]).expect("a file");
+        fs::write(scratch.at("text"), vec![b'.'; length]).expect("a file");
         assert_eq!(
             client.rest(1, 1000),
             Err((0, "file changed during the transfer".into()))
