@@ -39,8 +39,8 @@ const WINDOWS: [u16; 4] = [4, 16, 64, 256];
 /// ways: with each option, with growing blocks and windows, and with both. Nothing is stored. A file of a few MiB shows most.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// tftp://HOST[:PORT]/PATH, HOST:PATH, or HOST[:PORT] and PATH
-    #[arg(value_name = "PLACE", num_args = 1..=2, required = true)]
+    /// File to ask for: tftp://HOST[:PORT]/PATH or HOST:PATH
+    #[arg(value_name = "SOURCE", num_args = 1.., required = true)]
     place: Vec<String>,
 
     /// Stop asking after this time, 1s to 1h
@@ -57,14 +57,17 @@ pub(super) struct Arguments {
 
 /// Runs the subcommand.
 pub(super) fn main(arguments: &Arguments) -> Exit {
-    let place = match &arguments.place[..] {
-        [host, path] => Place::of(host, path),
-        [place] => place.parse(),
-        _ => Err("expected HOST PATH or a URL".into()),
+    let source = match &arguments.place[..] {
+        [source] => source,
+        [host, path] => {
+            let words = format!("expected one SOURCE: write tftp://{host}/{path}");
+            return Exit::usage(&words);
+        }
+        _ => return Exit::usage("expected one SOURCE: a probe asks for one file"),
     };
-    let place = match place {
+    let place: Place = match source.parse() {
         Ok(place) => place,
-        Err(words) => return Exit::usage(&words),
+        Err(words) => return Exit::usage(&format!("{source}: {words}")),
     };
     if place.path.is_empty() {
         return Exit::usage("PATH is empty: a probe needs a file that the server has");
