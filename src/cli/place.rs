@@ -1,9 +1,10 @@
-//! Where a file is on a server, as people type it: `tftp://HOST[:PORT]/PATH[;mode=octet]` (RFC 3617), or `HOST:PATH`. Every
-//! command reads a place with this one parser.
+//! Where a file is on a server, as people type it: `tftp://HOST[:PORT]/PATH[;mode=octet]` (RFC
+//! 3617), or `HOST:PATH`. Every command reads a place with this one parser.
 //!
-//! In a URL the path is percent-encoded and its first slash belongs to the URL: `tftp://HOST//PATH` asks for `/PATH`. After
-//! `HOST:` the path is taken as it stands, first slash included. Only a URL has a port. A `HOST:PATH` that also reads as
-//! something else, such as a port or an IPv6 address, is refused with the URL to write instead.
+//! In a URL the path is percent-encoded and its first slash belongs to the URL: `tftp://HOST//PATH`
+//! asks for `/PATH`. After `HOST:` the path is taken as it stands, first slash included. Only a URL
+//! has a port. A `HOST:PATH` that also reads as something else, such as a port or an IPv6 address,
+//! is refused with the URL to write instead.
 
 use crate::event::Name;
 use crate::limits;
@@ -16,7 +17,7 @@ use std::str::FromStr;
 const MAX_HOST: usize = 255;
 
 /// The two ways to write a place.
-const EXPECTED: &str = "expected tftp://HOST[:PORT]/PATH or HOST:PATH";
+pub(super) const PLACES: &str = "tftp://HOST[:PORT]/PATH or HOST:PATH";
 
 /// A file, or with an empty or slash-ended path a directory, on a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,7 +124,7 @@ impl Place {
         };
         let (host, path) = pair
             .filter(|(host, _)| !host.is_empty() && !host.contains('/'))
-            .ok_or(EXPECTED)?;
+            .ok_or_else(|| format!("expected {PLACES}"))?;
         if host.eq_ignore_ascii_case("tftp") && path.starts_with('/') {
             return Err(format!(
                 "a URL has two slashes behind its scheme: write tftp://{}",
@@ -266,8 +267,9 @@ fn port_number(text: &str) -> Option<u16> {
     text.parse().ok().filter(|port| is_number && *port > 0)
 }
 
-/// The port that the path of a `HOST:PATH` may have been meant for, and what follows it: the path is digits, or digits before
-/// `/` or `:`. What is no port, such as `0` or `70000`, may have been meant for one as well.
+/// The port that the path of a `HOST:PATH` may have been meant for, and what follows it: the path
+/// is digits, or digits before `/` or `:`. What is no port, such as `0` or `70000`, may have been
+/// meant for one as well.
 fn port_of(path: &str) -> Option<(&str, &str)> {
     let end = path.find(|letter: char| !letter.is_ascii_digit());
     let (digits, rest) = path.split_at(end.unwrap_or(path.len()));
@@ -278,15 +280,16 @@ fn port_of(path: &str) -> Option<(&str, &str)> {
     (!digits.is_empty()).then_some((digits, behind))
 }
 
-/// The IPv6 address without brackets, scope included, that a text starts with, up to its end or a `:` or `/`. The longest one.
+/// The IPv6 address without brackets, scope included, that a text starts with, up to its end or a
+/// `:` or `/`. The longest one.
 fn bare_ipv6(text: &str) -> Option<&str> {
     let ends = text.match_indices([':', '/']).map(|(at, _)| at);
-    let prefixes = ends.chain([text.len()]).map(|end| &text[..end]);
+    let mut prefixes = ends.chain([text.len()]).map(|end| &text[..end]);
     let is_address = |prefix: &&str| {
         let (address, scope) = prefix.split_once('%').unwrap_or((prefix, ""));
         address.parse::<Ipv6Addr>().is_ok() && !scope.contains([':', '/'])
     };
-    prefixes.filter(is_address).last()
+    prefixes.rfind(is_address)
 }
 
 fn is_mode(setting: &str) -> bool {
@@ -399,12 +402,12 @@ mod tests {
         let long_path = format!("h:{}", "x".repeat(limits::MAX_ASKED_NAME + 1));
         let long_host = format!("tftp://{}/f", "h".repeat(256));
         for (wrong, words) in [
-            ("", EXPECTED),
-            ("file", EXPECTED),
-            ("dir/file:x", EXPECTED),
-            (":f", EXPECTED),
-            ("[::1]", EXPECTED),
-            ("[]:f", EXPECTED),
+            ("", PLACES),
+            ("file", PLACES),
+            ("dir/file:x", PLACES),
+            (":f", PLACES),
+            ("[::1]", PLACES),
+            ("[]:f", PLACES),
             ("http://h/f", "unsupported URL scheme (expected tftp://)"),
             ("tftp:///f", host),
             ("tftp://[]/f", host),

@@ -50,13 +50,17 @@ pub(super) struct Arguments {
     #[command(flatten)]
     families: Families,
 
-    /// One JSON object a line instead of a table [default: a table]
+    /// Print one JSON object per line [default: a table]
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    verbosity: super::Verbosity,
 }
 
 /// Runs the subcommand.
 pub(super) fn main(arguments: &Arguments) -> Exit {
+    arguments.verbosity.start();
     let source = match &arguments.place[..] {
         [source] => source,
         [host, path] => {
@@ -74,21 +78,20 @@ pub(super) fn main(arguments: &Arguments) -> Exit {
     }
     match probe(&place, arguments.families.family(), arguments.max_time) {
         Ok(report) => {
-            super::print(&if arguments.json {
+            let printed = super::print(&if arguments.json {
                 report.json()
             } else {
                 report.table(&place)
             });
-            report.exit()
+            report.exit().or(printed)
         }
         Err(words) => {
             if arguments.json {
                 let mut line = json::Object::new();
                 line.boolean("works", false).text("error", &words);
-                super::print(&line.line());
-            } else {
-                super::say(&words);
+                return Exit::FAILURE.or(super::print(&line.line()));
             }
+            super::say(&words);
             Exit::FAILURE
         }
     }
@@ -179,6 +182,7 @@ impl Row {
         };
         let mut datagram = Vec::new();
         request.emit(&mut datagram);
+        log::debug!("asking {} for {}", self.server, Name::new(&datagram));
         self.answer = Answer::Silence;
         let mut buffer = vec![0; limits::RECEIVE_OCTETS];
         for _ in 0..SENDS {
