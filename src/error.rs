@@ -185,24 +185,31 @@ impl fmt::Display for Failure {
             Self::Silent => f.write_str("peer fell silent"),
             Self::Unanswered => f.write_str("peer never answered"),
             Self::Unreachable => f.write_str("peer's port is closed"),
-            Self::NoWayBack => f.write_str("nothing leads back to the peer"),
+            Self::NoWayBack => f.write_str("no route to the peer"),
             Self::Aborted { code, text } => write!(f, "peer sent error {} {text}", code.0),
             Self::Protocol(what) => f.write_str(what),
             Self::TooSlow => f.write_str("peer was too slow"),
             Self::TooLong => f.write_str("transfer took too long"),
             Self::FileChanged => f.write_str("file changed while it was sent"),
             Self::Read(cause) => write!(f, "cannot read the file: {cause}"),
-            Self::Store(refusal) => write!(f, "cannot store the file: {refusal}"),
+            // What happened here, not the code that the peer was sent for it.
+            Self::Store(refusal) => {
+                let cause = refusal.detail().unwrap_or(refusal.text());
+                write!(f, "cannot store the file: {cause}")
+            }
             Self::Network(cause) => write!(f, "cannot send: {cause}"),
-            Self::Name => f.write_str("no name that can be asked for"),
+            Self::Name => {
+                let most = crate::limits::MAX_ASKED_NAME;
+                write!(
+                    f,
+                    "invalid file name (empty, longer than {most} bytes or contains NUL)"
+                )
+            }
             Self::AnsweredElsewhere(other) => {
                 write!(f, "the answer came from {other}, which was not asked")
             }
             Self::TooLarge { limit } => {
-                write!(
-                    f,
-                    "the file is larger than the {limit} octets that are taken"
-                )
+                write!(f, "file exceeds the limit of {limit} bytes")
             }
             Self::SizeDiffers {
                 announced,
@@ -211,7 +218,7 @@ impl fmt::Display for Failure {
                 let more = if received > announced { " or more" } else { "" };
                 write!(
                     f,
-                    "server announced {announced} octets and sent {received}{more}"
+                    "server announced {announced} bytes and sent {received}{more}"
                 )
             }
             Self::Panicked => f.write_str("the store panicked"),
@@ -393,6 +400,19 @@ mod tests {
         assert_eq!(
             denied.to_string(),
             "cannot bind [::]:69: permission denied (ports below 1024 need CAP_NET_BIND_SERVICE; try --port 6969)"
+        );
+    }
+
+    #[test]
+    fn a_local_write_error_has_no_code_of_the_protocol() {
+        let refusal = Refusal::new(ErrorCode::DISK_FULL, "disk full");
+        assert_eq!(
+            Failure::Store(refusal.clone()).to_string(),
+            "cannot store the file: disk full"
+        );
+        assert_eq!(
+            Failure::Store(refusal.because("no space left on device")).to_string(),
+            "cannot store the file: no space left on device"
         );
     }
 

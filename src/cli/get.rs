@@ -1,38 +1,38 @@
 //! `tftpool get`: files from a server.
 //!
-//! A file appears under its name when it is whole, and its digest is the one that was asked for; until then a file of that name
-//! stays as it is. What is no regular file (a FIFO, `/dev/null`, stdout) gets the octets as they come.
+//! A new file appears under its name when it is whole and its digest is the one that was asked for;
+//! until then an existing file of that name stays. [`Output`] says what is written to instead where
+//! that cannot be.
 
 use super::Exit;
+use super::output::{Output, Written};
 use super::place::Place;
 use super::settings::{Done, Outcome, Settings, Trouble};
 use super::value::{self, Parser};
-use crate::client::{Client, Writer, unwritten};
-use crate::error::{Refusal, plain};
+use crate::client::Client;
+use crate::error::{Failure, Refusal, plain};
 use crate::event::Summary;
-use crate::store::landing::{Landing, Rules};
-use crate::store::{Sink, WriteMode};
-use crate::sys::fs;
+use crate::store::Sink;
 use crate::wire::ErrorCode;
 use sha2::{Digest as _, Sha256};
-use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 /// Get files from a server
 ///
-/// SOURCE is tftp://HOST[:PORT]/PATH[;mode=netascii] or HOST:PATH. A file is written under a temporary name and renamed when it
-/// is whole; an existing file is replaced then, not earlier.
+/// SOURCE is tftp://HOST[:PORT]/PATH[;mode=netascii] or HOST:PATH. A file is written under a
+/// temporary name and renamed when it is whole; an existing file is replaced then, not earlier.
+/// Devices, FIFOs, mount points and files in a directory that takes no new file are written in
+/// place; -v says so.
 ///
-/// Exit codes: 0, 1 other trouble, 2 usage, 28 no answer in time, 68 to 74 as curl's: 68 not found, 69 access, 70 disk full,
-/// 71 illegal operation, 72 unknown TID, 73 file exists, 74 no such user. The first failure of several decides.
+/// Exit codes: 0 success, 1 other failure, 2 wrong usage, 28 no answer in time or closed port, 141
+/// broken pipe, 68 to 74 as curl's: 68 not found, 69 access, 70 disk full, 71 illegal operation, 72
+/// unknown TID, 73 file exists, 74 no such user. The first failure of several decides.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// What to get
+    /// Files to get: tftp://HOST[:PORT]/PATH or HOST:PATH
     #[arg(value_name = "SOURCE", required = true)]
     sources: Vec<String>,
 
@@ -40,7 +40,8 @@ pub(super) struct Arguments {
     #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     output: Option<String>,
 
-    /// Do not replace files: a number is added to the name [default: files are replaced]
+    /// Keep existing files: add a number to the name of the new one [default: replace existing
+    /// files]
     #[arg(long, help_heading = "Output")]
     no_clobber: bool,
 
@@ -65,12 +66,26 @@ pub(super) struct Arguments {
     )]
     max_size: u64,
 
+    /// Refused: TFTP cannot continue a file
+    #[arg(
+        short = 'c',
+        short_alias = 'C',
+        long = "continue",
+        aliases = ["resume", "continue-at"],
+        hide = true
+    )]
+    resume: bool,
+
     #[command(flatten)]
     settings: Settings,
 }
 
 /// Runs the subcommand.
 pub(super) fn main(arguments: &Arguments) -> Exit {
+    if arguments.resume {
+        return super::refuse_to_continue();
+    }
+    arguments.settings.start_log();
     let mut all = Vec::new();
     for source in &arguments.sources {
         let target = source.parse().and_then(|place: Place| {
@@ -87,28 +102,33 @@ pub(super) fn main(arguments: &Arguments) -> Exit {
     }
     let mut exit = Exit::SUCCESS;
     for (place, target) in &all {
-        let result = arguments.get(place, target);
-        let (file, result) = match result {
-            Ok((done, file)) => (file, Ok(done)),
-            Err(trouble) => (target.name().to_owned(), Err(trouble)),
-        };
+        let got = arguments.get(place, target);
         let outcome = Outcome {
             verb: "got",
+            preposition: "from",
             place,
-            file: &file,
-            result,
+            file: &got.file,
+            result: got.result,
         };
-        let is_stdout_taken = matches!(target, Target::Stdout);
-        exit = exit.or(arguments.settings.report(&outcome, is_stdout_taken));
-        if let Ok(done) = &outcome.result
-            && arguments.sha256 == Some(None)
-        {
-            arguments
-                .settings
-                .print_digest(done, outcome.file, is_stdout_taken);
+        let settings = &arguments.settings;
+        exit = exit.or(settings.report(&outcome, got.takes_stdout));
+        if let (Ok(done), Some(None)) = (&outcome.result, arguments.sha256) {
+            exit = exit.or(settings.print_digest(done, outcome.file, got.takes_stdout));
+        }
+        if got.takes_stdout && exit == Exit::BROKEN_PIPE {
+            break;
         }
     }
     exit
+}
+
+/// What became of one file.
+struct Got {
+    result: Result<Done, Trouble>,
+    /// What it is called here.
+    file: String,
+    /// Its bytes went to stdout.
+    takes_stdout: bool,
 }
 
 /// Where a file goes.
@@ -150,31 +170,64 @@ impl Arguments {
         }
     }
 
-    /// Gets one file: how it went, and what it is called here.
-    fn get(&self, place: &Place, target: &Target) -> Result<(Done, String), Trouble> {
-        let (client, bar) = self.settings.client(place, target.name())?;
-        let client = client.max_size(self.max_size);
-        let digest = OnceLock::new();
-        let result = match target {
-            Target::Stdout => {
-                let mut stdout = io::stdout();
-                self.fetch(&client, place, Box::new(Writer::new(&mut stdout)), &digest)
-                    .map(|summary| (summary, target.name().to_owned()))
-            }
-            Target::File(path) => self.land(&client, place, path, &digest),
+    /// Gets one file.
+    fn get(&self, place: &Place, target: &Target) -> Got {
+        let mut got = Got {
+            result: Err(Trouble::local("")),
+            file: target.name().to_owned(),
+            takes_stdout: matches!(target, Target::Stdout),
         };
+        got.result = self.get_into(place, target, &mut got.file, &mut got.takes_stdout);
+        got
+    }
+
+    /// Gets one file; corrects its name and whether it takes stdout once that is known.
+    fn get_into(
+        &self,
+        place: &Place,
+        target: &Target,
+        file: &mut String,
+        takes_stdout: &mut bool,
+    ) -> Result<Done, Trouble> {
+        // The host first: the open of a FIFO wakes its reader.
+        let client = self.settings.client(place)?.max_size(self.max_size);
+        let unwritable = |file: &str, cause: &io::Error| {
+            Trouble::local(format!("cannot write {file}: {}", plain(cause)))
+        };
+        let output = match target {
+            Target::Stdout => Output::Stdout,
+            Target::File(path) => {
+                Output::open(path, self.no_clobber).map_err(|cause| unwritable(file, &cause))?
+            }
+        };
+        *takes_stdout = matches!(output, Output::Stdout);
+        let bar = self.settings.bar(file, *takes_stdout);
+        let (written, digest) = (Written::default(), OnceLock::new());
+        let result = self.fetch(&bar.follow(client), place, output.sink(&written), &digest);
         drop(bar);
-        let digest = digest.into_inner();
-        match result {
-            Ok((summary, file)) => Ok((Done { summary, digest }, file)),
-            Err(trouble) => Err(match digest.filter(|digest| self.is_unwanted(digest)) {
-                Some(digest) => Trouble {
-                    words: format!("the SHA-256 digest is {digest}, not the one expected"),
-                    exit: Exit::FAILURE,
-                },
-                None => trouble,
-            }),
+        if let Some(name) = written.name() {
+            *file = name.display().to_string();
         }
+        let digest = digest.into_inner();
+        let failure = match result {
+            Ok(summary) => return Ok(Done { summary, digest }),
+            Err(failure) => failure,
+        };
+        let mut trouble = match (written.error.get(), digest) {
+            (Some(cause), _) if cause.kind() == io::ErrorKind::BrokenPipe => {
+                return Err(Trouble::broken_pipe());
+            }
+            (Some(cause), _) => unwritable(file, cause),
+            (None, Some(digest)) if self.is_unwanted(&digest) => Trouble::local(format!(
+                "the SHA-256 digest is {digest}, not the one expected"
+            )),
+            _ => Trouble::from(failure),
+        };
+        if written.truncated.get().is_some() {
+            let what = format!("; {file} was written in place and is not whole");
+            trouble.words.push_str(&what);
+        }
+        Err(trouble)
     }
 
     fn is_unwanted(&self, digest: &str) -> bool {
@@ -189,7 +242,7 @@ impl Arguments {
         place: &Place,
         sink: Box<dyn Sink + '_>,
         digest: &OnceLock<String>,
-    ) -> Result<Summary, Trouble> {
+    ) -> Result<Summary, Failure> {
         let sink = match self.sha256 {
             None => sink,
             Some(wanted) => Box::new(Digesting {
@@ -199,83 +252,11 @@ impl Arguments {
                 digest,
             }),
         };
-        Ok(client.get_into(&place.path, sink)?)
-    }
-
-    /// Gets one file under its name here.
-    fn land(
-        &self,
-        client: &Client,
-        place: &Place,
-        path: &Path,
-        digest: &OnceLock<String>,
-    ) -> Result<(Summary, String), Trouble> {
-        let trouble = |cause: io::Error| Trouble {
-            words: format!("cannot write {}: {}", path.display(), plain(&cause)),
-            exit: Exit::FAILURE,
-        };
-        // Through links: it is the file at their end that is replaced.
-        let is_link = !self.no_clobber
-            && std::fs::symlink_metadata(path).is_ok_and(|status| status.is_symlink());
-        let real = is_link.then(|| std::fs::canonicalize(path)).transpose();
-        let real = real.map_err(trouble)?;
-        let path = real.as_deref().unwrap_or(path);
-        if std::fs::metadata(path).is_ok_and(|status| !status.is_file()) {
-            let mut file = OpenOptions::new().write(true).open(path).map_err(trouble)?;
-            let sink = Box::new(Writer::new(&mut file));
-            let summary = self.fetch(client, place, sink, digest)?;
-            return Ok((summary, path.display().to_string()));
-        }
-        // A file that only some may read stays so.
-        let permissions = std::fs::metadata(path)
-            .ok()
-            .filter(|_| !self.no_clobber)
-            .map(|status| status.permissions().mode() & 0o777);
-        let parent = path.parent().filter(|parent| *parent != Path::new(""));
-        let directory = fs::open_root(parent.unwrap_or(Path::new("."))).map_err(trouble)?;
-        let component = path.file_name().unwrap_or(path.as_os_str());
-        let rules = Rules {
-            mode: match self.no_clobber {
-                true => WriteMode::Unique,
-                false => WriteMode::Overwrite,
-            },
-            permissions,
-            durable: false,
-        };
-        let landing = Landing::begin(directory, component.into(), rules).map_err(trouble)?;
-        let name = OnceLock::new();
-        let fresh = Fresh {
-            file: Writer::new(landing),
-            name: &name,
-        };
-        let summary = self.fetch(client, place, Box::new(fresh), digest)?;
-        let name = name
-            .get()
-            .map_or(path.to_owned(), |name| path.with_file_name(name));
-        Ok((summary, name.display().to_string()))
+        client.get_into(&place.path, sink)
     }
 }
 
-/// A file that is not whole yet, and the name that it gets.
-struct Fresh<'a> {
-    file: Writer<Landing>,
-    name: &'a OnceLock<OsString>,
-}
-
-impl Sink for Fresh<'_> {
-    fn append(&mut self, octets: &[u8]) -> Result<(), Refusal> {
-        self.file.append(octets)
-    }
-
-    fn commit(self: Box<Self>) -> Result<(), Refusal> {
-        let landing = self.file.finish()?;
-        let name = landing.commit().map_err(|cause| unwritten(&cause))?;
-        let _ = self.name.set(name);
-        Ok(())
-    }
-}
-
-/// Octets on their way through the digest.
+/// A sink whose bytes go through the digest first.
 struct Digesting<'a> {
     sink: Box<dyn Sink + 'a>,
     hasher: Sha256,

@@ -4,6 +4,7 @@ mod bar;
 mod get;
 mod json;
 mod log;
+mod output;
 mod place;
 mod probe;
 mod put;
@@ -11,15 +12,21 @@ mod serve;
 mod settings;
 mod value;
 
+use crate::error::plain;
 use crate::wire::ErrorCode;
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 /// A TFTP server that boots every board, and a client
 #[derive(Parser)]
-#[command(name = "tftpool", version, arg_required_else_help = true)]
+#[command(
+    name = "tftpool",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -53,6 +60,8 @@ impl Exit {
     const FAILURE: Self = Self(1);
     /// Nothing came in time. As curl's.
     const TIMED_OUT: Self = Self(28);
+    /// The reader of the output has left. As a shell reports the end by SIGPIPE.
+    const BROKEN_PIPE: Self = Self(141);
 
     /// The command line is wrong: says so.
     fn usage(words: &str) -> Self {
@@ -89,12 +98,68 @@ fn say(words: &str) {
     let _ = writeln!(std::io::stderr(), "tftpool: {words}");
 }
 
-/// Prints what was asked for. Whoever closed the pipe does not want it.
-fn print(text: &str) {
-    let mut stdout = std::io::stdout();
-    let _ = stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush());
+/// Refuses to continue a file that was transferred in part.
+fn refuse_to_continue() -> Exit {
+    Exit::usage(
+        "TFTP cannot continue a transfer: a file is always sent whole, from its first byte (leave --continue out)",
+    )
+}
+
+/// Prints what was asked for to stdout.
+#[must_use]
+fn print(text: &str) -> Exit {
+    print_to(&mut std::io::stdout(), "stdout", text)
+}
+
+/// Prints to stdout, or to stderr where stdout is taken by the bytes of a file.
+#[must_use]
+fn print_beside(text: &str, is_stdout_taken: bool) -> Exit {
+    match is_stdout_taken {
+        true => print_to(&mut std::io::stderr(), "stderr", text),
+        false => print(text),
+    }
+}
+
+fn print_to(stream: &mut dyn Write, name: &str, text: &str) -> Exit {
+    let written = stream.write_all(text.as_bytes());
+    match written.and_then(|()| stream.flush()) {
+        Ok(()) => Exit::SUCCESS,
+        Err(cause) if cause.kind() == ErrorKind::BrokenPipe => Exit::BROKEN_PIPE,
+        Err(cause) => {
+            say(&format!("cannot write to {name}: {}", plain(&cause)));
+            Exit::FAILURE
+        }
+    }
+}
+
+/// `-v` of the commands that are no servers.
+#[derive(clap::Args)]
+struct Verbosity {
+    /// Print a line per decision, such as each address that is asked; -vv a line per packet
+    /// [default: none]
+    #[arg(short, long, action = clap::ArgAction::Count, help_heading = "Output")]
+    verbose: u8,
+}
+
+impl Verbosity {
+    fn is_wanted(&self) -> bool {
+        self.verbose > 0
+    }
+
+    /// Sends the log of this process to stderr. The variable RUST_LOG, where set, decides instead
+    /// of -v.
+    fn start(&self) {
+        let mut logger = env_logger::Builder::new();
+        match (std::env::var("RUST_LOG"), self.verbose) {
+            (Ok(filters), _) => logger.parse_filters(&filters),
+            (Err(_), 0) => return,
+            (Err(_), 1) => logger.filter_level(::log::LevelFilter::Debug),
+            (Err(_), _) => logger.filter_level(::log::LevelFilter::Trace),
+        };
+        logger
+            .format(|line, record| writeln!(line, "tftpool: {}", record.args()))
+            .init();
+    }
 }
 
 /// `--sha256 HEX` means `--sha256=HEX`, but only a digest is one: what follows may be the first source.

@@ -1,17 +1,23 @@
-//! Where a file is on a server, as people type it: `tftp://host[:port]/path[;mode=octet]` (RFC 3617), or `HOST:PATH`.
+//! Where a file is on a server, as people type it: `tftp://HOST[:PORT]/PATH[;mode=octet]` (RFC
+//! 3617), or `HOST:PATH`. Every command reads a place with this one parser.
 //!
-//! In a URL the path is percent-encoded and its first slash belongs to the URL; `tftp://host//path` asks for `/path`. After
-//! `HOST:` the path is taken as it stands, first slash included.
+//! In a URL the path is percent-encoded and its first slash belongs to the URL: `tftp://HOST//PATH`
+//! asks for `/PATH`. After `HOST:` the path is taken as it stands, first slash included. Only a URL
+//! has a port. A `HOST:PATH` that also reads as something else, such as a port or an IPv6 address,
+//! is refused with the URL to write instead.
 
 use crate::event::Name;
 use crate::limits;
 use crate::wire::Mode;
 use std::fmt;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
 
 /// Longest host name (RFC 1035 §2.3.4), or address with its scope.
 const MAX_HOST: usize = 255;
+
+/// The two ways to write a place.
+pub(super) const PLACES: &str = "tftp://HOST[:PORT]/PATH or HOST:PATH";
 
 /// A file, or with an empty or slash-ended path a directory, on a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +38,7 @@ impl FromStr for Place {
         let place = match text.split_once("://") {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("tftp") => Self::from_url(rest)?,
             Some((scheme, _)) if !scheme.contains([':', '/']) => {
-                return Err("only tftp:// is spoken here".into());
+                return Err("unsupported URL scheme (expected tftp://)".into());
             }
             _ => Self::from_pair(text)?,
         };
@@ -41,21 +47,13 @@ impl FromStr for Place {
 }
 
 impl Place {
-    /// A host, its port perhaps, and a path that were typed apart.
-    pub(super) fn of(host: &str, path: &str) -> Result<Self, String> {
-        // Several colons without brackets are an IPv6 address alone.
-        let is_bare = !host.starts_with('[') && host.matches(':').count() > 1;
-        let (host, port) = match is_bare {
-            true => (host, limits::PORT),
-            false => host_and_port(host)?,
-        };
-        let place = Self {
+    fn new(host: &str, port: u16, path: &str) -> Self {
+        Self {
             host: host.into(),
             port,
             path: path.into(),
             mode: None,
-        };
-        place.checked()
+        }
     }
 
     fn checked(self) -> Result<Self, String> {
@@ -64,11 +62,11 @@ impl Place {
             return Err("the host is missing or too long".into());
         }
         if place.path.contains(&0) {
-            return Err("a name on a server cannot hold a NUL".into());
+            return Err("a file name on a server cannot contain NUL".into());
         }
         if place.path.len() > limits::MAX_ASKED_NAME {
             let most = limits::MAX_ASKED_NAME;
-            return Err(format!("a name on a server has at most {most} octets"));
+            return Err(format!("a file name on a server has at most {most} bytes"));
         }
         Ok(place)
     }
@@ -76,6 +74,21 @@ impl Place {
     /// What stands behind `tftp://`.
     fn from_url(text: &str) -> Result<Self, String> {
         let (authority, path) = text.split_once('/').unwrap_or((text, ""));
+        if let Some((_, host)) = authority.rsplit_once('@') {
+            return Err(format!(
+                "TFTP has no users and no passwords: write tftp://{host}/{path}"
+            ));
+        }
+        if let Some(address) = bare_ipv6(authority) {
+            let (address, scope) = address.split_once('%').unwrap_or((address, ""));
+            let scope = match scope.strip_prefix("25").unwrap_or(scope) {
+                "" => String::new(),
+                scope => format!("%25{scope}"),
+            };
+            return Err(format!(
+                "an IPv6 address needs brackets: write tftp://[{address}{scope}]/{path}"
+            ));
+        }
         // RFC 3617 §3: mode = ";" "mode=" ( "netascii" / "octet" )
         let (path, mode) = match path.rsplit_once(';') {
             Some((path, setting)) if is_mode(setting) => {
@@ -84,9 +97,9 @@ impl Place {
             _ => (path, None),
         };
         let (host, port) = host_and_port(authority)?;
-        let host = String::from_utf8(decoded(host)?).map_err(|_| "the host is not text")?;
+        let host = String::from_utf8(decoded(host)?).map_err(|_| "the host is not UTF-8 text")?;
         if host.contains(['@', '/', '\0']) {
-            return Err("TFTP knows no users: the host comes right behind tftp://".into());
+            return Err("the host contains `@`, `/` or NUL".into());
         }
         Ok(Self {
             host,
@@ -98,19 +111,37 @@ impl Place {
 
     /// `HOST:PATH`, `[IPV6]:PATH`.
     fn from_pair(text: &str) -> Result<Self, String> {
+        if let Some(address) = bare_ipv6(text) {
+            let path = text[address.len()..].trim_start_matches([':', '/']);
+            let path = if path.is_empty() { "PATH" } else { path };
+            return Err(format!(
+                "an IPv6 address needs brackets: write [{address}]:{path}"
+            ));
+        }
         let pair = match text.strip_prefix('[') {
             Some(rest) => rest.split_once("]:"),
             None => text.split_once(':'),
         };
         let (host, path) = pair
             .filter(|(host, _)| !host.is_empty() && !host.contains('/'))
-            .ok_or("expected tftp://HOST[:PORT]/PATH or HOST:PATH")?;
-        Ok(Self {
-            host: host.into(),
-            port: limits::PORT,
-            path: path.into(),
-            mode: None,
-        })
+            .ok_or_else(|| format!("expected {PLACES}"))?;
+        if host.eq_ignore_ascii_case("tftp") && path.starts_with('/') {
+            return Err(format!(
+                "a URL has two slashes behind its scheme: write tftp://{}",
+                path.trim_start_matches('/')
+            ));
+        }
+        if let Some((digits, behind)) = port_of(path) {
+            let file = Self::new(host, limits::PORT, path);
+            let mut hint = format!("write {file} for the file {path}");
+            if let Some(port) = port_number(digits) {
+                let named = if behind.is_empty() { "PATH" } else { behind };
+                let place = Self::new(host, port, named);
+                hint = format!("write {place} for port {digits}, or {file} for the file {path}");
+            }
+            return Err(format!("HOST:PATH has no port: {hint}"));
+        }
+        Ok(Self::new(host, limits::PORT, path))
     }
 
     /// The last component of the path as a name that is safe here: no directory, no control characters. `None` where there
@@ -206,10 +237,15 @@ impl Family {
 fn host_and_port(text: &str) -> Result<(&str, u16), String> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
-            let (host, port) = rest.split_once(']').ok_or("`[` without `]`")?;
+            let (host, port) = rest
+                .split_once(']')
+                .ok_or("the host has a `[` without a `]`")?;
             let port = match port {
                 "" => None,
-                port => Some(port.strip_prefix(':').ok_or("`]` wants a `:` behind it")?),
+                port => Some(
+                    port.strip_prefix(':')
+                        .ok_or("only `:` and a port may follow `]`")?,
+                ),
             };
             (host, port)
         }
@@ -218,15 +254,42 @@ fn host_and_port(text: &str) -> Result<(&str, u16), String> {
             None => (text, None),
         },
     };
-    let is_number = |port: &&str| port.bytes().all(|digit| digit.is_ascii_digit());
     let port = match port.filter(|port| !port.is_empty()) {
         None => limits::PORT,
-        Some(port) => (Some(port).filter(is_number))
-            .and_then(|port| port.parse().ok())
-            .filter(|port| *port > 0)
-            .ok_or("the port is a number from 1 to 65535")?,
+        Some(port) => port_number(port).ok_or("expected a port from 1 to 65535 behind the host")?,
     };
     Ok((host, port))
+}
+
+/// Digits alone: no sign.
+fn port_number(text: &str) -> Option<u16> {
+    let is_number = text.bytes().all(|digit| digit.is_ascii_digit());
+    text.parse().ok().filter(|port| is_number && *port > 0)
+}
+
+/// The port that the path of a `HOST:PATH` may have been meant for, and what follows it: the path
+/// is digits, or digits before `/` or `:`. What is no port, such as `0` or `70000`, may have been
+/// meant for one as well.
+fn port_of(path: &str) -> Option<(&str, &str)> {
+    let end = path.find(|letter: char| !letter.is_ascii_digit());
+    let (digits, rest) = path.split_at(end.unwrap_or(path.len()));
+    let behind = match rest {
+        "" => "",
+        _ => rest.strip_prefix([':', '/'])?,
+    };
+    (!digits.is_empty()).then_some((digits, behind))
+}
+
+/// The IPv6 address without brackets, scope included, that a text starts with, up to its end or a
+/// `:` or `/`. The longest one.
+fn bare_ipv6(text: &str) -> Option<&str> {
+    let ends = text.match_indices([':', '/']).map(|(at, _)| at);
+    let mut prefixes = ends.chain([text.len()]).map(|end| &text[..end]);
+    let is_address = |prefix: &&str| {
+        let (address, scope) = prefix.split_once('%').unwrap_or((prefix, ""));
+        address.parse::<Ipv6Addr>().is_ok() && !scope.contains([':', '/'])
+    };
+    prefixes.rfind(is_address)
 }
 
 fn is_mode(setting: &str) -> bool {
@@ -235,7 +298,7 @@ fn is_mode(setting: &str) -> bool {
         .is_some_and(|key| key.eq_ignore_ascii_case("mode="))
 }
 
-/// `%41` → `A`. What is no two digits behind a `%` is an error, not a guess.
+/// `%41` → `A`. A `%` without two hexadecimal digits behind it is an error, not a guess.
 fn decoded(text: &str) -> Result<Vec<u8>, String> {
     let mut octets = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
@@ -244,7 +307,8 @@ fn decoded(text: &str) -> Result<Vec<u8>, String> {
             b'%' => {
                 let mut digit = || char::from(rest.next()?).to_digit(16);
                 let pair = digit().zip(digit());
-                let (high, low) = pair.ok_or("`%` in a URL wants two hexadecimal digits")?;
+                let (high, low) =
+                    pair.ok_or("invalid percent-encoding (write `%` itself as %25)")?;
                 (high * 16 + low) as u8
             }
             other => other,
@@ -277,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_follow_rfc_3617() {
+    fn places_are_read_by_one_grammar() {
         for (url, host, port, path, mode) in [
             ("tftp://h/f", "h", 69, "f", None),
             ("TFTP://h/f", "h", 69, "f", None),
@@ -308,6 +372,14 @@ mod tests {
             ("h:f", "h", 69, "f", None),
             ("h:/abs%20", "h", 69, "/abs%20", None),
             ("h:a:b", "h", 69, "a:b", None),
+            ("h:7010.bin", "h", 69, "7010.bin", None),
+            ("h:/7010", "h", 69, "/7010", None),
+            ("h:", "h", 69, "", None),
+            ("tftp:file", "tftp", 69, "file", None),
+            ("dead:beef", "dead", 69, "beef", None),
+            ("tftp://h/7010", "h", 69, "7010", None),
+            ("tftp://h:7010", "h", 7010, "", None),
+            ("tftp://h/a@b", "h", 69, "a@b", None),
             ("[::1]:f", "::1", 69, "f", None),
             ("192.0.2.1:", "192.0.2.1", 69, "", None),
         ] {
@@ -322,54 +394,83 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_place_is_refused() {
-        let long = format!("h:{}", "x".repeat(limits::MAX_ASKED_NAME + 1));
-        let host = format!("tftp://{}/f", "h".repeat(256));
-        for wrong in [
-            "",
-            "file",
-            "dir/file:x",
-            ":f",
-            "http://h/f",
-            "tftp:///f",
-            "tftp://h:0/f",
-            "tftp://h:65536/f",
-            "tftp://h:+69/f",
-            "tftp://h:x/f",
-            "tftp://[::1/f",
-            "tftp://[::1]x/f",
-            "tftp://user@h/f",
-            "tftp://h/%",
-            "tftp://h/%4",
-            "tftp://h/%zz",
-            "tftp://h/%é",
-            "tftp://h/a%00b",
-            "tftp://h/f;mode=mail",
-            "tftp://h/f;mode=",
-            &long,
-            &host,
+    fn other_texts_are_refused_with_what_to_write() {
+        let port = "port from 1 to 65535";
+        let host = "the host is missing or too long";
+        let percent = "invalid percent-encoding";
+        let mode = "octet or netascii";
+        let long_path = format!("h:{}", "x".repeat(limits::MAX_ASKED_NAME + 1));
+        let long_host = format!("tftp://{}/f", "h".repeat(256));
+        for (wrong, words) in [
+            ("", PLACES),
+            ("file", PLACES),
+            ("dir/file:x", PLACES),
+            (":f", PLACES),
+            ("[::1]", PLACES),
+            ("[]:f", PLACES),
+            ("http://h/f", "unsupported URL scheme (expected tftp://)"),
+            ("tftp:///f", host),
+            ("tftp://[]/f", host),
+            (&long_host, host),
+            (&long_path, "at most 400 bytes"),
+            ("tftp://h:0/f", port),
+            ("tftp://h:65536/f", port),
+            ("tftp://h:+69/f", port),
+            ("tftp://h:x/f", port),
+            ("tftp://[::1/f", "`[` without a `]`"),
+            ("tftp://[::1]x/f", "only `:` and a port"),
+            ("tftp://h/%", percent),
+            ("tftp://h/%4", percent),
+            ("tftp://h/%zz", percent),
+            ("tftp://h/%é", percent),
+            ("tftp://h/a%00b", "cannot contain NUL"),
+            ("tftp://h/f;mode=mail", mode),
+            ("tftp://h/f;mode=", mode),
+            (
+                "tftp://u@h/f",
+                "no users and no passwords: write tftp://h/f",
+            ),
+            ("tftp://u:p@h:6970/x", "no passwords: write tftp://h:6970/x"),
+            ("tftp://u%40h/f", "the host contains `@`"),
+            ("tftp://::1/x", "brackets: write tftp://[::1]/x"),
+            (
+                "tftp://fe80::1%eth0/x",
+                "brackets: write tftp://[fe80::1%25eth0]/x",
+            ),
+            (
+                "tftp://fe80::1%25eth0/x",
+                "brackets: write tftp://[fe80::1%25eth0]/x",
+            ),
+            ("::1", "brackets: write [::1]:PATH"),
+            ("::1/x", "brackets: write [::1]:x"),
+            ("2001:db8::1:x:y", "brackets: write [2001:db8::1]:x:y"),
+            ("fe80::1%eth0:x", "brackets: write [fe80::1%eth0]:x"),
+            (
+                "tftp:/h/x",
+                "two slashes behind its scheme: write tftp://h/x",
+            ),
+            ("TFTP:/h/x", "write tftp://h/x"),
+            (
+                "192.0.2.1:7010",
+                "write tftp://192.0.2.1:7010/PATH for port 7010, or tftp://192.0.2.1/7010 for the file 7010",
+            ),
+            ("h:6970/x", "write tftp://h:6970/x for port 6970"),
+            ("h:6970/x", "or tftp://h/6970/x for the file 6970/x"),
+            ("h:6970:x", "write tftp://h:6970/x for port 6970"),
+            ("h:69/x", "write tftp://h/x for port 69"),
+            ("h:6970/", "write tftp://h:6970/PATH for port 6970"),
+            ("[::1]:6970/x", "write tftp://[::1]:6970/x for port 6970"),
+            (
+                "h:70000/x",
+                "HOST:PATH has no port: write tftp://h/70000/x for the file",
+            ),
+            (
+                "h:0",
+                "HOST:PATH has no port: write tftp://h/0 for the file 0",
+            ),
         ] {
-            assert!(wrong.parse::<Place>().is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn a_host_typed_apart_may_have_a_port() {
-        for (host, bare, port) in [
-            ("h", "h", 69),
-            ("h:6969", "h", 6969),
-            ("127.0.0.1:6969", "127.0.0.1", 6969),
-            ("::1", "::1", 69),
-            ("fe80::1%eth0", "fe80::1%eth0", 69),
-            ("[::1]", "::1", 69),
-            ("[fe80::1%eth0]:6969", "fe80::1%eth0", 6969),
-        ] {
-            let place = Place::of(host, "a%20b").unwrap_or_else(|error| panic!("{host}: {error}"));
-            assert_eq!((place.host.as_str(), place.port), (bare, port), "{host}");
-            assert_eq!(place.path, b"a%20b");
-        }
-        for wrong in ["", "[]", ":69", "h:0", "h:x", "[::1", "[::1]69"] {
-            assert!(Place::of(wrong, "f").is_err(), "{wrong}");
+            let error = wrong.parse::<Place>().expect_err(wrong);
+            assert!(error.contains(words), "{wrong}: {error}");
         }
     }
 

@@ -39,8 +39,8 @@ const WINDOWS: [u16; 4] = [4, 16, 64, 256];
 /// ways: with each option, with growing blocks and windows, and with both. Nothing is stored. A file of a few MiB shows most.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// tftp://HOST[:PORT]/PATH, HOST:PATH, or HOST[:PORT] and PATH
-    #[arg(value_name = "PLACE", num_args = 1..=2, required = true)]
+    /// File to ask for: tftp://HOST[:PORT]/PATH or HOST:PATH
+    #[arg(value_name = "SOURCE", num_args = 1.., required = true)]
     place: Vec<String>,
 
     /// Stop asking after this time, 1s to 1h
@@ -50,42 +50,48 @@ pub(super) struct Arguments {
     #[command(flatten)]
     families: Families,
 
-    /// One JSON object a line instead of a table [default: a table]
+    /// Print one JSON object per line [default: a table]
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    verbosity: super::Verbosity,
 }
 
 /// Runs the subcommand.
 pub(super) fn main(arguments: &Arguments) -> Exit {
-    let place = match &arguments.place[..] {
-        [host, path] => Place::of(host, path),
-        [place] => place.parse(),
-        _ => Err("expected HOST PATH or a URL".into()),
+    arguments.verbosity.start();
+    let source = match &arguments.place[..] {
+        [source] => source,
+        [host, path] => {
+            let words = format!("expected one SOURCE: write tftp://{host}/{path}");
+            return Exit::usage(&words);
+        }
+        _ => return Exit::usage("expected one SOURCE: a probe asks for one file"),
     };
-    let place = match place {
+    let place: Place = match source.parse() {
         Ok(place) => place,
-        Err(words) => return Exit::usage(&words),
+        Err(words) => return Exit::usage(&format!("{source}: {words}")),
     };
     if place.path.is_empty() {
         return Exit::usage("PATH is empty: a probe needs a file that the server has");
     }
     match probe(&place, arguments.families.family(), arguments.max_time) {
         Ok(report) => {
-            super::print(&if arguments.json {
+            let printed = super::print(&if arguments.json {
                 report.json()
             } else {
                 report.table(&place)
             });
-            report.exit()
+            report.exit().or(printed)
         }
         Err(words) => {
             if arguments.json {
                 let mut line = json::Object::new();
                 line.boolean("works", false).text("error", &words);
-                super::print(&line.line());
-            } else {
-                super::say(&words);
+                return Exit::FAILURE.or(super::print(&line.line()));
             }
+            super::say(&words);
             Exit::FAILURE
         }
     }
@@ -176,6 +182,7 @@ impl Row {
         };
         let mut datagram = Vec::new();
         request.emit(&mut datagram);
+        log::debug!("asking {} for {}", self.server, Name::new(&datagram));
         self.answer = Answer::Silence;
         let mut buffer = vec![0; limits::RECEIVE_OCTETS];
         for _ in 0..SENDS {

@@ -1,12 +1,12 @@
 //! `tftpool put`: files to a server.
 
 use super::Exit;
-use super::place::Place;
+use super::place::{PLACES, Place};
 use super::settings::{Done, Outcome, Settings, Trouble};
 use crate::error::plain;
 use crate::store::Source;
-use std::fs::File;
-use std::io;
+use crate::sys::replace;
+use std::io::{self, Read};
 use std::path::Path;
 
 /// Put files onto a server
@@ -14,13 +14,24 @@ use std::path::Path;
 /// DEST is tftp://HOST[:PORT]/PATH or HOST:PATH. Ending in a slash, or empty behind the host, it is a directory and the
 /// files keep their names. FILE may be `-` for stdin. The server decides whether it takes files at all.
 ///
-/// Exit codes: 0, 1 other trouble, 2 usage, 28 no answer in time, 68 to 74 as curl's: 68 not found, 69 access, 70 disk full,
-/// 71 illegal operation, 72 unknown TID, 73 file exists, 74 no such user. The first failure of several decides.
+/// Exit codes: 0 success, 1 other failure, 2 wrong usage, 28 no answer in time or closed port, 68
+/// to 74 as curl's: 68 not found, 69 access, 70 disk full, 71 illegal operation, 72 unknown TID, 73
+/// file exists, 74 no such user. The first failure of several decides.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// Files, and where they go
-    #[arg(value_name = "FILE… DEST", num_args = 2.., required = true)]
+    /// Files to put, then where: tftp://HOST[:PORT]/PATH or HOST:PATH
+    #[arg(value_name = "FILE… DEST", num_args = 1.., required = true)]
     places: Vec<String>,
+
+    /// Refused: TFTP cannot continue a file
+    #[arg(
+        short = 'c',
+        short_alias = 'C',
+        long = "continue",
+        aliases = ["resume", "continue-at"],
+        hide = true
+    )]
+    resume: bool,
 
     #[command(flatten)]
     settings: Settings,
@@ -28,16 +39,27 @@ pub(super) struct Arguments {
 
 /// Runs the subcommand.
 pub(super) fn main(arguments: &Arguments) -> Exit {
-    let Some((destination, files)) = arguments.places.split_last() else {
+    if arguments.resume {
+        return super::refuse_to_continue();
+    }
+    let Some((last, files)) = arguments.places.split_last() else {
         return Exit::usage("expected FILE… DEST");
     };
-    let destination: Place = match destination.parse() {
+    let destination: Place = match last.parse() {
+        Ok(_) if files.is_empty() => {
+            return Exit::usage(&format!("{last}: the FILE to put there is missing"));
+        }
         Ok(place) => place,
-        Err(words) => return Exit::usage(&format!("{destination}: {words}")),
+        Err(_) if files.is_empty() || Path::new(last).exists() => {
+            let words = format!("{last}: the destination is missing (add {PLACES})");
+            return Exit::usage(&words);
+        }
+        Err(words) => return Exit::usage(&format!("{last}: {words}")),
     };
     if files.len() > 1 && !destination.is_directory() {
         return Exit::usage("several files need a directory to go to: end DEST with a slash");
     }
+    arguments.settings.start_log();
     let mut all = Vec::new();
     for file in files {
         let name = Path::new(file).file_name().and_then(|name| name.to_str());
@@ -51,6 +73,7 @@ pub(super) fn main(arguments: &Arguments) -> Exit {
     for (file, place) in &all {
         let outcome = Outcome {
             verb: "put",
+            preposition: "to",
             place,
             file,
             result: put(&arguments.settings, file, place),
@@ -61,12 +84,12 @@ pub(super) fn main(arguments: &Arguments) -> Exit {
 }
 
 fn put(settings: &Settings, file: &str, place: &Place) -> Result<Done, Trouble> {
-    let source = open(file).map_err(|cause| Trouble {
-        words: format!("cannot read {file}: {}", plain(&cause)),
-        exit: Exit::FAILURE,
-    })?;
-    let (client, bar) = settings.client(place, file)?;
-    let result = client.put(&place.path, source);
+    // The host first: the open of a FIFO wakes its writer, whose bytes would be lost.
+    let client = settings.client(place)?;
+    let source = open(file)
+        .map_err(|cause| Trouble::local(format!("cannot read {file}: {}", plain(&cause))))?;
+    let bar = settings.bar(file, false);
+    let result = bar.follow(client).put(&place.path, source);
     drop(bar);
     Ok(Done {
         summary: result?,
@@ -74,17 +97,26 @@ fn put(settings: &Settings, file: &str, place: &Place) -> Result<Done, Trouble> 
     })
 }
 
+/// Opens what is sent. A FIFO is waited for, and a device is read to its end, as curl does.
 fn open(file: &str) -> io::Result<Source> {
     if file == "-" {
         return Ok(Source::reader(io::stdin(), None));
     }
-    let opened = File::open(file)?;
-    let status = opened.metadata()?;
+    let mut file = replace::open_source(Path::new(file))?;
+    let status = file.metadata()?;
     if status.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
     }
-    Ok(match status.is_file() {
-        true => Source::file(opened),
-        false => Source::reader(opened, None),
+    if status.is_file() && status.len() > 0 {
+        return Ok(Source::file(file));
+    }
+    if !status.is_file() {
+        return Ok(Source::reader(file, None));
+    }
+    // Files of procfs report a size of 0 whatever they hold.
+    let mut first = [0];
+    Ok(match file.read(&mut first)? {
+        0 => Source::bytes([]),
+        _ => Source::reader(io::Cursor::new(first).chain(file), None),
     })
 }

@@ -6,9 +6,10 @@ use super::value::{self, Parser};
 use super::{Exit, json};
 use crate::client::Client;
 use crate::error::Failure;
-use crate::event::Summary;
+use crate::event::{Name, Summary};
 use crate::limits;
-use crate::wire::Mode;
+use crate::wire::{ErrorCode, Mode};
+use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -111,23 +112,30 @@ struct Network {
 #[derive(clap::Args)]
 #[command(next_help_heading = "Output")]
 struct Output {
-    /// One JSON object for each file on stdout, nothing else [default: lines for people, on stderr]
+    /// Print one JSON object per file to stdout, or to stderr where the file itself goes to stdout
+    /// [default: lines for people, on stderr]
     #[arg(long)]
     json: bool,
 
-    /// Say nothing but errors [default: one line for each file, and a bar on a terminal]
-    #[arg(short, long)]
+    /// Print errors only [default: one line per file, and a bar on a terminal]
+    #[arg(short, long, conflicts_with = "verbose")]
     quiet: bool,
+
+    #[command(flatten)]
+    verbosity: super::Verbosity,
 }
 
 impl Settings {
-    /// A client of the server at `place`, and the bar that follows it.
-    pub(super) fn client(&self, place: &Place, label: &str) -> Result<(Client, Bar), Trouble> {
+    /// Sends the log to stderr, if it is wanted.
+    pub(super) fn start_log(&self) {
+        self.output.verbosity.start();
+    }
+
+    /// A client of the server at `place`.
+    pub(super) fn client(&self, place: &Place) -> Result<Client, Trouble> {
         let servers = place.addresses(self.families.family());
-        let servers = servers.map_err(|words| Trouble {
-            words,
-            exit: Exit::FAILURE,
-        })?;
+        let servers = servers.map_err(Trouble::local)?;
+        log::debug!("{place} resolves to {servers:?}");
         let Self {
             protocol, network, ..
         } = self;
@@ -155,43 +163,44 @@ impl Settings {
         if let Some(interface) = &network.interface {
             client = client.interface(interface);
         }
-        let bar = Bar::new(label, !self.output.json && !self.output.quiet);
-        let client = match bar.watcher() {
-            Some(watch) => client.progress(watch),
-            None => client,
-        };
-        Ok((client, bar))
+        Ok(client)
     }
 
-    /// The line of `sha256sum`, where JSON does not hold the digest already.
-    pub(super) fn print_digest(&self, done: &Done, file: &str, is_stdout_taken: bool) {
-        if let (Some(digest), false) = (&done.digest, self.output.json) {
-            let line = format!("{digest}  {}\n", shown(file));
-            match is_stdout_taken {
-                true => eprint!("{line}"),
-                false => super::print(&line),
+    /// The bar of one file. Log lines, and a file that goes to the terminal itself, leave no place
+    /// for it.
+    pub(super) fn bar(&self, label: &str, takes_stdout: bool) -> Bar {
+        let output = &self.output;
+        let is_alone = !(takes_stdout && std::io::stdout().is_terminal());
+        let is_wanted = !output.json && !output.quiet && !output.verbosity.is_wanted();
+        Bar::new(label, is_wanted && is_alone)
+    }
+
+    /// Prints the line of `sha256sum`, where JSON does not hold the digest already.
+    pub(super) fn print_digest(&self, done: &Done, file: &str, takes_stdout: bool) -> Exit {
+        match &done.digest {
+            Some(digest) if !self.output.json => {
+                let line = format!("{digest}  {}\n", shown(file));
+                super::print_beside(&line, takes_stdout)
             }
+            _ => Exit::SUCCESS,
         }
     }
 
-    /// Says how one file went, and answers with the exit code that is its own. Where octets of a file go to stdout, JSON goes
-    /// to stderr.
-    pub(super) fn report(&self, outcome: &Outcome<'_>, is_stdout_taken: bool) -> Exit {
+    /// Says how one file went, and answers with its exit code. Where the bytes of a file go to
+    /// stdout, JSON goes to stderr.
+    pub(super) fn report(&self, outcome: &Outcome<'_>, takes_stdout: bool) -> Exit {
         let exit = match &outcome.result {
             Ok(_) => Exit::SUCCESS,
             Err(trouble) => trouble.exit,
         };
         if self.output.json {
-            let line = outcome.json(exit);
-            match is_stdout_taken {
-                true => eprint!("{line}"),
-                false => super::print(&line),
-            }
-            return exit;
+            return exit.or(super::print_beside(&outcome.json(exit), takes_stdout));
         }
         match &outcome.result {
             Ok(_) if self.output.quiet => {}
             Ok(done) => super::say(&outcome.line(done)),
+            // The reader has seen enough and wants no word about it.
+            Err(_) if exit == Exit::BROKEN_PIPE => {}
             Err(trouble) => {
                 let place = outcome.place;
                 super::say(&format!("{place}: {}", trouble.words));
@@ -207,6 +216,24 @@ pub(super) struct Trouble {
     pub(super) exit: Exit,
 }
 
+impl Trouble {
+    /// Trouble of this machine.
+    pub(super) fn local(words: impl Into<String>) -> Self {
+        Self {
+            words: words.into(),
+            exit: Exit::FAILURE,
+        }
+    }
+
+    /// The reader of a pipe has left.
+    pub(super) fn broken_pipe() -> Self {
+        Self {
+            words: "broken pipe".into(),
+            exit: Exit::BROKEN_PIPE,
+        }
+    }
+}
+
 impl From<Failure> for Trouble {
     fn from(failure: Failure) -> Self {
         let exit = match &failure {
@@ -218,16 +245,35 @@ impl From<Failure> for Trouble {
             | Failure::TooLong => Exit::TIMED_OUT,
             _ => Exit::FAILURE,
         };
-        let hint = match &failure {
-            Failure::AnsweredElsewhere(_) => " (tftpool probe says more)",
-            Failure::SizeDiffers { .. } => " (a server that counts wrongly? try --no-tsize)",
-            Failure::TooLarge { .. } => " (see --max-size)",
-            _ => "",
+        let words = match &failure {
+            Failure::Aborted { code, text } => said(*code, text),
+            Failure::Silent => "the server fell silent".into(),
+            Failure::Unanswered => "the server never answered".into(),
+            Failure::Unreachable => "the server's port is closed (no TFTP server there)".into(),
+            Failure::NoWayBack => "no route to the server".into(),
+            Failure::TooSlow => "the server was too slow".into(),
+            Failure::AnsweredElsewhere(_) => format!("{failure} (try tftpool probe)"),
+            Failure::SizeDiffers { .. } => {
+                format!("{failure} (if the server counts wrongly, try --no-tsize)")
+            }
+            Failure::TooLarge { .. } => format!("{failure} (see --max-size)"),
+            _ => failure.to_string(),
         };
-        Self {
-            words: format!("{failure}{hint}"),
-            exit,
-        }
+        Self { words, exit }
+    }
+}
+
+/// What the server said in an ERROR, without quotes and without what a terminal would obey.
+fn said(code: ErrorCode, text: &Name) -> String {
+    let quoted = text.to_string();
+    let text = quoted.strip_prefix('"').unwrap_or(&quoted);
+    let text = match text.strip_suffix("\"...") {
+        Some(start) => format!("{start}..."),
+        None => text.strip_suffix('"').unwrap_or(text).to_owned(),
+    };
+    match text.is_empty() {
+        true => format!("server sent error {} without a text", code.0),
+        false => format!("server said: {text} (error {})", code.0),
     }
 }
 
@@ -242,6 +288,8 @@ pub(super) struct Done {
 pub(super) struct Outcome<'a> {
     /// `got` or `put`.
     pub(super) verb: &'static str,
+    /// `from` or `to`.
+    pub(super) preposition: &'static str,
     pub(super) place: &'a Place,
     /// What it is called here.
     pub(super) file: &'a str,
@@ -251,18 +299,22 @@ pub(super) struct Outcome<'a> {
 impl Outcome<'_> {
     fn line(&self, done: &Done) -> String {
         let summary = &done.summary;
-        let micros = summary.duration.as_micros();
-        let rate = (u128::from(summary.bytes) * 10_000_000 / micros.max(1)) >> 20;
         let mut line = format!(
-            "{} {}: {} octets in {} s, {} MiB/s, blksize {}, window {}",
+            "{} {} {} {}: {} bytes in {} s",
             self.verb,
             shown(self.file),
+            self.preposition,
+            self.place,
             summary.bytes,
-            decimal(micros / 1000, 3),
-            decimal(rate, 1),
-            summary.blksize,
-            summary.windowsize,
+            decimal(summary.duration.as_millis(), 3),
         );
+        if let Some(rate) = rate(summary.bytes, summary.duration) {
+            line.push_str(&format!(", {}/s", binary(rate)));
+        }
+        line.push_str(&format!(
+            ", blksize {}, window {}",
+            summary.blksize, summary.windowsize
+        ));
         if let Some(rtt) = summary.rtt {
             line.push_str(&format!(", rtt {}", millis(rtt)));
         }
@@ -317,6 +369,28 @@ fn decimal(number: u128, places: u32) -> String {
     format!("{}.{:0width$}", number / one, number % one)
 }
 
+/// Bytes a second; `None` for none.
+pub(super) fn rate(bytes: u64, time: Duration) -> Option<u64> {
+    let micros = time.as_micros().max(1);
+    let rate = u128::from(bytes) * 1_000_000 / micros;
+    Some(u64::try_from(rate).unwrap_or(u64::MAX)).filter(|_| bytes > 0)
+}
+
+/// A number of bytes with the unit that suits it: `812 B`, `1.0 KiB`, `211.3 MiB`.
+pub(super) fn binary(bytes: u64) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB"];
+    let Some(last) = bytes
+        .checked_ilog2()
+        .map(|bits| bits as usize / 10)
+        .filter(|unit| *unit > 0)
+    else {
+        return format!("{bytes} B");
+    };
+    let unit = last.min(units.len());
+    let tenths = (u128::from(bytes) * 10) >> (10 * unit);
+    format!("{} {}", decimal(tenths, 1), units[unit - 1])
+}
+
 /// `0.05 ms`.
 pub(super) fn millis(time: Duration) -> String {
     format!("{} ms", decimal(time.as_micros() / 10, 2))
@@ -331,5 +405,56 @@ mod tests {
         assert_eq!(decimal(1234, 3), "1.234");
         assert_eq!(decimal(5, 3), "0.005");
         assert_eq!(millis(Duration::from_micros(4550)), "4.55 ms");
+        for (bytes, shown) in [
+            (0, "0 B"),
+            (1, "1 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1_048_575, "1023.9 KiB"),
+            (1 << 20, "1.0 MiB"),
+            (221_500_000, "211.2 MiB"),
+            (5 << 30, "5.0 GiB"),
+            (u64::MAX, "16777215.9 TiB"),
+        ] {
+            assert_eq!(binary(bytes), shown);
+        }
+        assert_eq!(rate(0, Duration::from_secs(1)), None);
+        assert_eq!(rate(1000, Duration::from_millis(500)), Some(2000));
+        assert_eq!(rate(8, Duration::ZERO), Some(8_000_000));
+    }
+
+    #[test]
+    fn failures_are_told_from_the_clients_side() {
+        let aborted = |code, text: &[u8]| Failure::Aborted {
+            code: ErrorCode(code),
+            text: Name::new(text),
+        };
+        for (failure, words, code) in [
+            (
+                aborted(1, b"file not found"),
+                "server said: file not found (error 1)",
+                68,
+            ),
+            (
+                aborted(0, b"\x1b[2J\"x\""),
+                r#"server said: \x1b[2J\"x\" (error 0)"#,
+                1,
+            ),
+            (aborted(2, b""), "server sent error 2 without a text", 69),
+            (
+                Failure::Unreachable,
+                "the server's port is closed (no TFTP server there)",
+                28,
+            ),
+            (Failure::Unanswered, "the server never answered", 28),
+        ] {
+            let trouble = Trouble::from(failure);
+            assert_eq!((&*trouble.words, trouble.exit.code()), (words, code));
+        }
+        let long = said(ErrorCode(0), &Name::new(&[b'x'; 300]));
+        assert_eq!(
+            long,
+            format!("server said: {}... (error 0)", "x".repeat(200))
+        );
     }
 }

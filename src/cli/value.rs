@@ -115,20 +115,21 @@ pub(super) fn umask(text: &str) -> Result<u32, String> {
         .ok_or_else(|| "expected permission bits from 000 to 777".into())
 }
 
-/// `LO:HI`, both included.
+/// `LO:HI` or `LO-HI`, both included.
 pub(super) fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
-    text.split_once(':')
+    text.split_once([':', '-'])
         .and_then(|(low, high)| Some(low.parse().ok()?..=high.parse().ok()?))
         .filter(|range| *range.start() > 0 && !range.is_empty())
-        .ok_or_else(|| "expected LO:HI with ports from 1 to 65535, LO not above HI".into())
+        .ok_or_else(|| "expected LO:HI or LO-HI with ports from 1 to 65535, LO not above HI".into())
 }
 
-/// One port, or `LO:HI`.
+/// One port, or `LO:HI` or `LO-HI`.
 pub(super) fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
     match text.parse() {
         Ok(port) if port > 0 => Ok(port..=port),
-        _ => port_range(text)
-            .map_err(|_| "expected a port from 1 to 65535, or LO:HI with LO not above HI".into()),
+        _ => port_range(text).map_err(|_| {
+            "expected a port from 1 to 65535, or LO:HI or LO-HI with LO not above HI".into()
+        }),
     }
 }
 
@@ -262,7 +263,10 @@ mod tests {
     fn port_ranges_go_upwards() {
         assert_eq!(port_range("2000:3000"), Ok(2000..=3000));
         assert_eq!(port_range("2000:2000"), Ok(2000..=2000));
-        for wrong in ["", "1", "1:", "0:1", "2:1", "1:65536", "1-2"] {
+        assert_eq!(port_range("50-60"), Ok(50..=60));
+        for wrong in [
+            "", "1", "1:", "0:1", "2:1", "2-1", "1:65536", "1--2", "1-2:3", "-1",
+        ] {
             assert!(port_range(wrong).is_err(), "{wrong}");
         }
     }
@@ -288,6 +292,7 @@ mod tests {
     fn a_port_or_a_range() {
         assert_eq!(ports("69"), Ok(69..=69));
         assert_eq!(ports("2000:3000"), Ok(2000..=3000));
+        assert_eq!(ports("2000-3000"), Ok(2000..=3000));
         for wrong in ["0", "", "65536", "3:2", "x"] {
             assert!(ports(wrong).is_err(), "{wrong}");
         }

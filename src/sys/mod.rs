@@ -10,6 +10,8 @@ pub(crate) mod mapping;
 #[cfg(feature = "cli")]
 pub(crate) mod privileges;
 #[cfg(feature = "cli")]
+pub(crate) mod replace;
+#[cfg(feature = "cli")]
 pub(crate) mod signal;
 pub(crate) mod udp;
 
