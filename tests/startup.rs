@@ -41,13 +41,14 @@ fn namespace(kinds: &[&str], script: &str) -> Option<Command> {
     Some(command(script))
 }
 
-/// `tftpool serve` in a system whose `/etc` holds a user database with these lines, or none.
+/// `tftpool serve` in a system whose `/etc` holds a user database with these lines, or none. It starts with a supplementary
+/// group, 5, that no user of these tests has.
 fn with_users(databases: Option<(&str, &str)>, arguments: &str) -> Option<Command> {
     let users = databases.map_or_else(String::new, |(passwd, group)| {
         format!("printf '{passwd}' >/etc/passwd; printf '{group}' >/etc/group;")
     });
     let script = format!(
-        "mount -t tmpfs -o mode=755 none /etc; {users} exec {TFTPOOL} serve --host 127.0.0.1 --port 0 {arguments}"
+        "mount -t tmpfs -o mode=755 none /etc; {users} exec setpriv --groups 5 {TFTPOOL} serve --host 127.0.0.1 --port 0 {arguments}"
     );
     namespace(&["--mount"], &script)
 }
@@ -666,7 +667,12 @@ impl Drop for Ending {
 fn a_signal_ends_a_server_that_has_not_come_to_serve() {
     let root = Scratch::new();
     let script = format!(
-        "ip link add none type dummy && ip address add 198.51.100.1/24 dev none && ip link set none up
+        "set -e
+         ip link add lab type veth peer name far
+         ip address add 198.51.100.1/24 dev lab
+         ip link set dev lab up
+         ip link set dev far up
+         ip neighbor add 198.51.100.2 dev lab lladdr 02:00:00:00:00:01
          mount -t tmpfs none /etc && echo 'nameserver 198.51.100.2' >/etc/resolv.conf
          echo 'hosts: dns' >/etc/nsswitch.conf
          exec {TFTPOOL} serve --host tftp.example.org --port 0 {}",

@@ -637,6 +637,24 @@ mod tests {
         })
     }
 
+    #[test]
+    fn all_addresses_are_those_of_both_families_or_an_error() {
+        let both = bind_any(0).expect("a port that is free in both");
+        let ports: Vec<_> = both.iter().map(|it| it.local_addr().port()).collect();
+        assert!(ports.len() == 1 || ports[0] == ports[1], "{ports:?}");
+        let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+        let Ok(taken) = Listener::bind(any) else {
+            return; // no IPv6 here
+        };
+        let address = taken.local_addr();
+        let error = bind_any(address.port()).map(drop).expect_err("taken");
+        assert!(is_in_use(&error), "{error}");
+        assert!(error.to_string().contains(&address.to_string()), "{error}");
+        // It is ours: the text blames no other program.
+        let error = blame(error, &[taken]);
+        assert!(matches!(error, Error::Overlap { bound, .. } if bound == address));
+    }
+
     /// It sends nothing twice.
     fn start() -> Server {
         let server = Server::builder(shelf).bind(HERE);

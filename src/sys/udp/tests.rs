@@ -730,3 +730,10 @@ fn only_an_early_listener_takes_an_address_that_no_interface_has() {
         Listener::bind_early(address(local)).expect("a listener");
     }
 }
+
+#[test]
+fn a_listener_knows_that_its_buffer_is_small() {
+    let listener = Listener::bind(address("127.0.0.1:0")).expect("a listener");
+    socket::setsockopt(&listener.socket, sockopt::RcvBuf, &8192).expect("a size");
+    assert_eq!(listener.small_buffer(), Some(8192));
+}
