@@ -80,8 +80,16 @@ fn status(pid: u32, key: &str) -> Vec<String> {
 }
 
 /// Runs a server that does not come to serve: the exit code and its output.
-fn fails(mut command: Command) -> (Option<i32>, String) {
-    let output = run(&mut command);
+fn fails(command: Command) -> (Option<i32>, String) {
+    // One that serves all the same is ended, and `run` fails the test.
+    let mut bounded = Command::new("timeout");
+    bounded
+        .args(["--kill-after=1", "60"])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null());
+    let output = run(&mut bounded);
     (output.status.code(), text(&output))
 }
 
