@@ -243,6 +243,13 @@ pub enum Error {
         /// What the system said.
         cause: io::Error,
     },
+    /// An address could not be bound because another address of this server covers it.
+    Overlap {
+        /// The address that was asked for.
+        address: SocketAddr,
+        /// The address that the server had bound before it.
+        bound: SocketAddr,
+    },
     /// The root directory, or a tree that links may lead to, could not be opened.
     Directory {
         /// The path as it was given.
@@ -274,11 +281,11 @@ impl fmt::Display for Error {
             Self::Bind { address, cause } => {
                 write!(f, "cannot bind {address}: {}", plain(cause))?;
                 match cause.kind() {
-                    io::ErrorKind::PermissionDenied if address.port() < 1024 => f.write_str(
-                        " (ports below 1024 need CAP_NET_BIND_SERVICE; try --port 6969)",
-                    ),
+                    io::ErrorKind::PermissionDenied if (1..1024).contains(&address.port()) => {
+                        f.write_str(" (ports below 1024 need CAP_NET_BIND_SERVICE)")
+                    }
                     io::ErrorKind::AddrInUse => {
-                        f.write_str(" (another server has this port; stop it or try --port 6969)")
+                        f.write_str(" (another program listens on this port)")
                     }
                     io::ErrorKind::AddrNotAvailable => {
                         f.write_str(" (no interface of this machine has this address)")
@@ -286,6 +293,10 @@ impl fmt::Display for Error {
                     _ => Ok(()),
                 }
             }
+            Self::Overlap { address, bound } => write!(
+                f,
+                "cannot bind {address}: address already in use by this server itself, which listens on {bound} (leave one of the two out)"
+            ),
             Self::Directory { path, cause } => {
                 write!(f, "cannot open {}: {}", path.display(), plain(cause))
             }
@@ -302,7 +313,7 @@ impl std::error::Error for Error {
             Self::Bind { cause, .. }
             | Self::Directory { cause, .. }
             | Self::System { cause, .. } => Some(cause),
-            Self::Setting { .. } | Self::Crashed => None,
+            Self::Overlap { .. } | Self::Setting { .. } | Self::Crashed => None,
         }
     }
 }
@@ -392,15 +403,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bind_error_says_the_way_out() {
+    fn a_bind_error_says_what_is_missing() {
         let denied = Error::Bind {
             address: "[::]:69".parse().expect("an address"),
             cause: io::Error::from_raw_os_error(nix::libc::EACCES),
         };
         assert_eq!(
             denied.to_string(),
-            "cannot bind [::]:69: permission denied (ports below 1024 need CAP_NET_BIND_SERVICE; try --port 6969)"
+            "cannot bind [::]:69: permission denied (ports below 1024 need CAP_NET_BIND_SERVICE)"
         );
+    }
+
+    /// An embedder has no command line: what helps there is the command's to add.
+    #[test]
+    fn a_text_of_the_library_names_no_option() {
+        let address = "[::]:69".parse().expect("an address");
+        let cause = io::Error::from_raw_os_error;
+        let binds = [
+            nix::libc::EACCES,
+            nix::libc::EADDRINUSE,
+            nix::libc::EADDRNOTAVAIL,
+        ];
+        let binds = binds.map(|errno| Error::Bind {
+            address,
+            cause: cause(errno),
+        });
+        let overlap = Error::Overlap {
+            address,
+            bound: address,
+        };
+        for error in binds.into_iter().chain([overlap]) {
+            let text = error.to_string();
+            assert!(!text.contains("--") && text.ends_with(')'), "{text}");
+        }
     }
 
     #[test]

@@ -33,6 +33,7 @@ fn help_names_every_option_with_its_default() {
         ("--durable", "[default: when the system has it]"),
         ("--host <ADDR>", "[default: all IPv4 and IPv6 addresses]"),
         ("--port <PORT>", "[default: 69]"),
+        ("--freebind", "[default: fail]"),
         ("--port-range <LO:HI>", "[default: any free port]"),
         ("--dont-fragment", "[default: allowed]"),
         (

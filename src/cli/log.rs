@@ -7,7 +7,7 @@
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Lines that may wait for stderr.
@@ -47,29 +47,65 @@ impl Verbosity {
     }
 }
 
-/// The way to stderr. Dropping it waits a moment for the last lines.
+/// The way to stderr. [`flush`](Self::flush) it before the process ends.
+#[derive(Clone)]
 pub(super) struct Log {
     queue: Queue,
+    levels: &'static Levels,
 }
 
 impl Log {
     /// Starts the writing thread and sends the log of the whole process, panics included, through it.
     pub(super) fn start(verbosity: &Verbosity) -> io::Result<Self> {
         let queue = Queue::new(io::stderr())?;
-        let mut logger = env_logger::Builder::new();
+        let mut asked = env_logger::Builder::new();
         match std::env::var("RUST_LOG") {
-            Ok(filters) => logger.parse_filters(&filters),
-            Err(_) => logger.filter_level(verbosity.level()),
+            Ok(filters) => asked.parse_filters(&filters),
+            Err(_) => asked.filter_level(verbosity.level()),
         };
-        logger
-            .target(env_logger::Target::Pipe(Box::new(queue.clone())))
-            .format(|line, record| {
-                let time = line.timestamp();
-                writeln!(line, "{time} {} {}", record.level(), record.args())
-            })
-            .init();
+        let asked = build(asked, &queue);
+        let has_debug = asked.filter() >= log::LevelFilter::Debug;
+        let mut other = env_logger::Builder::new();
+        other.filter_level(match has_debug {
+            true => log::LevelFilter::Info,
+            false => log::LevelFilter::Debug,
+        });
+        // Lives as long as the process, as every logger does.
+        let levels: &'static Levels = Box::leak(Box::new(Levels {
+            asked,
+            other: build(other, &queue),
+            is_toggled: AtomicBool::new(false),
+        }));
+        log::set_logger(levels).map_err(io::Error::other)?;
+        log::set_max_level(levels.asked.filter());
         std::panic::set_hook(Box::new(|panic| log::error!("{panic}")));
-        Ok(Self { queue })
+        Ok(Self { queue, levels })
+    }
+
+    /// Switches debug lines on, or off where they are on; another call restores what the command line asked for. Returns
+    /// whether they are on now.
+    pub(super) fn toggle_debug(&self) -> bool {
+        self.levels.is_toggled.fetch_xor(true, Ordering::Relaxed);
+        let level = self.levels.current().filter();
+        log::set_max_level(level);
+        level >= log::LevelFilter::Debug
+    }
+
+    /// Logs a line at `info` that a person has just asked for, whatever the log level.
+    pub(super) fn answer(&self, text: std::fmt::Arguments<'_>) {
+        use log::Log as _;
+        // This one lets info pass, always.
+        let record = log::Record::builder()
+            .level(log::Level::Info)
+            .target(module_path!())
+            .args(text)
+            .build();
+        self.levels.other.log(&record);
+    }
+
+    /// Waits a moment for the last lines.
+    pub(super) fn flush(&self) {
+        self.queue.flush();
     }
 
     /// Tells the operator something whatever the log level.
@@ -78,10 +114,43 @@ impl Log {
     }
 }
 
-impl Drop for Log {
-    fn drop(&mut self) {
-        self.queue.flush();
+/// Two loggers of which one is in use: the one that the command line asks for, and one with debug lines where that has
+/// none, or without them where it has.
+struct Levels {
+    asked: env_logger::Logger,
+    other: env_logger::Logger,
+    is_toggled: AtomicBool,
+}
+
+impl Levels {
+    fn current(&self) -> &env_logger::Logger {
+        match self.is_toggled.load(Ordering::Relaxed) {
+            true => &self.other,
+            false => &self.asked,
+        }
     }
+}
+
+impl log::Log for Levels {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        self.current().enabled(metadata)
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        self.current().log(record);
+    }
+
+    fn flush(&self) {}
+}
+
+fn build(mut logger: env_logger::Builder, queue: &Queue) -> env_logger::Logger {
+    logger
+        .target(env_logger::Target::Pipe(Box::new(queue.clone())))
+        .format(|line, record| {
+            let time = line.timestamp();
+            writeln!(line, "{time} {} {}", record.level(), record.args())
+        })
+        .build()
 }
 
 /// Lines on their way to a writer.

@@ -1,8 +1,8 @@
 //! `tftpool serve`: a server in the foreground until a signal ends it.
 //!
-//! The order matters. Signals are blocked before there is a second thread; the directory and the port are opened with the rights the
-//! process was started with; those rights are gone, and the directory is opened once more without them, before the first packet
-//! is read.
+//! The order matters. Signals are blocked before there is a second thread. The directory and the port are opened with the
+//! rights that the process was started with. Those rights are given up, and the directory is opened once more without them,
+//! before the first packet is read.
 
 use super::log::{Log, Verbosity};
 use super::value::{self, Parser};
@@ -12,25 +12,30 @@ use crate::limits;
 use crate::proto::Retransmit;
 use crate::server::{Builder, Listening, Server, Stop, Stopper};
 use crate::store::{Dir, WriteMode};
+use crate::sys;
+use crate::sys::privileges::{self, Account};
 use crate::sys::signal::{Signal, Signals};
-use crate::sys::{self, privileges};
+use std::io::ErrorKind;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Served when no directory is named, the first that exists. Never the current directory: it would surprise.
 const DEFAULT_DIRECTORIES: [&str; 2] = ["/srv/tftp", "/var/lib/tftpboot"];
-/// Who serves when root started the server.
-const DEFAULT_USER: &str = "nobody";
+/// Descriptors that are assumed where the system does not say how many there may be: the usual soft limit.
+const ASSUMED_DESCRIPTORS: u64 = 1024;
+/// Fewer transfers at once than this deserve a warning: a room of boards that is switched on asks for more.
+const FEW_TRANSFERS: usize = 64;
 /// How long running transfers may go on after the first SIGTERM or SIGINT.
 const DRAIN: Duration = Duration::from_secs(5);
 
 /// Serve a directory, read-only unless told otherwise, until SIGTERM or SIGINT
 ///
 /// Running transfers get 5 seconds to finish; a second signal ends them. SIGHUP opens DIR anew, for a release that was
-/// swapped in by a symbolic link.
+/// swapped in by a symbolic link. SIGUSR1 logs the counters, SIGUSR2 switches debug lines on and off, and SIGQUIT stops at once.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     /// Directory to serve [default: /srv/tftp or /var/lib/tftpboot, the first that exists]
@@ -52,7 +57,9 @@ pub(super) struct Arguments {
     #[command(flatten)]
     capacity: Capacity,
 
-    /// Serve as this user; `root` keeps root's rights [default: nobody, when started as root]
+    /// Serve as this user, a name, UID or UID:GID; `root` keeps root's rights [default: nobody, when started as root]
+    ///
+    /// A name or UID brings the supplementary groups of that user; UID:GID brings none, and needs no user database.
     #[arg(long, value_name = "NAME", help_heading = "Rights")]
     user: Option<String>,
 
@@ -120,6 +127,10 @@ struct Network {
     /// UDP port; 0 takes a free one
     #[arg(long, default_value_t = limits::PORT, value_parser = value::number(0..=u16::MAX))]
     port: u16,
+
+    /// Listen also on an address that no interface has yet, as before the network is up [default: fail]
+    #[arg(long)]
+    freebind: bool,
 
     /// Ports to answer from, for firewalls, such as 2000:3000 [default: any free port]
     #[arg(long, value_name = "LO:HI", value_parser = value::port_range as Parser<_>)]
@@ -235,6 +246,15 @@ enum Write {
 }
 
 impl Write {
+    fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Create => "create",
+            Self::Overwrite => "overwrite",
+            Self::Unique => "unique",
+        }
+    }
+
     fn mode(self) -> Option<WriteMode> {
         match self {
             Self::None => None,
@@ -256,13 +276,15 @@ pub(super) fn main(arguments: Arguments) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match serve(arguments, signals, &log) {
+    let code = match serve(arguments, signals, &log) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Trouble { words, code }) => {
             log.say(words);
             ExitCode::from(code)
         }
-    }
+    };
+    log.flush();
+    code
 }
 
 /// Why there is no server, in the operator's words.
@@ -279,11 +301,33 @@ impl From<String> for Trouble {
 
 impl From<Error> for Trouble {
     fn from(error: Error) -> Self {
-        error.to_string().into()
+        let way_out = match &error {
+            Error::Bind { cause, address } => match cause.kind() {
+                ErrorKind::PermissionDenied if (1..1024).contains(&address.port()) => TRY_PORT,
+                ErrorKind::AddrInUse => TRY_PORT,
+                ErrorKind::AddrNotAvailable => "--freebind listens on it all the same",
+                _ => "",
+            },
+            _ => "",
+        };
+        with_way_out(&error.to_string(), way_out).into()
+    }
+}
+
+const TRY_PORT: &str = "try --port 6969";
+
+/// Puts an option that helps into the parentheses at the end of an error: the library names no options.
+fn with_way_out(text: &str, way_out: &str) -> String {
+    match text.strip_suffix(')') {
+        _ if way_out.is_empty() => text.to_owned(),
+        Some(text) => format!("{text}; {way_out})"),
+        None => format!("{text} ({way_out})"),
     }
 }
 
 fn serve(arguments: Arguments, signals: Signals, log: &Log) -> Result<(), Trouble> {
+    let control = Arc::new(OnceLock::new());
+    obey(signals, Arc::clone(&control), log.clone())?;
     let user = next_user(arguments.user.as_deref())?;
     let directory = arguments.directory()?;
     let dir = arguments.open(&directory)?;
@@ -293,20 +337,33 @@ fn serve(arguments: Arguments, signals: Signals, log: &Log) -> Result<(), Troubl
             code: 2,
         });
     }
-    let listening = arguments.listen(dir.clone())?;
-    if let Some(user) = user {
-        step_down(user, &dir)?;
+    let room = arguments.room();
+    let listening = arguments.listen(dir.clone(), room.transfers)?;
+    if let Some((name, account)) = user {
+        step_down(&name, &account, &dir)?;
     }
-    dir.remove_leftovers();
+    room.log(arguments.capacity.workers);
+    dir.prepare_uploads();
     let addresses = join(listening.local_addrs());
-    let server = listening.start()?;
-    log.say(format_args!(
-        "serving {} on {addresses}",
-        directory.display()
-    ));
-
-    obey(signals, server.stopper())?;
-    log_totals(&server.join()?);
+    let server = listening.start().map_err(|error| match error {
+        Error::Bind { .. } => {
+            with_way_out(&error.to_string(), "choose another --port-range").into()
+        }
+        error => Trouble::from(error),
+    })?;
+    let _ = control.set(server.stopper());
+    let directory = directory.display();
+    // Scripts take the address behind the last " on ".
+    match arguments.uploads.write {
+        Write::None => log.say(format_args!("serving {directory} on {addresses}")),
+        how => log.say(format_args!(
+            "serving {directory} with uploads ({}) to {} on {addresses}",
+            how.name(),
+            dir.upload_path().display()
+        )),
+    }
+    let totals = server.join()?;
+    log::info!("stopped {}", Counters(&totals));
     Ok(())
 }
 
@@ -356,14 +413,13 @@ impl Arguments {
             .open_only()
     }
 
-    fn listen(&self, dir: Dir) -> Result<Listening, Trouble> {
+    fn listen(&self, dir: Dir, max_transfers: usize) -> Result<Listening, Trouble> {
         let Self {
             network,
             protocol,
             capacity,
             ..
         } = self;
-        let max_transfers = self.max_transfers();
         let builder = Server::builder(dir).limits(|limits| {
             limits.workers = capacity.workers;
             limits.store_deadline = capacity.store_deadline;
@@ -387,6 +443,7 @@ impl Arguments {
             limits.max_time = protocol.max_time;
             limits.client_memory = !protocol.no_client_memory;
             limits.dont_fragment = network.dont_fragment;
+            limits.freebind = network.freebind;
         });
         if network.host.is_empty() {
             return Ok(builder.bind_any(network.port).listen()?);
@@ -415,68 +472,145 @@ impl Arguments {
     }
 
     /// How many transfers are taken at once: what was asked for, or what the descriptors allow.
-    fn max_transfers(&self) -> usize {
-        let descriptors = sys::raise_descriptor_limit();
-        let spare = usize::try_from(descriptors)
-            .unwrap_or(usize::MAX)
-            .saturating_sub(limits::SPARE_DESCRIPTORS);
+    fn room(&self) -> Room {
         let each = match self.uploads.write.mode() {
             None => limits::DESCRIPTORS_PER_TRANSFER,
             Some(_) => limits::DESCRIPTORS_PER_UPLOAD,
         };
-        let room = (spare / each).max(1);
-        let count = self
-            .capacity
-            .max_transfers
-            .unwrap_or(room.min(limits::MAX_TRANSFERS));
-        if count > room {
-            log::warn!(
-                "limits max_transfers={count} descriptors={descriptors} room={room} (raise LimitNOFILE or ulimit -n)"
-            );
-        } else {
-            log::info!(
-                "limits max_transfers={count} descriptors={descriptors} workers={}",
-                self.capacity.workers
-            );
-        }
-        count
+        Room::new(
+            sys::raise_descriptor_limit(),
+            each,
+            self.capacity.max_transfers,
+        )
     }
 }
 
-/// Whose rights to take: `None` keeps those of whoever started the server.
-fn next_user(asked: Option<&str>) -> Result<Option<&str>, String> {
-    let root = privileges::is_root();
-    match asked {
-        Some(user) if !root => Err(format!(
-            "cannot run as {user}: not started as root (leave --user out)"
-        )),
-        None if root => Ok(Some(DEFAULT_USER)),
-        asked => Ok(asked),
+/// Transfers, and the descriptors for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Room {
+    /// `None` where the system does not say it.
+    descriptors: Option<u64>,
+    /// Transfers that the descriptors allow.
+    room: usize,
+    /// Transfers at once.
+    transfers: usize,
+}
+
+impl Room {
+    fn new(descriptors: Option<u64>, each: usize, asked: Option<usize>) -> Room {
+        let known = descriptors.unwrap_or(ASSUMED_DESCRIPTORS);
+        let spare = usize::try_from(known)
+            .unwrap_or(usize::MAX)
+            .saturating_sub(limits::SPARE_DESCRIPTORS);
+        let room = (spare / each).max(1);
+        let transfers = asked.unwrap_or(room.min(limits::MAX_TRANSFERS));
+        Room {
+            descriptors,
+            room,
+            transfers,
+        }
     }
+
+    /// Why the operator should look at it, where there is a reason.
+    fn complaint(&self) -> Option<&'static str> {
+        if self.descriptors.is_none() {
+            Some("the system does not tell the descriptor limit")
+        } else if self.transfers > self.room
+            || self.transfers == self.room && self.room < FEW_TRANSFERS
+        {
+            Some("raise LimitNOFILE or ulimit -n")
+        } else {
+            None
+        }
+    }
+
+    fn log(&self, workers: usize) {
+        let Self {
+            room, transfers, ..
+        } = self;
+        let descriptors = self.descriptors.unwrap_or(ASSUMED_DESCRIPTORS);
+        match self.complaint() {
+            Some(why) => log::warn!(
+                "limits max_transfers={transfers} descriptors={descriptors} workers={workers} room={room} ({why})"
+            ),
+            None => log::info!(
+                "limits max_transfers={transfers} descriptors={descriptors} workers={workers}"
+            ),
+        }
+    }
+}
+
+/// Whose rights to take, with the name that was asked for; `None` keeps the rights that the process has.
+fn next_user(asked: Option<&str>) -> Result<Option<(String, Account)>, String> {
+    let is_root = privileges::is_root();
+    let (name, account) = match asked {
+        Some(name) => (name, Account::find(name)),
+        None if is_root => ("nobody", Account::nobody()),
+        None => return Ok(None),
+    };
+    let account = account.map_err(|cause| format!("cannot run as {name}: {}", plain(&cause)))?;
+    if !is_root && !account.is_current() {
+        return Err(format!(
+            "cannot run as {name}: not started as root (start it as root, or leave --user out)"
+        ));
+    }
+    Ok(Some((name.to_owned(), account)))
 }
 
 /// Gives up root's rights and makes sure that the directory can be read without them.
-fn step_down(user: &str, dir: &Dir) -> Result<(), String> {
-    privileges::drop_to(user)
-        .map_err(|cause| format!("cannot run as {user}: {}", plain(&cause)))?;
+fn step_down(name: &str, account: &Account, dir: &Dir) -> Result<(), String> {
+    privileges::drop_to(account).map_err(|cause| {
+        let way_out = match cause.kind() {
+            ErrorKind::PermissionDenied => "--user root keeps the rights that there are",
+            _ => "",
+        };
+        let cause = with_way_out(&plain(&cause), way_out);
+        format!("cannot run as {name}: {cause}")
+    })?;
+    log::debug!("running as {account}");
     dir.reopen().map_err(|error| {
-        format!("{error} (as user {user}; let that user read it, or choose another with --user)")
+        format!("{error} (as user {name}; let that user read it, or choose another with --user)")
     })
 }
 
-/// Listens to signals for as long as the process lives.
-fn obey(signals: Signals, stopper: Stopper) -> Result<(), String> {
+/// Listens to signals for as long as the process lives: also while the server is being set up, which a host name or a file
+/// server can hold up for long.
+fn obey(signals: Signals, control: Arc<OnceLock<Stopper>>, log: Log) -> Result<(), String> {
     let mut next_stop = Stop::Drain(DRAIN);
     let listen = move || loop {
-        match signals.wait() {
-            Signal::Reload => {
+        let (signal, name) = signals.wait();
+        let server = control.get();
+        match (signal, server) {
+            (Signal::Terminate, Some(server)) => {
+                log::info!("stopping signal={name}");
+                server.stop(std::mem::replace(&mut next_stop, Stop::Now));
+            }
+            (Signal::Quit, Some(server)) => {
+                log::info!("stopping signal={name}");
+                server.stop(Stop::Now);
+            }
+            (Signal::Terminate | Signal::Quit, None) => {
+                log::info!("stopping signal={name}");
+                log.flush();
+                std::process::exit(0);
+            }
+            (Signal::Reload, Some(server)) => {
                 log::info!("reloading");
-                stopper.reload();
+                server.reload();
             }
-            Signal::Terminate => {
-                log::info!("stopping");
-                stopper.stop(std::mem::replace(&mut next_stop, Stop::Now));
+            (Signal::Report, server) => {
+                let counters = server.and_then(Stopper::stats).unwrap_or_default();
+                log.answer(format_args!(
+                    "counters active={} {}",
+                    counters.active,
+                    Counters(&counters)
+                ));
             }
+            (Signal::Debug, _) => {
+                let state = if log.toggle_debug() { "on" } else { "off" };
+                log.answer(format_args!("debug lines {state}"));
+            }
+            (Signal::Reload, None) | (Signal::Other, _) => log::info!("ignored signal={name}"),
         }
     };
     match std::thread::Builder::new()
@@ -485,6 +619,26 @@ fn obey(signals: Signals, stopper: Stopper) -> Result<(), String> {
     {
         Ok(_) => Ok(()),
         Err(cause) => Err(format!("cannot listen to signals: {}", plain(&cause))),
+    }
+}
+
+/// What has happened, as `key=value`.
+struct Counters<'a>(&'a Stats);
+
+impl std::fmt::Display for Counters<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let stats = self.0;
+        write!(
+            f,
+            "completed={} failed={} refused={} probes={} dropped={} bytes={} retransmits={}",
+            stats.completed,
+            stats.failed,
+            stats.refused,
+            stats.probes,
+            stats.dropped,
+            stats.bytes,
+            stats.retransmits
+        )
     }
 }
 
@@ -499,22 +653,40 @@ fn join(addresses: &[SocketAddr]) -> String {
     }
 }
 
-fn log_totals(stats: &Stats) {
-    log::info!(
-        "stopped completed={} failed={} refused={} probes={} dropped={} bytes={} retransmits={}",
-        stats.completed,
-        stats.failed,
-        stats.refused,
-        stats.probes,
-        stats.dropped,
-        stats.bytes,
-        stats.retransmits
-    );
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn transfers_are_bounded_by_descriptors() {
+        let room = |descriptors, asked| Room::new(descriptors, 2, asked);
+        let spare = limits::SPARE_DESCRIPTORS as u64;
+        assert_eq!(room(Some(spare + 200), None).transfers, 100);
+        assert_eq!(room(Some(spare + 200), None).complaint(), None);
+        assert_eq!(room(Some(spare + 128), None).complaint(), None);
+        assert!(room(Some(spare + 127), None).complaint().is_some());
+        // A number that the operator has chosen is no reason for a complaint, unless there is no room for it.
+        assert_eq!(room(Some(spare + 100), Some(49)).complaint(), None);
+        assert!(room(Some(spare + 200), Some(101)).complaint().is_some());
+        assert_eq!(room(Some(0), None).transfers, 1);
+        assert_eq!(room(Some(u64::MAX), None).transfers, limits::MAX_TRANSFERS);
+        let unknown = room(None, None);
+        assert_eq!(
+            unknown,
+            Room {
+                descriptors: None,
+                ..room(Some(1024), None)
+            }
+        );
+        assert!(unknown.complaint().is_some());
+    }
+
+    #[test]
+    fn an_option_that_helps_stands_beside_the_cause() {
+        assert_eq!(with_way_out("no (why)", "try this"), "no (why; try this)");
+        assert_eq!(with_way_out("no", "try this"), "no (try this)");
+        assert_eq!(with_way_out("no (why)", ""), "no (why)");
+    }
 
     #[test]
     fn addresses_read_as_a_sentence() {

@@ -34,7 +34,7 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -85,6 +85,9 @@ pub struct Limits {
     pub client_memory: bool,
     /// Forbid routers to fragment blocks.
     pub dont_fragment: bool,
+    /// Listen also on an address that no interface has yet. The server takes requests there as soon as one has it.
+    /// Linux only.
+    pub freebind: bool,
 }
 
 impl Default for Limits {
@@ -109,6 +112,7 @@ impl Default for Limits {
             ports: None,
             client_memory: true,
             dont_fragment: false,
+            freebind: false,
         }
     }
 }
@@ -243,7 +247,8 @@ impl Builder {
     /// Binds the sockets. Nothing is answered before [`Listening::start`]: privileges can be dropped in between.
     ///
     /// # Errors
-    /// [`Error::Setting`] for a limit out of its range, [`Error::Bind`] for an address that can't be had.
+    /// [`Error::Setting`] for a limit out of its range, [`Error::Bind`] for an address that cannot be bound,
+    /// [`Error::Overlap`] for one that this server listens on already.
     pub fn listen(mut self) -> Result<Listening, Error> {
         self.limits.check()?;
         if self.doors.is_empty() {
@@ -252,8 +257,14 @@ impl Builder {
         let mut listeners = Vec::new();
         for door in self.doors {
             match door {
-                DoorPlan::Address(address) => listeners.push(bind(address)?),
-                DoorPlan::AnyAddress(port) => bind_any(port, &mut listeners)?,
+                DoorPlan::Address(address) => {
+                    let listener = bind(address, self.limits.freebind);
+                    listeners.push(listener.map_err(|error| blame(error, &listeners))?);
+                }
+                DoorPlan::AnyAddress(port) => {
+                    let both = bind_any(port).map_err(|error| blame(error, &listeners))?;
+                    listeners.extend(both);
+                }
                 DoorPlan::Socket(socket) => {
                     listeners.push(Listener::from_socket(socket).map_err(|cause| {
                         Error::System {
@@ -262,6 +273,15 @@ impl Builder {
                         }
                     })?)
                 }
+            }
+        }
+        for listener in &listeners {
+            if let Some(bytes) = listener.small_buffer() {
+                log::debug!(
+                    "small receive buffer address={} bytes={bytes} wanted={} (raise net.core.rmem_max or grant CAP_NET_ADMIN)",
+                    listener.local_addr(),
+                    limits::REQUEST_BUFFER_OCTETS
+                );
             }
         }
         let addresses = listeners.iter().map(Listener::local_addr).collect();
@@ -282,44 +302,77 @@ impl Builder {
     }
 }
 
-fn bind(address: SocketAddr) -> Result<Listener, Error> {
-    Listener::bind(address).map_err(|cause| Error::Bind { address, cause })
+fn bind(address: SocketAddr, freebind: bool) -> Result<Listener, Error> {
+    match Listener::bind(address) {
+        Err(cause) if freebind && cause.kind() == io::ErrorKind::AddrNotAvailable => {
+            let listener = Listener::bind_early(address);
+            if listener.is_ok() {
+                log::warn!("no interface of this machine has this address yet address={address}");
+            }
+            listener
+        }
+        bound => bound,
+    }
+    .map_err(|cause| Error::Bind { address, cause })
 }
 
 /// Two sockets, not one for both families: what a mixed one does depends on the system.
-fn bind_any(port: u16, listeners: &mut Vec<Listener>) -> Result<(), Error> {
+fn bind_any(port: u16) -> Result<Vec<Listener>, Error> {
     const TRIES: usize = 16;
-    let v6 = |port| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
-    for attempt in 1.. {
-        let v4 = bind((Ipv4Addr::UNSPECIFIED, port).into())?;
-        match Listener::bind(v6(v4.local_addr().port())) {
-            Ok(v6) => listeners.extend([v4, v6]),
+    let mut attempt = 1;
+    loop {
+        let v4 = bind((Ipv4Addr::UNSPECIFIED, port).into(), false)?;
+        let port_of_both = v4.local_addr().port();
+        match bind((Ipv6Addr::UNSPECIFIED, port_of_both).into(), false) {
+            Ok(v6) => return Ok(vec![v4, v6]),
             // The system chose a port that is free in one family only.
-            Err(cause)
-                if cause.kind() == io::ErrorKind::AddrInUse && port == 0 && attempt < TRIES =>
-            {
-                continue;
-            }
-            Err(cause) if cause.kind() == io::ErrorKind::AddrInUse => {
-                return Err(Error::Bind {
-                    address: v6(port),
-                    cause,
-                });
-            }
-            Err(cause) => {
-                log::warn!(
-                    "listening on IPv4 only: {}",
-                    Error::Bind {
-                        address: v6(port),
-                        cause
-                    }
-                );
-                listeners.push(v4);
+            Err(error) if is_in_use(&error) && port == 0 && attempt < TRIES => attempt += 1,
+            Err(error) if is_in_use(&error) => return Err(error),
+            Err(error) => {
+                log::warn!("listening on IPv4 only: {error}");
+                return Ok(vec![v4]);
             }
         }
-        break;
     }
-    Ok(())
+}
+
+fn is_in_use(error: &Error) -> bool {
+    matches!(error, Error::Bind { cause, .. } if cause.kind() == io::ErrorKind::AddrInUse)
+}
+
+/// The same error, unless the address is in use by a listener of this server.
+fn blame(error: Error, listeners: &[Listener]) -> Error {
+    match error {
+        Error::Bind { address, .. } if is_in_use(&error) => listeners
+            .iter()
+            .find(|listener| listener.overlaps(address))
+            .map(|listener| Error::Overlap {
+                address,
+                bound: listener.local_addr(),
+            })
+            .unwrap_or(error),
+        _ => error,
+    }
+}
+
+/// Whether a transfer may use the ports of its range: a process that has lost root's rights may have none below 1024.
+fn check_ports(ports: Option<&RangeInclusive<u16>>, listeners: &[Listener]) -> Result<(), Error> {
+    let (Some(ports), Some(listener)) = (ports, listeners.first()) else {
+        return Ok(());
+    };
+    let wildcard = match listener.local_addr() {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    // The system protects the lowest ports.
+    let address = SocketAddr::new(wildcard, *ports.start());
+    match Listener::bind(address) {
+        Err(cause) if cause.kind() == io::ErrorKind::PermissionDenied => {
+            Err(Error::Bind { address, cause })
+        }
+        // Another program may have it, or the server itself.
+        _ => Ok(()),
+    }
 }
 
 /// A server whose sockets are bound, and which does not serve yet.
@@ -339,7 +392,8 @@ impl Listening {
     /// Starts the loop and the first worker.
     ///
     /// # Errors
-    /// [`Error::System`] when the system refuses a thread or a descriptor.
+    /// [`Error::System`] when the system refuses a thread or a descriptor, [`Error::Bind`] when it does not let this process
+    /// use [`Limits::ports`].
     pub fn start(self) -> Result<Server, Error> {
         let Self {
             store,
@@ -347,6 +401,7 @@ impl Listening {
             listeners,
             addresses,
         } = self;
+        check_ports(limits.ports.as_ref(), &listeners)?;
         let system = |doing| move |cause| Error::System { doing, cause };
         let poll = mio::Poll::new().map_err(system("watch sockets"))?;
         let waker =
@@ -481,6 +536,7 @@ impl Server {
     pub fn stopper(&self) -> Stopper {
         Stopper {
             mailbox: self.mailbox.clone(),
+            shared: Arc::downgrade(&self.shared),
         }
     }
 
@@ -535,6 +591,8 @@ impl std::fmt::Debug for Server {
 #[derive(Clone)]
 pub struct Stopper {
     mailbox: Mailbox<Message>,
+    /// Weak: a handle that outlives its server holds no store open.
+    shared: Weak<worker::Shared>,
 }
 
 impl Stopper {
@@ -551,6 +609,11 @@ impl Stopper {
     /// Lets the store look at the world anew ([`Store::reload`]) and forgets mapped files that are not in use.
     pub fn reload(&self) {
         self.mailbox.post(Message::Reload);
+    }
+
+    /// What has happened so far, counted; `None` once the server is gone.
+    pub fn stats(&self) -> Option<Stats> {
+        self.shared.upgrade().map(|shared| shared.reporter.stats())
     }
 }
 
@@ -572,6 +635,24 @@ mod tests {
             b"missing" => return Err(Refusal::not_found()),
             _ => Source::bytes(vec![7; 100]),
         })
+    }
+
+    #[test]
+    fn all_addresses_are_those_of_both_families_or_an_error() {
+        let both = bind_any(0).expect("a port that is free in both");
+        let ports: Vec<_> = both.iter().map(|it| it.local_addr().port()).collect();
+        assert!(ports.len() == 1 || ports[0] == ports[1], "{ports:?}");
+        let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+        let Ok(taken) = Listener::bind(any) else {
+            return; // no IPv6 here
+        };
+        let address = taken.local_addr();
+        let error = bind_any(address.port()).map(drop).expect_err("taken");
+        assert!(is_in_use(&error), "{error}");
+        assert!(error.to_string().contains(&address.to_string()), "{error}");
+        // It is ours: the text blames no other program.
+        let error = blame(error, &[taken]);
+        assert!(matches!(error, Error::Overlap { bound, .. } if bound == address));
     }
 
     /// It sends nothing twice.

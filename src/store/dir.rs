@@ -134,7 +134,7 @@ impl DirBuilder {
     /// [`Error::Directory`] names the one that cannot be opened or searched.
     pub fn open(self) -> Result<Dir, Error> {
         let dir = self.open_only()?;
-        dir.remove_leftovers();
+        dir.prepare_uploads();
         Ok(dir)
     }
 
@@ -211,6 +211,12 @@ impl Dir {
         &self.0.settings.root
     }
 
+    /// The path of the directory that uploads go to.
+    pub(crate) fn upload_path(&self) -> &Path {
+        let settings = &self.0.settings;
+        settings.upload_dir.as_ref().unwrap_or(&settings.root)
+    }
+
     /// Opens the directory and the allowed trees anew by their paths: what a link there leads to now is served from now
     /// on, by all clones. Files that are open stay open.
     ///
@@ -223,12 +229,20 @@ impl Dir {
         Ok(())
     }
 
-    /// What a crash has left of uploads goes, as far as it is this user's. That it cannot be found is no reason not to serve.
-    pub(crate) fn remove_leftovers(&self) {
+    /// Warns if this process cannot store uploads, and removes partial uploads that a crash has left, if this user owns
+    /// them. A failure of either is logged, not fatal: subdirectories may take uploads all the same.
+    pub(crate) fn prepare_uploads(&self) {
         let roots = self.roots();
         let Some(uploads) = &roots.uploads else {
             return;
         };
+        if let Err(error) = fs::may_add_to(uploads.root()) {
+            log::warn!(
+                "cannot store uploads in {}: {} (let the server's user write there)",
+                self.upload_path().display(),
+                plain(&error)
+            );
+        }
         match landing::remove_leftovers(uploads.root()) {
             Ok(0) => {}
             Ok(count) => log::info!("removed unfinished uploads of an earlier run count={count}"),

@@ -40,6 +40,16 @@ pub(crate) fn open_root(path: &Path) -> io::Result<File> {
     Ok(root)
 }
 
+/// Whether this process may put new files into the directory; the error says why not.
+pub(crate) fn may_add_to(directory: &File) -> io::Result<()> {
+    use nix::unistd::{AccessFlags, faccessat};
+    let (write, effective) = (
+        AccessFlags::W_OK | AccessFlags::X_OK,
+        fcntl::AtFlags::AT_EACCESS,
+    );
+    again(|| faccessat(directory, ".", write, effective))
+}
+
 /// Opens a file in one step; links are followed by the kernel, as long as they stay beneath `directory`.
 #[cfg(target_os = "linux")]
 pub(crate) fn open_beneath(directory: &File, name: &OsStr) -> io::Result<File> {

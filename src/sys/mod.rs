@@ -38,18 +38,15 @@ pub(crate) fn is_scarce(error: &std::io::Error) -> bool {
     }
 }
 
-/// Raises the soft limit of open descriptors to the hard one, and returns the limit that is then in force.
+/// Raises the soft limit of open descriptors to the hard one, and returns the limit that is then in force. `None` where the
+/// system does not say it, as in a sandbox that denies the call.
 #[cfg(feature = "cli")]
-pub(crate) fn raise_descriptor_limit() -> u64 {
+pub(crate) fn raise_descriptor_limit() -> Option<u64> {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-    // With a valid resource and a valid pointer getrlimit cannot fail; if it does, the server is sized for what POSIX
-    // promises every process.
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
-        return 20;
-    };
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
     match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
-        Ok(()) => hard,
-        Err(_) => soft,
+        Ok(()) => Some(hard),
+        Err(_) => Some(soft),
     }
 }

@@ -53,12 +53,24 @@ pub(crate) struct Received {
 impl Listener {
     /// Opens a socket at `address`; port 0 lets the system choose. One at an IPv6 address takes no IPv4 packets.
     pub(crate) fn bind(address: SocketAddr) -> io::Result<Listener> {
+        Self::bind_with(address, false)
+    }
+
+    /// The same at an address that no interface needs to have yet.
+    pub(crate) fn bind_early(address: SocketAddr) -> io::Result<Listener> {
+        Self::bind_with(address, true)
+    }
+
+    fn bind_with(address: SocketAddr, freebind: bool) -> io::Result<Listener> {
         let socket = open(address, SockFlag::SOCK_NONBLOCK)?;
         if address.is_ipv6() {
             socket::setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
         }
         // Before the first packet can arrive: each is queued with what was asked for by then.
         prepare(&socket, address)?;
+        if freebind {
+            allow_any_address(&socket, family(address))?;
+        }
         socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
         let socket = UdpSocket::from(socket);
         let local = socket.local_addr()?;
@@ -76,6 +88,25 @@ impl Listener {
     /// Where it is bound, with the real port.
     pub(crate) fn local_addr(&self) -> SocketAddr {
         self.local
+    }
+
+    /// Whether another socket at this address is in the way of this one.
+    pub(crate) fn overlaps(&self, address: SocketAddr) -> bool {
+        let (own, other) = (self.local.ip(), address.ip());
+        let one_family = own.is_ipv4() == other.is_ipv4();
+        let is_wildcard = own.is_unspecified() || other.is_unspecified();
+        // A given socket at [::] may take IPv4 as well.
+        let both = own.is_ipv6()
+            && own.is_unspecified()
+            && socket::getsockopt(&self.socket, sockopt::Ipv6V6Only) == Ok(false);
+        self.local.port() == address.port() && (own == other || one_family && is_wildcard || both)
+    }
+
+    /// The bytes of requests that the kernel keeps, where it keeps fewer than it was asked for.
+    pub(crate) fn small_buffer(&self) -> Option<usize> {
+        // Linux reports twice what it was asked for, for its own accounting.
+        let bytes = socket::getsockopt(&self.socket, sockopt::RcvBuf).ok()? / 2;
+        (bytes < limits::REQUEST_BUFFER_OCTETS).then_some(bytes)
     }
 
     /// Takes the next datagram; `None` when there is none.
@@ -782,6 +813,20 @@ fn set_option(
         )
     };
     Ok(Errno::result(result).map(drop)?)
+}
+
+/// Lets a socket be bound to an address that no interface has.
+#[cfg(target_os = "linux")]
+fn allow_any_address(socket: &OwnedFd, family: AddressFamily) -> io::Result<()> {
+    match family {
+        AddressFamily::Inet6 => set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_FREEBIND, 1),
+        _ => Ok(socket::setsockopt(socket, sockopt::IpFreebind, &true)?),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn allow_any_address(_: &OwnedFd, _: AddressFamily) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 #[cfg(target_os = "linux")]

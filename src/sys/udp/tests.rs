@@ -693,3 +693,47 @@ fn a_broadcast_is_recognised_without_the_local_address() {
     assert!(!early.broadcast);
     assert_eq!(early.local(69), address("192.0.2.1:69"));
 }
+
+#[test]
+fn listeners_overlap_where_one_would_take_the_others_packets() {
+    let free = |local: &str| Listener::bind(address(local)).expect("a listener");
+    let overlaps = |listener: &Listener, host: &str, further: u16| {
+        let ip = host.parse::<IpAddr>().expect("an address");
+        listener.overlaps(SocketAddr::new(ip, listener.local_addr().port() ^ further))
+    };
+    let loopback = free("127.0.0.1:0");
+    assert!(overlaps(&loopback, "127.0.0.1", 0));
+    assert!(overlaps(&loopback, "0.0.0.0", 0));
+    for (host, further) in [("127.0.0.1", 1), ("127.0.0.2", 0), ("::", 0), ("::1", 0)] {
+        assert!(!overlaps(&loopback, host, further), "{host}");
+    }
+    let any = free("0.0.0.0:0");
+    assert!(overlaps(&any, "127.0.0.1", 0) && !overlaps(&any, "::1", 0));
+    let only_v6 = free("[::]:0");
+    assert!(overlaps(&only_v6, "::1", 0) && !overlaps(&only_v6, "127.0.0.1", 0));
+    // A socket that somebody else has opened may take both families.
+    let both = UdpSocket::bind("[::]:0").expect("a socket");
+    let both = Listener::from_socket(both).expect("a listener");
+    assert!(overlaps(&both, "127.0.0.1", 0) && overlaps(&both, "::1", 0));
+    let local = UdpSocket::bind("[::1]:0").expect("a socket");
+    let local = Listener::from_socket(local).expect("a listener");
+    assert!(!overlaps(&local, "127.0.0.1", 0));
+}
+
+#[test]
+fn only_an_early_listener_takes_an_address_that_no_interface_has() {
+    for local in ["192.0.2.7:0", "[2001:db8::7]:0"] {
+        let refused = Listener::bind(address(local)).map(drop);
+        let cause = refused.expect_err("no interface has it").kind();
+        assert_eq!(cause, io::ErrorKind::AddrNotAvailable, "{local}");
+        #[cfg(target_os = "linux")]
+        Listener::bind_early(address(local)).expect("a listener");
+    }
+}
+
+#[test]
+fn a_listener_knows_that_its_buffer_is_small() {
+    let listener = Listener::bind(address("127.0.0.1:0")).expect("a listener");
+    socket::setsockopt(&listener.socket, sockopt::RcvBuf, &8192).expect("a size");
+    assert_eq!(listener.small_buffer(), Some(8192));
+}
