@@ -13,10 +13,11 @@ need busybox busybox
 need tftp tftp-hpa
 need atftp atftp
 need curl curl
-# Only root may make the networks of tests/lab.
+# Only root may make the networks of tests/lab, and forbid a process a system call.
 if [ "$(id -u)" -eq 0 ]; then
     need ip iproute2
     need nft nftables
+    need strace strace
 fi
 [ -n "$missing" ] || exit 0
 
