@@ -1,11 +1,15 @@
 //! A file on its way: it appears under its name when it is whole, and leaves nothing behind otherwise.
 //!
-//! Until then it has no name at all where the file system can do that, else a hidden one in the same directory. Invariant:
-//! everything happens in one directory that is held open, and no link is ever followed.
+//! Until then it has no name at all where the file system can do that, else a hidden one in the same directory. Only where
+//! a file is to be overwritten that no new one can replace, that file itself is written. Invariant: everything happens in
+//! one directory that is held open, and no link is ever followed.
 
-use crate::limits::{HIDDEN_NAMES_TRIED, LEFTOVERS_LOOKED_AT, MAX_TREE_DEPTH, UNIQUE_NAMES};
-use crate::sys::edit::{self, FoundKind};
-use crate::sys::fs;
+use crate::event::Name;
+use crate::limits::{
+    HIDDEN_NAMES_TRIED, LEFTOVERS_LOOKED_AT, MAX_TREE_DEPTH, UNIQUE_NAMES_TRIED, UNIQUE_SEARCHES,
+};
+use crate::sys::edit;
+use crate::sys::fs::{self, FoundKind, Status, Trouble};
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Permissions, TryLockError};
 use std::hash::{BuildHasher, RandomState};
@@ -18,9 +22,14 @@ use std::os::unix::fs::PermissionsExt;
 pub enum WriteMode {
     /// Nothing: only names are taken that nobody has.
     Create,
-    /// Replace it, when the new one is whole.
+    /// Replace it, when the new one is whole. The process must have permission to write to the old
+    /// file; the new one keeps its permission bits, and its owner where the process may set that.
+    ///
+    /// Where no new file can be put in the place of the old one (a directory that the process may not
+    /// write to, a file that is a mount point), the old one is written in place. Then a transfer that
+    /// breaks off leaves the file incomplete.
     Overwrite,
-    /// Nothing: the new one gets a number behind its name.
+    /// Nothing: the new one gets a number behind its name, which is cut where it has no room for that.
     Unique,
 }
 
@@ -39,9 +48,20 @@ pub(crate) struct Landing {
     file: File,
     directory: File,
     name: OsString,
-    /// The name that it has meanwhile.
-    hidden: Option<OsString>,
+    at: At,
     rules: Rules,
+}
+
+/// Where the file is until it is whole.
+enum At {
+    /// Without a name.
+    Nameless,
+    /// Under this hidden name.
+    Hidden(OsString),
+    /// Under its own name: it is written in place. `begun` once the old content is gone.
+    InPlace { begun: bool },
+    /// It is whole.
+    Done,
 }
 
 impl Landing {
@@ -51,26 +71,23 @@ impl Landing {
     /// `AlreadyExists` and `IsADirectory` where something stands in the way (of which `IsADirectory` means anything but a
     /// regular file); else what the system says.
     pub(crate) fn begin(directory: File, name: OsString, rules: Rules) -> io::Result<Self> {
-        check(&directory, &name, rules.mode)?;
-        // Nobody else may look at it before it is whole.
-        let permissions = rules.permissions.map_or(0o666, |_| 0o600);
-        let (file, hidden) = match edit::make_nameless_file(&directory, permissions) {
-            Ok(file) => {
-                // For the hidden name that it may get at the end.
-                let _ = file.try_lock();
-                (file, None)
+        let old = check(&directory, &name, rules.mode)?;
+        let (file, at) = match old {
+            Some(old) if cannot_be_replaced(&directory, &name, &old)? => {
+                open_in_place(&directory, &name)?
             }
-            Err(error) if edit::is_not_offered(&error) => {
-                let (file, hidden) = make_hidden_file(&directory, permissions)?;
-                (file, Some(hidden))
-            }
-            Err(error) => return Err(error),
+            old => match make_file(&directory, &rules) {
+                Err(error) if old.is_some() && is_denied(&error) => {
+                    open_in_place(&directory, &name)?
+                }
+                made => made?,
+            },
         };
         Ok(Self {
             file,
             directory,
             name,
-            hidden,
+            at,
             rules,
         })
     }
@@ -80,13 +97,17 @@ impl Landing {
     /// # Errors
     /// As for [`begin`](Self::begin). The file is gone then, unless it has replaced another one, which would not come back.
     pub(crate) fn commit(mut self) -> io::Result<OsString> {
-        if let Some(bits) = self.rules.permissions {
-            self.file.set_permissions(Permissions::from_mode(bits))?;
+        let is_in_place = matches!(self.at, At::InPlace { .. });
+        match self.rules.permissions {
+            _ if is_in_place => self.begin_in_place()?,
+            Some(bits) => self.file.set_permissions(Permissions::from_mode(bits))?,
+            None => {}
         }
         if self.rules.durable {
             edit::sync_file(&self.file)?;
         }
         match self.rules.mode {
+            _ if is_in_place => {}
             WriteMode::Create => {
                 let name = self.name.clone();
                 self.take_name(&name)?;
@@ -94,8 +115,9 @@ impl Landing {
             WriteMode::Overwrite => self.replace()?,
             WriteMode::Unique => self.take_free_name()?,
         }
-        self.hidden = None;
+        self.at = At::Done;
         if self.rules.durable
+            && !is_in_place
             && let Err(error) = edit::sync_directory(&self.directory)
         {
             self.take_back();
@@ -104,10 +126,10 @@ impl Landing {
         Ok(std::mem::take(&mut self.name))
     }
 
-    /// Takes the name away that the file just got: who is told that it was not stored may send it again.
+    /// Takes the name away that the file just got: a client that hears of an error may send the file again.
     fn take_back(&self) {
-        let own = edit::look_at(&self.file).map(|found| found.identity);
-        let named = edit::look(&self.directory, &self.name).map(|found| found.identity);
+        let own = Status::of(&self.file).map(|found| found.identity);
+        let named = fs::look(&self.directory, &self.name).map(|found| found.identity);
         let is_ours = matches!((own, named), (Ok(own), Ok(named)) if own == named);
         if is_ours && self.rules.mode != WriteMode::Overwrite {
             let _ = edit::remove_file(&self.directory, &self.name);
@@ -116,43 +138,78 @@ impl Landing {
 
     /// Takes a name that nobody has.
     fn take_name(&self, name: &OsStr) -> io::Result<()> {
-        match &self.hidden {
-            None => edit::name_file(&self.file, &self.directory, name),
-            Some(hidden) => edit::rename_to_free(&self.directory, hidden, name),
+        match &self.at {
+            At::Hidden(hidden) => edit::rename_to_free(&self.directory, hidden, name),
+            _ => edit::name_file(&self.file, &self.directory, name),
         }
     }
 
     fn replace(&mut self) -> io::Result<()> {
-        let hidden = match self.hidden.take() {
-            Some(hidden) => hidden,
+        if matches!(self.at, At::Nameless) {
             // A name can be taken over by another name only.
-            None => {
-                let name = |hidden: &OsStr| edit::name_file(&self.file, &self.directory, hidden);
-                with_hidden_name(name)?.1
-            }
+            let name = |hidden: &OsStr| edit::name_file(&self.file, &self.directory, hidden);
+            self.at = At::Hidden(with_hidden_name(name)?.1);
+        }
+        let At::Hidden(hidden) = &self.at else {
+            unreachable!("a file that replaces another one has a name of its own");
         };
-        let hidden = self.hidden.insert(hidden);
-        check(&self.directory, &self.name, WriteMode::Overwrite)?;
+        if let Some(old) = check(&self.directory, &self.name, WriteMode::Overwrite)? {
+            let own = Status::of(&self.file)?.owner;
+            if own != old.owner {
+                edit::give(&self.file, old.owner);
+            }
+        }
         edit::rename(&self.directory, hidden, &self.directory, &self.name)
     }
 
-    /// Takes the name, or the first one with a number behind it that is free.
+    /// Takes the name, or one with a number behind it.
     fn take_free_name(&mut self) -> io::Result<()> {
-        let wanted = self.name.clone();
-        for number in 1..=UNIQUE_NAMES {
-            match self.take_name(&self.name) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                result => return result,
-            }
-            self.name = wanted.clone();
-            self.name.push(format!(".{number}"));
+        let mut result = self.take_name(&self.name);
+        if !is_taken(&result) {
+            return result;
         }
-        Err(io::ErrorKind::AlreadyExists.into())
+        let wanted = self.name.clone();
+        let longest = edit::longest_name(&self.directory);
+        for attempt in 0..UNIQUE_NAMES_TRIED {
+            // Others take numbers too, perhaps all that a search looks at: then chance decides.
+            let number = match attempt {
+                0..UNIQUE_SEARCHES => free_number(|number| {
+                    match fs::look(&self.directory, &numbered(&wanted, number, longest)) {
+                        Ok(_) => Ok(true),
+                        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+                        Err(error) => Err(error),
+                    }
+                })?,
+                _ => random() as u32,
+            };
+            self.name = numbered(&wanted, number, longest);
+            result = self.take_name(&self.name);
+            if !is_taken(&result) {
+                break;
+            }
+        }
+        result
+    }
+
+    /// Makes room for the new content of a file that is written in place.
+    ///
+    /// # Errors
+    /// `ResourceBusy` where another transfer writes it.
+    fn begin_in_place(&mut self) -> io::Result<()> {
+        if let At::InPlace { begun: false } = self.at {
+            if let Err(TryLockError::WouldBlock) = self.file.try_lock() {
+                return Err(io::ErrorKind::ResourceBusy.into());
+            }
+            self.file.set_len(0)?;
+            self.at = At::InPlace { begun: true };
+        }
+        Ok(())
     }
 }
 
 impl Write for Landing {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.begin_in_place()?;
         self.file.write(octets)
     }
 
@@ -163,25 +220,117 @@ impl Write for Landing {
 
 impl Drop for Landing {
     fn drop(&mut self) {
-        if let Some(hidden) = &self.hidden {
-            let _ = edit::remove_file(&self.directory, hidden);
+        match &self.at {
+            At::Hidden(hidden) => _ = edit::remove_file(&self.directory, hidden),
+            At::InPlace { begun: true } => {
+                let name = Name::new(self.name.as_bytes());
+                log::warn!("file={name} is incomplete: it was written in place");
+            }
+            At::Nameless | At::InPlace { begun: false } | At::Done => {}
         }
     }
 }
 
-/// Whether what stands under a name may be there.
-fn check(directory: &File, name: &OsStr, mode: WriteMode) -> io::Result<()> {
-    match (edit::look(directory, name), mode) {
-        (Err(error), _) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+/// Makes the new file, without a name where the file system can do that.
+fn make_file(directory: &File, rules: &Rules) -> io::Result<(File, At)> {
+    // Nobody else may look at it before it is whole.
+    let permissions = rules.permissions.map_or(0o666, |_| 0o600);
+    match edit::make_nameless_file(directory, permissions) {
+        Ok(file) => {
+            // For the hidden name that it may get at the end.
+            let _ = file.try_lock();
+            Ok((file, At::Nameless))
+        }
+        Err(error) if edit::is_not_offered(&error) => {
+            let (file, hidden) = make_hidden_file(directory, permissions)?;
+            Ok((file, At::Hidden(hidden)))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn open_in_place(directory: &File, name: &OsStr) -> io::Result<(File, At)> {
+    let file = edit::open_in_place(directory, name)?;
+    if Status::of(&file)?.kind != FoundKind::File {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    log::debug!("file={} is written in place", Name::new(name.as_bytes()));
+    Ok((file, At::InPlace { begun: false }))
+}
+
+/// Whether a rename would fail at the end, although a new file can be made in the directory.
+fn cannot_be_replaced(directory: &File, name: &OsStr, old: &Status) -> io::Result<bool> {
+    Ok(fs::is_mount_point(directory, name) || edit::is_kept_by_sticky_bit(directory, old.owner.0)?)
+}
+
+/// Whether a new file cannot be made because of what the directory is.
+fn is_denied(error: &io::Error) -> bool {
+    use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem)
+}
+
+/// Whether what stands under a name may be there; says what it is where it is to be replaced.
+fn check(directory: &File, name: &OsStr, mode: WriteMode) -> io::Result<Option<Status>> {
+    match (fs::look(directory, name), mode) {
+        (Err(error), _) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         (Err(error), _) => Err(error),
-        (Ok(_), WriteMode::Unique) => Ok(()),
+        (Ok(_), WriteMode::Unique) => Ok(None),
         (Ok(_), WriteMode::Create) => Err(io::ErrorKind::AlreadyExists.into()),
         // A link is neither followed nor replaced.
         (Ok(found), WriteMode::Overwrite) if found.kind != FoundKind::File => {
             Err(io::ErrorKind::IsADirectory.into())
         }
-        (Ok(_), WriteMode::Overwrite) => Ok(()),
+        (Ok(found), WriteMode::Overwrite) => {
+            edit::check_may_write(directory, name)?;
+            Ok(Some(found))
+        }
     }
+}
+
+// ---- numbers behind a name --------------------------------------------------------------------
+
+fn is_taken(result: &io::Result<()>) -> bool {
+    let error = result.as_ref().err();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::AlreadyExists)
+}
+
+/// A number that is free, found in about twice as many steps as the lowest one has bits. Where the numbers have gaps
+/// it need not be the lowest.
+fn free_number(mut is_taken: impl FnMut(u32) -> io::Result<bool>) -> io::Result<u32> {
+    let (mut taken, mut free) = (0, 1);
+    while is_taken(free)? {
+        taken = free;
+        free = match free.checked_mul(2) {
+            Some(more) => more,
+            None => return Ok(random() as u32),
+        };
+    }
+    while free - taken > 1 {
+        let middle = taken + (free - taken) / 2;
+        match is_taken(middle)? {
+            true => taken = middle,
+            false => free = middle,
+        }
+    }
+    Ok(free)
+}
+
+/// A name with a number behind it. A name that would get too long is cut, but not inside a character.
+fn numbered(name: &OsStr, number: u32, longest: usize) -> OsString {
+    let suffix = format!(".{number}");
+    let name = name.as_bytes();
+    let mut end = name.len().min(longest.saturating_sub(suffix.len()));
+    while end < name.len() && end > 1 && name[end] & 0xC0 == 0x80 {
+        end -= 1;
+    }
+    let mut numbered = OsStr::from_bytes(&name[..end]).to_owned();
+    numbered.push(suffix);
+    numbered
+}
+
+fn random() -> u64 {
+    // Each RandomState has keys of its own, from the system's source of randomness.
+    RandomState::new().hash_one(())
 }
 
 // ---- hidden names ---------------------------------------------------------------------------
@@ -201,8 +350,7 @@ pub(crate) fn is_hidden(name: &OsStr) -> bool {
 /// Does something with a hidden name that nobody has.
 fn with_hidden_name<T>(mut make: impl FnMut(&OsStr) -> io::Result<T>) -> io::Result<(T, OsString)> {
     for _ in 0..HIDDEN_NAMES_TRIED {
-        // Each RandomState has keys of its own, from the system's source of randomness.
-        let number = RandomState::new().hash_one(());
+        let number = random();
         let mut name = OsStr::from_bytes(HIDDEN).to_owned();
         name.push(format!("{number:0HIDDEN_DIGITS$x}"));
         match make(&name) {
@@ -232,35 +380,74 @@ fn keep(file: File) -> io::Result<File> {
     }
 }
 
-/// Removes what a crash has left beneath a directory; links are not followed, and what others own is left alone. Returns how many
-/// files that were.
+/// How a search for leftovers ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Search {
+    /// Files that were removed.
+    pub(crate) removed: usize,
+    /// Why it has not looked at the whole tree.
+    pub(crate) cut: Option<&'static str>,
+}
+
+/// Removes what a crash has left beneath a directory; links are not followed, and what others own is left alone. It
+/// holds a descriptor for each level of the tree, however wide the tree is.
 ///
 /// # Errors
-/// Only of the directory itself. What is deeper and cannot be read is left alone.
-pub(crate) fn remove_leftovers(directory: &File) -> io::Result<usize> {
-    let mut looked_at = 0;
-    let mut removed = 0;
-    let mut pending = vec![(fs::open_here(directory, OsStr::new("."))?, MAX_TREE_DEPTH)];
-    while let Some((directory, depth)) = pending.pop() {
-        for name in edit::names(&directory).unwrap_or_default() {
-            looked_at += 1;
-            if looked_at > LEFTOVERS_LOOKED_AT {
-                return Ok(removed);
+/// Only of the directory itself. What is deeper and may not be read is left alone.
+pub(crate) fn remove_leftovers(directory: &File) -> io::Result<Search> {
+    let mut search = Search::default();
+    let mut left = LEFTOVERS_LOOKED_AT;
+    let mut levels = vec![Level::open(directory, OsStr::new("."), 0, &mut left)?];
+    while let Some(level) = levels.last_mut() {
+        let Some(name) = level.names.pop() else {
+            levels.pop();
+            continue;
+        };
+        match fs::look(&level.directory, &name).map(|found| found.kind) {
+            Ok(FoundKind::Directory) if level.depth == MAX_TREE_DEPTH => {
+                search.cut = Some("the tree is too deep");
             }
-            match edit::look(&directory, &name).map(|found| found.kind) {
-                Ok(FoundKind::Directory) if depth > 0 => {
-                    if let Ok(inside) = fs::open_here(&directory, &name) {
-                        pending.push((inside, depth - 1));
+            Ok(FoundKind::Directory) => {
+                match Level::open(&level.directory, &name, level.depth + 1, &mut left) {
+                    Ok(inside) => levels.push(inside),
+                    Err(error) if fs::trouble(&error) == Trouble::Exhausted => {
+                        search.cut = Some("no descriptor or memory is left");
                     }
+                    Err(_) => {}
                 }
-                Ok(FoundKind::File) if is_hidden(&name) => {
-                    removed += usize::from(remove_leftover(&directory, &name));
-                }
-                _ => {}
             }
+            Ok(FoundKind::File) if is_hidden(&name) => {
+                search.removed += usize::from(remove_leftover(&level.directory, &name));
+            }
+            _ => {}
         }
     }
-    Ok(removed)
+    if left == 0 {
+        search.cut = Some("the tree has too many names");
+    }
+    Ok(search)
+}
+
+/// A directory on the way down, and the names in it that the search has yet to look at.
+struct Level {
+    directory: File,
+    names: Vec<OsString>,
+    /// Levels above it.
+    depth: usize,
+}
+
+impl Level {
+    /// Reads the names, and counts them.
+    fn open(above: &File, name: &OsStr, depth: usize, left: &mut usize) -> io::Result<Self> {
+        let directory = fs::open_directory(above, name)?;
+        let names = edit::names_up_to(&directory, *left)?;
+        *left -= names.len();
+        Ok(Self {
+            directory,
+            names,
+            depth,
+        })
+    }
 }
 
 /// Removes a file that belongs to us and that no server is writing any more. True if it did.
@@ -290,7 +477,7 @@ mod tests {
 
     /// The two ways to be without a name.
     fn begin(scratch: &Scratch, name: &str, mode: WriteMode, hidden: bool) -> io::Result<Landing> {
-        let directory = fs::open_here(&fs::open_root(scratch.path())?, OsStr::new("."))?;
+        let directory = fs::open_directory(&fs::open_root(scratch.path())?, OsStr::new("."))?;
         if !hidden {
             return Landing::begin(directory, name.into(), rules(mode));
         }
@@ -300,9 +487,15 @@ mod tests {
             file,
             directory,
             name: name.into(),
-            hidden: Some(hidden),
+            at: At::Hidden(hidden),
             rules: rules(mode),
         })
+    }
+
+    fn leftovers(root: &File) -> usize {
+        let search = remove_leftovers(root).expect("a directory");
+        assert_eq!(search.cut, None);
+        search.removed
     }
 
     fn content(scratch: &Scratch, name: &str) -> String {
@@ -398,7 +591,7 @@ mod tests {
         let mut running = begin(&scratch, "new", WriteMode::Create, true).expect("a landing");
 
         let root = fs::open_root(scratch.path()).expect("a directory");
-        assert_eq!(remove_leftovers(&root).expect("a directory"), 2);
+        assert_eq!(leftovers(&root), 2);
         assert!(outside.at(left).exists());
         for name in others {
             assert!(scratch.at(name).exists(), "{name}");
@@ -412,7 +605,7 @@ mod tests {
             scratch.file(left, "half");
             let path = scratch.at(left);
             std::os::unix::fs::chown(path, Some(65_534), None).expect("as root");
-            assert_eq!(remove_leftovers(&root).expect("a directory"), 0);
+            assert_eq!(leftovers(&root), 0);
         }
     }
 
@@ -426,11 +619,11 @@ mod tests {
         let kind = |kept: io::Result<File>| kept.map(drop).map_err(|error| error.kind());
 
         let kept = keep(make()).expect("a lock");
-        assert_eq!(remove_leftovers(&root).expect("a directory"), 0);
+        assert_eq!(leftovers(&root), 0);
         drop((kept, edit::remove_file(&root, name)));
 
         let removed = make();
-        assert_eq!(remove_leftovers(&root).expect("a directory"), 1);
+        assert_eq!(leftovers(&root), 1);
         assert_eq!(kind(keep(removed)), Err(io::ErrorKind::AlreadyExists));
 
         let about_to_be_removed = make();
