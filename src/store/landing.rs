@@ -697,4 +697,196 @@ mod tests {
             }
         }
     }
+
+    /// Between the name and the answer another program may put its own file there.
+    #[test]
+    fn a_name_that_belongs_to_another_file_is_not_taken_back() {
+        for hidden in [false, true] {
+            let scratch = Scratch::new();
+            scratch.file("other", "another program's");
+            let landing = begin(&scratch, "file", WriteMode::Create, hidden).expect("a landing");
+            landing.take_name(OsStr::new("file")).expect("a name");
+            std::fs::rename(scratch.at("other"), scratch.at("file")).expect("a rename");
+            landing.take_back();
+            assert_eq!(content(&scratch, "file"), "another program's");
+
+            std::fs::remove_file(scratch.at("file")).expect("a file");
+            std::fs::create_dir(scratch.at("file")).expect("a directory");
+            landing.take_back();
+            assert!(scratch.at("file").is_dir());
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_overwritten_keeps_its_owner() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        for hidden in [false, true] {
+            let scratch = Scratch::new();
+            let path = scratch.file("file", "old");
+            std::os::unix::fs::chown(&path, Some(1234), Some(2345)).expect("as root");
+            let landing = begin(&scratch, "file", WriteMode::Overwrite, hidden);
+            landing.and_then(Landing::commit).expect("a name");
+            let found = std::fs::metadata(&path).expect("a file");
+            assert_eq!((found.uid(), found.gid(), found.size()), (1234, 2345, 0));
+            assert_eq!(found.mode() & 0o7777, 0o640);
+        }
+    }
+
+    #[test]
+    fn a_free_number_is_found_in_few_steps() {
+        let search = |is_taken: &dyn Fn(u32) -> bool| {
+            let mut steps = 0;
+            let number = free_number(|number| {
+                steps += 1;
+                Ok(is_taken(number))
+            });
+            (number.expect("a number"), steps)
+        };
+        for taken in [0, 1, 2, 3, 7, 8, 9_999, 1_000_000] {
+            let (number, steps) = search(&|number| number <= taken);
+            assert_eq!(number, taken + 1);
+            assert!(steps <= 42, "{steps} for {taken}");
+        }
+        // A number below that was given back may be left out.
+        let is_taken = |number| number < 1000 && number != 50;
+        assert_eq!(search(&is_taken).0, 1000);
+        // An adversary takes every number that a search looks at.
+        let (_, steps) = search(&|_| true);
+        assert_eq!(steps, 32);
+        let denied = free_number(|_| Err(io::ErrorKind::PermissionDenied.into()));
+        let kind = denied.map_err(|error| error.kind());
+        assert_eq!(kind, Err(io::ErrorKind::PermissionDenied));
+    }
+
+    #[test]
+    fn a_number_fits_behind_every_name() {
+        let numbered = |name: &str, number| super::numbered(OsStr::new(name), number, 10);
+        assert_eq!(numbered("x", 7), "x.7");
+        assert_eq!(numbered("12345678", 7), "12345678.7");
+        assert_eq!(numbered("123456789", 7), "12345678.7");
+        assert_eq!(numbered("1234567890", 70), "1234567.70");
+        assert_eq!(numbered("123456é89", 7), "123456é.7");
+        assert_eq!(numbered("1234567é", 7), "1234567.7");
+
+        let longest = "n".repeat(255);
+        for hidden in [false, true] {
+            let scratch = Scratch::new();
+            let put = || begin(&scratch, &longest, WriteMode::Unique, hidden)?.commit();
+            assert_eq!(put().expect("a name"), *longest);
+            for number in 1..12 {
+                let suffix = format!(".{number}");
+                let name = longest[suffix.len()..].to_owned() + &suffix;
+                assert_eq!(put().expect("a name"), *name);
+            }
+            let error = begin(&scratch, &"n".repeat(256), WriteMode::Unique, hidden).err();
+            let trouble = error.map(|error| fs::trouble(&error));
+            assert_eq!(trouble, Some(Trouble::TooLong));
+        }
+    }
+
+    /// All powers of two are taken, and then the free number that the search finds, too.
+    #[test]
+    fn a_name_is_found_whatever_others_take() {
+        let scratch = Scratch::new();
+        scratch.file("file", "");
+        for bit in 0..32 {
+            scratch.file(format!("file.{}", 1u32 << bit), "");
+        }
+        let landing = begin(&scratch, "file", WriteMode::Unique, false).expect("a landing");
+        let name = landing.commit().expect("a name");
+        let number = name.to_str().and_then(|name| name.strip_prefix("file."));
+        assert!(
+            number.is_some_and(|it| it.parse::<u32>().is_ok()),
+            "{name:?}"
+        );
+        assert_eq!(scratch.names().len(), 34);
+    }
+
+    /// A file that no rename can replace; the mount points are in `tests/files.rs`.
+    fn in_place(scratch: &Scratch) -> Landing {
+        let directory = fs::open_root(scratch.path()).expect("a directory");
+        let (file, at) = open_in_place(&directory, OsStr::new("file")).expect("a file");
+        Landing {
+            file,
+            directory,
+            name: "file".into(),
+            at,
+            rules: rules(WriteMode::Overwrite),
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_written_in_place_loses_its_content_with_the_first_byte() {
+        let scratch = Scratch::new();
+        let path = scratch.file("file", "the old content");
+        super::super::scratch::mode(&path, 0o604);
+        let before = std::fs::metadata(&path).expect("a file");
+        drop(in_place(&scratch));
+        assert_eq!(content(&scratch, "file"), "the old content");
+
+        let mut first = in_place(&scratch);
+        let mut second = in_place(&scratch);
+        first.write_all(b"new").expect("room");
+        let error = second.write_all(b"newer").expect_err("one at a time");
+        assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
+        drop(second);
+        first.write_all(b" one").expect("room");
+        assert_eq!(first.commit().expect("a name"), "file");
+        assert_eq!(content(&scratch, "file"), "new one");
+
+        in_place(&scratch).commit().expect("a name");
+        assert_eq!(content(&scratch, "file"), "");
+        let after = std::fs::metadata(&path).expect("a file");
+        assert_eq!((after.ino(), after.mode()), (before.ino(), before.mode()));
+        assert_eq!(scratch.names(), ["file"]);
+    }
+
+    #[test]
+    fn only_a_regular_file_is_written_in_place() {
+        let scratch = Scratch::new();
+        scratch.file("target", "safe");
+        scratch.link("link", "target");
+        scratch.directory("directory");
+        let directory = fs::open_root(scratch.path()).expect("a directory");
+        for name in ["link", "directory", "missing"] {
+            let opened = open_in_place(&directory, OsStr::new(name));
+            assert!(opened.is_err(), "{name}");
+        }
+        assert_eq!(content(&scratch, "target"), "safe");
+    }
+
+    #[test]
+    fn a_wide_tree_is_searched_with_few_descriptors() {
+        const SIBLINGS: usize = 200;
+        let scratch = Scratch::new();
+        for number in 0..SIBLINGS {
+            scratch.file(format!("{number}/.tftpool-0123456789abcdef"), "half");
+        }
+        let root = fs::open_root(scratch.path()).expect("a directory");
+        let mut left = LEFTOVERS_LOOKED_AT;
+        let top = Level::open(&root, OsStr::new("."), 0, &mut left).expect("a directory");
+        assert_eq!(top.names.len(), SIBLINGS);
+        assert_eq!(left, LEFTOVERS_LOOKED_AT - SIBLINGS);
+        let mut few = 7;
+        let some = Level::open(&root, OsStr::new("."), 0, &mut few).expect("a directory");
+        assert_eq!((some.names.len(), few), (7, 0));
+        assert_eq!(leftovers(&root), SIBLINGS);
+    }
+
+    #[test]
+    fn a_search_that_was_cut_says_so() {
+        let scratch = Scratch::new();
+        let deep = "d/".repeat(MAX_TREE_DEPTH);
+        scratch.file(format!("{deep}.tftpool-0123456789abcdef"), "half");
+        let root = fs::open_root(scratch.path()).expect("a directory");
+        assert_eq!(leftovers(&root), 1);
+        scratch.file(format!("{deep}d/.tftpool-0123456789abcdef"), "half");
+        let search = remove_leftovers(&root).expect("a directory");
+        assert_eq!(
+            (search.removed, search.cut),
+            (0, Some("the tree is too deep"))
+        );
+    }
 }
