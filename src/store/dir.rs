@@ -761,6 +761,57 @@ mod tests {
     }
 
     #[test]
+    fn an_absolute_link_means_the_root_where_it_leads_into_no_tree() {
+        let scratch = Scratch::new();
+        let root = scratch.directory("root");
+        let allowed = scratch.directory("allowed");
+        scratch.file("root/images/kernel", "kernel");
+        scratch.file("allowed/file", "of the host");
+        let beneath = |path: &Path| root.join(path.strip_prefix("/").expect("absolute"));
+        scratch.file(beneath(&allowed).join("file"), "of the root");
+        scratch.file("root/secret", "x");
+        super::super::scratch::mode(&root.join("secret"), 0o600);
+        scratch.directory("root/deep/down");
+        for (name, target) in [
+            ("root/link", "/images/kernel"),
+            ("root/dir", "/images"),
+            ("root/deep/down/link", "//./images/kernel"),
+            ("root/chain", "/link"),
+            ("root/above", "/../../images/kernel"),
+            ("root/absent", "/images/absent"),
+            ("root/loop", "/loop"),
+            ("root/relative", "../images/kernel"),
+            ("root/hidden", "/secret"),
+            ("allowed/back", "/images/kernel"),
+        ] {
+            scratch.link(name, target);
+        }
+        scratch.link("root/both", allowed.join("file"));
+        scratch.link("root/through", allowed.join("back"));
+        let builder = Dir::builder(&root).allow_symlink_target(&allowed);
+        for from_root in [true, false] {
+            for dir in both_ways(builder.clone().absolute_links_from_root(from_root)) {
+                let ask = |name: &str| (answer(&dir, name), format!("{name} by {}", way(&dir)));
+                for name in ["link", "dir/kernel", "deep/down/link", "chain", "above"] {
+                    let (answer, at) = ask(name);
+                    let wanted = if from_root {
+                        served("kernel")
+                    } else {
+                        refused()
+                    };
+                    assert_eq!(answer, wanted, "{at}");
+                }
+                for name in ["absent", "loop", "relative", "hidden", "through", "dir"] {
+                    let (answer, at) = ask(name);
+                    assert_eq!(answer, refused(), "{at}");
+                }
+                let (answer, at) = ask("both");
+                assert_eq!(answer, served("of the host"), "{at}");
+            }
+        }
+    }
+
+    #[test]
     fn the_log_learns_where_a_link_leads_and_the_peer_does_not() {
         let scratch = Scratch::new();
         scratch.directory("root");

@@ -77,7 +77,7 @@ impl Landing {
                 open_in_place(&directory, &name)?
             }
             old => match make_file(&directory, &rules) {
-                Err(error) if old.is_some() && is_denied(&error) => {
+                Err(error) if old.is_some() && error.kind() == io::ErrorKind::PermissionDenied => {
                     open_in_place(&directory, &name)?
                 }
                 made => made?,
@@ -164,31 +164,19 @@ impl Landing {
 
     /// Takes the name, or one with a number behind it.
     fn take_free_name(&mut self) -> io::Result<()> {
-        let mut result = self.take_name(&self.name);
+        let result = self.take_name(&self.name);
         if !is_taken(&result) {
             return result;
         }
-        let wanted = self.name.clone();
         let longest = edit::longest_name(&self.directory);
-        for attempt in 0..UNIQUE_NAMES_TRIED {
-            // Others take numbers too, perhaps all that a search looks at: then chance decides.
-            let number = match attempt {
-                0..UNIQUE_SEARCHES => free_number(|number| {
-                    match fs::look(&self.directory, &numbered(&wanted, number, longest)) {
-                        Ok(_) => Ok(true),
-                        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-                        Err(error) => Err(error),
-                    }
-                })?,
-                _ => random() as u32,
-            };
-            self.name = numbered(&wanted, number, longest);
-            result = self.take_name(&self.name);
-            if !is_taken(&result) {
-                break;
-            }
-        }
-        result
+        let look = |name: &OsStr| match fs::look(&self.directory, name) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        };
+        let take = |name: &OsStr| self.take_name(name);
+        self.name = take_number(&self.name, longest, look, take)?;
+        Ok(())
     }
 
     /// Makes room for the new content of a file that is written in place.
@@ -263,12 +251,6 @@ fn cannot_be_replaced(directory: &File, name: &OsStr, old: &Status) -> io::Resul
     Ok(fs::is_mount_point(directory, name) || edit::is_kept_by_sticky_bit(directory, old.owner.0)?)
 }
 
-/// Whether a new file cannot be made because of what the directory is.
-fn is_denied(error: &io::Error) -> bool {
-    use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
-    matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem)
-}
-
 /// Whether what stands under a name may be there; says what it is where it is to be replaced.
 fn check(directory: &File, name: &OsStr, mode: WriteMode) -> io::Result<Option<Status>> {
     match (fs::look(directory, name), mode) {
@@ -292,6 +274,29 @@ fn check(directory: &File, name: &OsStr, mode: WriteMode) -> io::Result<Option<S
 fn is_taken(result: &io::Result<()>) -> bool {
     let error = result.as_ref().err();
     error.is_some_and(|error| error.kind() == io::ErrorKind::AlreadyExists)
+}
+
+/// Takes a name with a free number behind it, and returns it. `look` says whether a name is taken.
+fn take_number(
+    wanted: &OsStr,
+    longest: usize,
+    look: impl Fn(&OsStr) -> io::Result<bool>,
+    mut take: impl FnMut(&OsStr) -> io::Result<()>,
+) -> io::Result<OsString> {
+    let name_with = |number| numbered(wanted, number, longest);
+    for attempt in 0..UNIQUE_NAMES_TRIED {
+        // Others take numbers at the same moment, the same ones: then chance decides.
+        let number = match attempt {
+            0..UNIQUE_SEARCHES => free_number(|number| look(&name_with(number)))?,
+            _ => random() as u32,
+        };
+        let name = name_with(number);
+        let result = take(&name);
+        if !is_taken(&result) {
+            return result.map(|()| name);
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
 }
 
 /// A number that is free, found in about twice as many steps as the lowest one has bits. Where the numbers have gaps
@@ -804,6 +809,32 @@ mod tests {
         assert_eq!(scratch.names().len(), 34);
     }
 
+    /// Others always come first.
+    #[test]
+    fn a_number_that_is_taken_again_and_again_is_left_to_chance() {
+        let mut asked = Vec::new();
+        let taken = take_number(
+            OsStr::new("file"),
+            255,
+            |_| Ok(false),
+            |name| {
+                asked.push(name.to_owned());
+                Err(io::ErrorKind::AlreadyExists.into())
+            },
+        );
+        let kind = taken.map_err(|error| error.kind());
+        assert_eq!(kind, Err(io::ErrorKind::AlreadyExists));
+        let (searched, random) = asked.split_at(UNIQUE_SEARCHES as usize);
+        assert!(searched.iter().all(|name| name == "file.1"), "{asked:?}");
+        assert_eq!(random.len(), 8);
+        assert!(random.iter().all(|name| name != "file.1"), "{asked:?}");
+
+        let denied = |_: &OsStr| Err(io::ErrorKind::PermissionDenied.into());
+        let result = take_number(OsStr::new("file"), 255, |_| Ok(false), denied);
+        let kind = result.map_err(|error| error.kind());
+        assert_eq!(kind, Err(io::ErrorKind::PermissionDenied));
+    }
+
     /// A file that no rename can replace; the mount points are in `tests/files.rs`.
     fn in_place(scratch: &Scratch) -> Landing {
         let directory = fs::open_root(scratch.path()).expect("a directory");
@@ -849,8 +880,12 @@ mod tests {
         scratch.file("target", "safe");
         scratch.link("link", "target");
         scratch.directory("directory");
+        fs::make_fifo(&scratch.at("fifo")).expect("a FIFO");
+        let mut reader = std::fs::File::options();
+        let reader = reader.read(true).write(true).open(scratch.at("fifo"));
+        let _reader = reader.expect("a FIFO that is read");
         let directory = fs::open_root(scratch.path()).expect("a directory");
-        for name in ["link", "directory", "missing"] {
+        for name in ["link", "directory", "missing", "fifo"] {
             let opened = open_in_place(&directory, OsStr::new(name));
             assert!(opened.is_err(), "{name}");
         }
