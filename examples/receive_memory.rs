@@ -8,9 +8,11 @@ use tftpool::{ErrorCode, OptionName, Refusal, Request, Server, Sink, Source, Sto
 /// Most bytes of one file. A client may announce a size; only what it sends can be believed.
 const MOST: usize = 1 << 20;
 
-/// The files by name. A file is here when it is whole.
+/// Contents by name. A file is here when it is whole.
+type Contents = HashMap<Vec<u8>, Arc<[u8]>>;
+
 #[derive(Clone, Default)]
-struct Files(Arc<Mutex<HashMap<Vec<u8>, Arc<[u8]>>>>);
+struct Files(Arc<Mutex<Contents>>);
 
 /// One file on its way. Dropped without `commit`, it leaves nothing behind.
 struct Upload {

@@ -243,16 +243,16 @@ fn a_file_that_is_replaced_keeps_its_mode_and_owner() {
         return;
     }
     let scratch = Scratch::new();
-    for (name, bits) in [("a", 0o640), ("b", 0o6755)] {
+    for (name, bits, owner) in [("a", 0o640, 1234), ("b", 0o6755, 1234), ("c", 0o6755, 0)] {
         let file = scratch.file(name, "old");
-        chown(&file, Some(1234), Some(2345)).expect("as root");
+        chown(&file, Some(owner), Some(owner)).expect("as root");
         mode(&file, bits);
     }
     let server = Server::start(scratch.path(), &["--write", "overwrite", "--user", "root"]);
-    for (name, bits) in [("a", 0o640), ("b", 0o755)] {
+    for (name, bits, owner) in [("a", 0o640, 1234), ("b", 0o755, 1234), ("c", 0o755, 0)] {
         assert_eq!(put(server.address(), name, b"new"), Ok(()));
         let found = std::fs::metadata(scratch.at(name)).expect("a file");
-        assert_eq!((found.uid(), found.gid()), (1234, 2345), "{name}");
+        assert_eq!((found.uid(), found.gid()), (owner, owner), "{name}");
         assert_eq!(found.mode() & 0o7777, bits, "{name}: no set-user-ID bit");
         assert_eq!(read(scratch.at(name)), b"new");
     }
@@ -405,6 +405,9 @@ fn a_name_with_a_byte_0xff_is_served_as_what_stands_before_it() {
     scratch.file("boot/x.efi", "loader");
     scratch.file(OsStr::from_bytes(b"real\xff"), "exact");
     scratch.file("real", "short");
+    let secret = scratch.file(OsStr::from_bytes(b"secret\xff"), "x");
+    mode(&secret, 0o600);
+    scratch.file("secret", "short");
     let server = Server::start(scratch.path(), &["--write", "create"]);
     let address = server.address();
     let long = [b"boot/x.efi\xff".to_vec(), vec![b'z'; 300]].concat();
@@ -431,6 +434,7 @@ fn a_name_with_a_byte_0xff_is_served_as_what_stands_before_it() {
         (&b"other\xff"[..], 1),
         (b"\xff", 1),
         (b"../x\xff", 2),
+        (b"secret\xff", 2),
         (b"boot\xff", 2),
     ] {
         let told = fetch(address, name).map_err(|told| told.0);
@@ -507,8 +511,23 @@ fn a_wide_tree_is_searched_for_leftovers_with_few_descriptors() {
 fn a_search_for_leftovers_that_is_cut_warns() {
     let scratch = Scratch::new();
     scratch.directory("d/".repeat(70));
-    let server = Server::start(scratch.path(), &["--write", "create"]);
-    let said = server.before.join("\n");
-    assert!(said.contains("WARN"), "{said}");
-    assert!(said.contains("may be left: the tree is too deep"), "{said}");
+    let serve = format!(
+        "exec {} serve --host 127.0.0.1 --port 0 --write create {}",
+        env!("CARGO_BIN_EXE_tftpool"),
+        path(scratch.path())
+    );
+    for (prepare, reason) in [
+        ("", "the tree is too deep"),
+        ("ulimit -n 40;", "no descriptor or memory is left"),
+    ] {
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("{prepare} {serve}"));
+        command.stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let server = Server::spawn(command);
+        let said = server.before.join("\n");
+        let wanted = format!("may be left: {reason}");
+        assert!(said.contains("WARN"), "{said}");
+        assert!(said.contains(&wanted), "{said}");
+    }
 }

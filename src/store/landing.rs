@@ -169,11 +169,8 @@ impl Landing {
             return result;
         }
         let longest = edit::longest_name(&self.directory);
-        let look = |name: &OsStr| match fs::look(&self.directory, name) {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        };
+        // What else may be wrong with a name, the attempt to take it says.
+        let look = |name: &OsStr| fs::look(&self.directory, name).is_ok();
         let take = |name: &OsStr| self.take_name(name);
         self.name = take_number(&self.name, longest, look, take)?;
         Ok(())
@@ -280,14 +277,14 @@ fn is_taken(result: &io::Result<()>) -> bool {
 fn take_number(
     wanted: &OsStr,
     longest: usize,
-    look: impl Fn(&OsStr) -> io::Result<bool>,
+    look: impl Fn(&OsStr) -> bool,
     mut take: impl FnMut(&OsStr) -> io::Result<()>,
 ) -> io::Result<OsString> {
     let name_with = |number| numbered(wanted, number, longest);
     for attempt in 0..UNIQUE_NAMES_TRIED {
         // Others take numbers at the same moment, the same ones: then chance decides.
         let number = match attempt {
-            0..UNIQUE_SEARCHES => free_number(|number| look(&name_with(number)))?,
+            0..UNIQUE_SEARCHES => free_number(|number| look(&name_with(number))),
             _ => random() as u32,
         };
         let name = name_with(number);
@@ -301,23 +298,23 @@ fn take_number(
 
 /// A number that is free, found in about twice as many steps as the lowest one has bits. Where the numbers have gaps
 /// it need not be the lowest.
-fn free_number(mut is_taken: impl FnMut(u32) -> io::Result<bool>) -> io::Result<u32> {
+fn free_number(mut is_taken: impl FnMut(u32) -> bool) -> u32 {
     let (mut taken, mut free) = (0, 1);
-    while is_taken(free)? {
+    while is_taken(free) {
         taken = free;
         free = match free.checked_mul(2) {
             Some(more) => more,
-            None => return Ok(random() as u32),
+            None => return random() as u32,
         };
     }
     while free - taken > 1 {
         let middle = taken + (free - taken) / 2;
-        match is_taken(middle)? {
+        match is_taken(middle) {
             true => taken = middle,
             false => free = middle,
         }
     }
-    Ok(free)
+    free
 }
 
 /// A name with a number behind it. A name that would get too long is cut, but not inside a character.
@@ -400,8 +397,12 @@ pub(crate) struct Search {
 /// # Errors
 /// Only of the directory itself. What is deeper and may not be read is left alone.
 pub(crate) fn remove_leftovers(directory: &File) -> io::Result<Search> {
+    search_for_leftovers(directory, LEFTOVERS_LOOKED_AT)
+}
+
+/// Looks at so many names.
+fn search_for_leftovers(directory: &File, mut left: usize) -> io::Result<Search> {
     let mut search = Search::default();
-    let mut left = LEFTOVERS_LOOKED_AT;
     let mut levels = vec![Level::open(directory, OsStr::new("."), 0, &mut left)?];
     while let Some(level) = levels.last_mut() {
         let Some(name) = level.names.pop() else {
@@ -745,9 +746,9 @@ mod tests {
             let mut steps = 0;
             let number = free_number(|number| {
                 steps += 1;
-                Ok(is_taken(number))
+                is_taken(number)
             });
-            (number.expect("a number"), steps)
+            (number, steps)
         };
         for taken in [0, 1, 2, 3, 7, 8, 9_999, 1_000_000] {
             let (number, steps) = search(&|number| number <= taken);
@@ -758,11 +759,10 @@ mod tests {
         let is_taken = |number| number < 1000 && number != 50;
         assert_eq!(search(&is_taken).0, 1000);
         // An adversary takes every number that a search looks at.
-        let (_, steps) = search(&|_| true);
+        let (one, steps) = search(&|_| true);
+        let (other, _) = search(&|_| true);
         assert_eq!(steps, 32);
-        let denied = free_number(|_| Err(io::ErrorKind::PermissionDenied.into()));
-        let kind = denied.map_err(|error| error.kind());
-        assert_eq!(kind, Err(io::ErrorKind::PermissionDenied));
+        assert_ne!(one, other, "left to chance");
     }
 
     #[test]
@@ -816,7 +816,7 @@ mod tests {
         let taken = take_number(
             OsStr::new("file"),
             255,
-            |_| Ok(false),
+            |_| false,
             |name| {
                 asked.push(name.to_owned());
                 Err(io::ErrorKind::AlreadyExists.into())
@@ -830,7 +830,7 @@ mod tests {
         assert!(random.iter().all(|name| name != "file.1"), "{asked:?}");
 
         let denied = |_: &OsStr| Err(io::ErrorKind::PermissionDenied.into());
-        let result = take_number(OsStr::new("file"), 255, |_| Ok(false), denied);
+        let result = take_number(OsStr::new("file"), 255, |_| false, denied);
         let kind = result.map_err(|error| error.kind());
         assert_eq!(kind, Err(io::ErrorKind::PermissionDenied));
     }
@@ -923,5 +923,15 @@ mod tests {
             (search.removed, search.cut),
             (0, Some("the tree is too deep"))
         );
+
+        let scratch = Scratch::new();
+        for number in 0..6 {
+            scratch.file(format!(".tftpool-000000000000000{number}"), "half");
+        }
+        let root = fs::open_root(scratch.path()).expect("a directory");
+        let search = search_for_leftovers(&root, 4).expect("a directory");
+        let cut = Some("the tree has too many names");
+        assert_eq!((search.removed, search.cut), (4, cut));
+        assert_eq!(leftovers(&root), 2);
     }
 }

@@ -9,7 +9,7 @@ use super::tree::{Found, Trees};
 use super::{Request, Sink};
 use crate::error::{Refusal, plain};
 use crate::event::Name;
-use crate::sys::fs::{self, FoundKind, Want};
+use crate::sys::fs::{self, Want};
 use crate::wire::{ErrorCode, OptionName};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -45,7 +45,6 @@ pub(super) fn begin(
         WriteMode::Overwrite => fs::look(&directory, &component).ok(),
         WriteMode::Create | WriteMode::Unique => None,
     };
-    let old = old.filter(|found| found.kind == FoundKind::File);
     let rules = Rules {
         mode: terms.mode,
         permissions: Some(old.map_or(0o666 & !terms.umask, |found| found.mode & 0o777)),

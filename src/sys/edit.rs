@@ -218,5 +218,5 @@ pub(crate) fn names_up_to(directory: &File, most: usize) -> io::Result<Vec<OsStr
 
 /// The error of a tree that is deeper than anybody goes.
 pub(crate) fn too_deep() -> io::Error {
-    Errno::ENAMETOOLONG.into()
+    io::Error::other("too many directories within directories")
 }
