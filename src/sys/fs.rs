@@ -393,6 +393,35 @@ mod tests {
         assert!(answers.next().is_none());
     }
 
+    /// To open a socket is an error: one that is seen was not opened, and so are FIFOs and devices.
+    #[test]
+    fn only_a_regular_file_is_opened_to_be_read() {
+        let scratch = Scratch::new();
+        let directory = open_root(scratch.path()).expect("a directory");
+        let socket = std::os::unix::net::UnixListener::bind(scratch.at("socket"));
+        make_fifo(&scratch.at("fifo")).expect("a FIFO");
+        scratch.directory("directory");
+        scratch.file("file", "");
+        type Open = fn(&File, &OsStr, Want) -> io::Result<Opened>;
+        for open in [open_beneath as Open, open_here] {
+            let here = open(&directory, ".".as_ref(), Want::Status);
+            if here.is_err_and(|error| trouble(&error) == Trouble::NotOffered) {
+                continue; // an old kernel, or a sandbox
+            }
+            for name in ["socket", "fifo", "directory"] {
+                for want in [Want::File, Want::Status] {
+                    let opened = open(&directory, name.as_ref(), want);
+                    assert!(matches!(opened, Ok(Opened::Seen(_))), "{name}: {opened:?}");
+                }
+            }
+            let file = open(&directory, "file".as_ref(), Want::Status);
+            assert!(matches!(file, Ok(Opened::Seen(_))), "{file:?}");
+            let file = open(&directory, "file".as_ref(), Want::File);
+            assert!(matches!(file, Ok(Opened::File(..))), "{file:?}");
+        }
+        drop(socket);
+    }
+
     #[test]
     fn no_step_follows_a_link() {
         let scratch = Scratch::new();
