@@ -296,6 +296,38 @@ fn a_file_that_cannot_be_replaced_is_written_in_place() {
     }
 }
 
+/// Root, the owner of the file and the owner of the directory may replace a file in a sticky directory.
+#[test]
+fn a_sticky_directory_keeps_its_files_from_others_only() {
+    if !is_root() {
+        return;
+    }
+    const NOBODY: u32 = 65_534;
+    for (user, directory, file) in [
+        ("65534:65534", NOBODY, 1234),
+        ("65534:65534", 1234, NOBODY),
+        ("root", 1234, 2345),
+    ] {
+        let scratch = Scratch::new();
+        let old = scratch.file("file", "old");
+        mode(&old, 0o666);
+        chown(&old, Some(file), None).expect("as root");
+        chown(scratch.path(), Some(directory), None).expect("as root");
+        mode(scratch.path(), 0o1777);
+        let before = std::fs::metadata(&old).expect("a file");
+        let options = ["--write", "overwrite", "--user", user];
+        let server = Server::start(scratch.path(), &options);
+        // While it is open no other file gets its number.
+        let keeper = std::fs::File::open(&old).expect("a file");
+        assert_eq!(put(server.address(), "file", b"new"), Ok(()));
+        let after = std::fs::metadata(&old).expect("a file");
+        let case = format!("{user}, {directory}, {file}");
+        assert_ne!(after.ino(), before.ino(), "{case}: not replaced");
+        assert_eq!(read(&old), b"new", "{case}");
+        drop(keeper);
+    }
+}
+
 /// As containers mount single files.
 #[test]
 fn a_file_that_is_a_mount_point_is_written_in_place() {
