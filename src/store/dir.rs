@@ -769,6 +769,9 @@ mod tests {
         scratch.file("allowed/file", "of the host");
         let beneath = |path: &Path| root.join(path.strip_prefix("/").expect("absolute"));
         scratch.file(beneath(&allowed).join("file"), "of the root");
+        // Where a relative link, or one of another tree, would lead if it were taken for the root's.
+        scratch.file(beneath(&scratch.at("images/kernel")), "wrong");
+        scratch.file("allowed/images/kernel", "wrong");
         scratch.file("root/secret", "x");
         super::super::scratch::mode(&root.join("secret"), 0o600);
         scratch.directory("root/deep/down");

@@ -122,14 +122,18 @@ pub(crate) fn open_here(directory: &File, component: &OsStr, want: Want) -> io::
         FoundKind::File if want == Want::File => {}
         _ => return Ok(Opened::Seen(seen)),
     }
-    let flags = READ | OFlag::O_NOFOLLOW;
-    let file = again(|| fcntl::openat(directory, component, flags, Mode::empty()));
-    let file = file.map(File::from)?;
+    let file = open_unless_link(directory, component)?;
     let status = Status::of(&file)?;
     Ok(match status.kind {
         FoundKind::File => Opened::File(file, status),
         _ => Opened::Seen(status),
     })
+}
+
+/// Opens what was seen to be a regular file. It may have become a link since.
+fn open_unless_link(directory: &File, component: &OsStr) -> io::Result<File> {
+    let flags = READ | OFlag::O_NOFOLLOW;
+    again(|| fcntl::openat(directory, component, flags, Mode::empty())).map(File::from)
 }
 
 /// Opens a directory of this very directory, if it is no link, to read the names in it.
@@ -441,6 +445,8 @@ mod tests {
         assert_eq!(meaning(open("step", Want::Directory)), None);
         assert_eq!(meaning(step("step")), None);
         for link in ["to-file", "to-step"] {
+            let unseen = open_unless_link(&directory, link.as_ref());
+            assert_eq!(meaning(unseen), Some(Trouble::Link));
             assert_eq!(meaning(open(link, Want::File)), Some(Trouble::Link));
             assert_eq!(meaning(open(link, Want::Status)), Some(Trouble::Link));
             assert_eq!(meaning(open(link, Want::Directory)), Some(Trouble::Missing));
