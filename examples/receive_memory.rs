@@ -1,4 +1,5 @@
-//! Takes uploads into memory, and serves what it has: `cargo run --example receive_memory -- [ADDRESS]`.
+//! Takes uploads into memory, and serves what it has:
+//! `cargo run --example receive_memory -- [ADDRESS]`.
 
 use std::collections::HashMap;
 use std::error::Error;

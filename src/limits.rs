@@ -154,7 +154,8 @@ pub const MAX_UPLOAD: u64 = 1 << 30;
 pub const UMASK: u32 = 0o022;
 /// Numbers tried behind a name that others take at the same moment.
 pub const UNIQUE_NAMES_TRIED: u32 = 16;
-/// The first of them are searched for; a search costs a system call or two for each bit of the number. The others are random.
+/// The first of them are searched for; a search costs a system call or two for each bit of the
+/// number. The others are random.
 pub const UNIQUE_SEARCHES: u32 = 8;
 /// Hidden names tried, of 64 random bits each; a second one is never needed.
 pub const HIDDEN_NAMES_TRIED: usize = 8;

@@ -1,5 +1,5 @@
-//! The files of other file systems and other owners, by the binary and with clients that are not ours: raw sockets and
-//! curl. What needs root is skipped for other users.
+//! The files of other file systems and other owners, by the binary and with clients that are not
+//! ours: raw sockets and curl. What needs root is skipped for other users.
 
 mod harness;
 
@@ -98,7 +98,8 @@ fn is_root() -> bool {
     is_root
 }
 
-/// Serves from a mount namespace that a script has prepared; `None` where this user may not make one.
+/// Serves from a mount namespace that a script has prepared; `None` where this user may not make
+/// one.
 fn in_namespace(prepare: &str, serve: &str) -> Option<Server> {
     let script = format!(
         "{prepare} && exec {} serve --host 127.0.0.1 --port 0 {serve}",
@@ -119,7 +120,8 @@ fn in_namespace(prepare: &str, serve: &str) -> Option<Server> {
     Some(Server::spawn(command))
 }
 
-/// Names of procfs, whose files say that they are empty, and of sysfs, whose files say that they have 4096 bytes.
+/// Names of procfs, whose files say that they are empty, and of sysfs, whose files say that they
+/// have 4096 bytes.
 const PROC: [&str; 3] = ["sys/kernel/ostype", "version", "filesystems"];
 const SYS: [&str; 2] = ["kernel/fscaps", "kernel/mm/transparent_hugepage/enabled"];
 
@@ -177,7 +179,8 @@ fn files_that_misreport_their_size_are_put_whole() {
     assert_eq!(read(scratch.at("copy")), b"");
 }
 
-/// tmpfs reports no blocks for a file that is a hole, and an overlay hands out files of two file systems.
+/// tmpfs reports no blocks for a file that is a hole, and an overlay hands out files of two file
+/// systems.
 #[test]
 fn files_of_tmpfs_and_overlay_are_served_and_replaced() {
     if !is_root() {
@@ -258,7 +261,8 @@ fn a_file_that_is_replaced_keeps_its_mode_and_owner() {
     }
 }
 
-/// The directory is root's, or it is sticky and the file is root's: nobody's server cannot put a new file there.
+/// The directory is root's, or it is sticky and the file is root's: nobody's server cannot put a
+/// new file there.
 #[test]
 fn a_file_that_cannot_be_replaced_is_written_in_place() {
     if !is_root() {
@@ -296,7 +300,8 @@ fn a_file_that_cannot_be_replaced_is_written_in_place() {
     }
 }
 
-/// Root, the owner of the file and the owner of the directory may replace a file in a sticky directory.
+/// Root, the owner of the file and the owner of the directory may replace a file in a sticky
+/// directory.
 #[test]
 fn a_sticky_directory_keeps_its_files_from_others_only() {
     if !is_root() {
@@ -362,8 +367,8 @@ fn sleeps(process: u32) -> bool {
     state == Some(b"S")
 }
 
-/// A writer that waits for its real reader is not woken: by a request for the FIFO, by one for a file beneath it, nor by an
-/// upload to it.
+/// A writer that waits for its real reader is not woken: by a request for the FIFO, by one for a
+/// file beneath it, nor by an upload to it.
 #[test]
 fn a_fifo_is_not_opened_by_any_request() {
     let scratch = Scratch::new();

@@ -76,8 +76,8 @@ struct Files {
     #[arg(long, value_name = "DIR")]
     allow_symlink_target: Vec<PathBuf>,
 
-    /// Absolute symbolic links: `host` paths are those of this host; `root` also looks up beneath DIR what leads
-    /// into no served tree, as links made for a server in a chroot need it
+    /// Absolute symbolic links: `host` paths are those of this host; `root` also looks up beneath
+    /// DIR what leads into no served tree, as links made for a server in a chroot need it
     #[arg(
         long,
         value_name = "FROM",

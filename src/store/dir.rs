@@ -26,14 +26,15 @@ use std::sync::{Arc, PoisonError, RwLock};
 /// The directory is held open: names are looked up beneath what it was when it was opened, wherever its path leads
 /// later, until [`reopen`](Self::reopen). Clones share it.
 ///
-/// - A leading `/` means the directory itself. `.` and doubled slashes are skipped; `..` may go up, but not above it. A
-///   missing name with backslashes is tried once more with slashes. A name that ends in a slash is a directory's and is
-///   refused.
-/// - A missing name with a byte 0xFF is tried once more as the part before that byte: boot ROMs read on past the end of
-///   a DHCP option, whose end is marked by it.
-/// - Symbolic links are followed while they stay inside. One that leaves is followed only into a tree that was
-///   [allowed](DirBuilder::allow_symlink_target). An absolute link that leads into no tree is looked up
-///   [beneath the directory](DirBuilder::absolute_links_from_root), as after a `chroot`.
+/// - A leading `/` means the directory itself. `.` and doubled slashes are skipped; `..` may go up,
+///   but not above it. A missing name with backslashes is tried once more with slashes. A name that
+///   ends in a slash is a directory's and is refused.
+/// - A missing name with a byte 0xFF is tried once more as the part before that byte: boot ROMs
+///   read on past the end of a DHCP option, whose end is marked by it.
+/// - Symbolic links are followed while they stay inside. One that leaves is followed only into a
+///   tree that was [allowed](DirBuilder::allow_symlink_target). An absolute link that leads into no
+///   tree is looked up [beneath the directory](DirBuilder::absolute_links_from_root), as after a
+///   `chroot`.
 /// - Only regular files are served, and only those that everybody may read, unless
 ///   [told otherwise](DirBuilder::serve_unreadable).
 ///
@@ -85,9 +86,9 @@ impl DirBuilder {
         self
     }
 
-    /// Whether an absolute link in the directory that leads into no tree is looked up beneath the directory, as if the
-    /// server had done a `chroot`: `/images/kernel` means `images/kernel` there. The host's path comes first. On by
-    /// default; without it such a link is refused.
+    /// Whether an absolute link in the directory that leads into no tree is looked up beneath the
+    /// directory, as if the server had done a `chroot`: `/images/kernel` means `images/kernel`
+    /// there. The host's path comes first. On by default; without it such a link is refused.
     #[must_use]
     pub fn absolute_links_from_root(mut self, from_root: bool) -> Self {
         self.from_root = from_root;
@@ -101,9 +102,10 @@ impl DirBuilder {
         self
     }
 
-    /// Takes uploads too. A file appears under its name when it is whole; a directory that it is to lie in must exist; links
-    /// are followed on the way there while they stay inside, and never where the file goes. [`WriteMode::Overwrite`] says
-    /// when a file is replaced, and when it is written in place.
+    /// Takes uploads too. A file appears under its name when it is whole; a directory that it is to
+    /// lie in must exist; links are followed on the way there while they stay inside, and never
+    /// where the file goes. [`WriteMode::Overwrite`] says when a file is replaced, and when it is
+    /// written in place.
     #[must_use]
     pub fn uploads(mut self, mode: WriteMode) -> Self {
         self.uploads = Some(mode);
@@ -242,7 +244,8 @@ impl Dir {
         Ok(())
     }
 
-    /// Removes partial uploads left by a crash, if this user owns them. A failed search is logged, not fatal.
+    /// Removes partial uploads left by a crash, if this user owns them. A failed search is logged,
+    /// not fatal.
     pub(crate) fn remove_leftovers(&self) {
         let roots = self.roots();
         let Some(uploads) = &roots.uploads else {
@@ -306,7 +309,8 @@ impl Store for Dir {
             Err(refusal) if is_elsewhere(&refusal) || clean(name).is_err() => refusal,
             answer => return answer,
         };
-        // Firmware that takes DHCP option 67 for a string reads on to the end of the options, and beyond.
+        // Firmware that takes DHCP option 67 for a string reads on to the end of the options, and
+        // beyond.
         match name.iter().position(|&byte| byte == DHCP_END) {
             None | Some(0) => Err(refusal),
             Some(end) => {
@@ -769,7 +773,8 @@ mod tests {
         scratch.file("allowed/file", "of the host");
         let beneath = |path: &Path| root.join(path.strip_prefix("/").expect("absolute"));
         scratch.file(beneath(&allowed).join("file"), "of the root");
-        // Where a relative link, or one of another tree, would lead if it were taken for the root's.
+        // Where a relative link, or one of another tree, would lead if it were taken for the
+        // root's.
         scratch.file(beneath(&scratch.at("images/kernel")), "wrong");
         scratch.file("allowed/images/kernel", "wrong");
         scratch.file("root/secret", "x");

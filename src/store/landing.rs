@@ -1,8 +1,9 @@
 //! A file on its way: it appears under its name when it is whole, and leaves nothing behind otherwise.
 //!
-//! Until then it has no name at all where the file system can do that, else a hidden one in the same directory. Only where
-//! a file is to be overwritten that no new one can replace, that file itself is written. Invariant: everything happens in
-//! one directory that is held open, and no link is ever followed.
+//! Until then it has no name at all where the file system can do that, else a hidden one in the
+//! same directory. Only where a file is to be overwritten that no new one can replace, that file
+//! itself is written. Invariant: everything happens in one directory that is held open, and no link
+//! is ever followed.
 
 use crate::event::Name;
 use crate::limits::{
@@ -25,11 +26,12 @@ pub enum WriteMode {
     /// Replace it, when the new one is whole. The process must have permission to write to the old
     /// file; the new one keeps its permission bits, and its owner where the process may set that.
     ///
-    /// Where no new file can be put in the place of the old one (a directory that the process may not
-    /// write to, a file that is a mount point), the old one is written in place. Then a transfer that
-    /// breaks off leaves the file incomplete.
+    /// Where no new file can be put in the place of the old one (a directory that the process may
+    /// not write to, a file that is a mount point), the old one is written in place. Then a
+    /// transfer that breaks off leaves the file incomplete.
     Overwrite,
-    /// Nothing: the new one gets a number behind its name, which is cut where it has no room for that.
+    /// Nothing: the new one gets a number behind its name, which is cut where it has no room for
+    /// that.
     Unique,
 }
 
@@ -126,7 +128,8 @@ impl Landing {
         Ok(std::mem::take(&mut self.name))
     }
 
-    /// Takes the name away that the file just got: a client that hears of an error may send the file again.
+    /// Takes the name away that the file just got: a client that hears of an error may send the
+    /// file again.
     fn take_back(&self) {
         let own = Status::of(&self.file).map(|found| found.identity);
         let named = fs::look(&self.directory, &self.name).map(|found| found.identity);
@@ -296,8 +299,8 @@ fn take_number(
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
-/// A number that is free, found in about twice as many steps as the lowest one has bits. Where the numbers have gaps
-/// it need not be the lowest.
+/// A number that is free, found in about twice as many steps as the lowest one has bits. Where the
+/// numbers have gaps it need not be the lowest.
 fn free_number(mut is_taken: impl FnMut(u32) -> bool) -> u32 {
     let (mut taken, mut free) = (0, 1);
     while is_taken(free) {
@@ -317,7 +320,8 @@ fn free_number(mut is_taken: impl FnMut(u32) -> bool) -> u32 {
     free
 }
 
-/// A name with a number behind it. A name that would get too long is cut, but not inside a character.
+/// A name with a number behind it. A name that would get too long is cut, but not inside a
+/// character.
 fn numbered(name: &OsStr, number: u32, longest: usize) -> OsString {
     let suffix = format!(".{number}");
     let name = name.as_bytes();
@@ -391,8 +395,8 @@ pub(crate) struct Search {
     pub(crate) cut: Option<&'static str>,
 }
 
-/// Removes what a crash has left beneath a directory; links are not followed, and what others own is left alone. It
-/// holds a descriptor for each level of the tree, however wide the tree is.
+/// Removes what a crash has left beneath a directory; links are not followed, and what others own
+/// is left alone. It holds a descriptor for each level of the tree, however wide the tree is.
 ///
 /// # Errors
 /// Only of the directory itself. What is deeper and may not be read is left alone.

@@ -51,8 +51,8 @@ pub trait Store: Send + Sync + 'static {
     /// The [`Refusal`] is sent to the peer as an ERROR.
     fn read(&self, request: &Request<'_>) -> Result<Source, Refusal>;
 
-    /// Whether the server calls [`write`](Self::write) at all. The server asks once, when it starts. A store that
-    /// refuses every upload may return false: a WRQ then costs no worker.
+    /// Whether the server calls [`write`](Self::write) at all. The server asks once, when it
+    /// starts. A store that refuses every upload may return false: a WRQ then costs no worker.
     fn takes_uploads(&self) -> bool {
         true
     }
@@ -115,9 +115,10 @@ pub(crate) enum Kind {
 }
 
 impl Source {
-    /// An open regular file, from its first octet to the length it has now. It is mapped, shared with other transfers
-    /// of the same file, and checked for changes before its last block goes out. A file whose length is not what the
-    /// system says, as in procfs and sysfs, is read to its end like a [`reader`](Self::reader).
+    /// An open regular file, from its first octet to the length it has now. It is mapped, shared
+    /// with other transfers of the same file, and checked for changes before its last block goes
+    /// out. A file whose length is not what the system says, as in procfs and sysfs, is read to its
+    /// end like a [`reader`](Self::reader).
     pub fn file(file: File) -> Self {
         Self(Kind::File(file, None))
     }

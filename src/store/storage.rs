@@ -93,10 +93,11 @@ impl Storage {
         self.write_from(name, content.as_ref()).map(|_| ())
     }
 
-    /// Writes a file from a reader to its end, with the directories above it, and returns how many octets that were. The file
-    /// appears under its name when it is complete, readable by everybody; a file that was there is served until then. On an
-    /// error nothing of it stays. A link that has the name is neither followed nor replaced: that is an error, as is a
-    /// file that this process may not write to. One that no new file can replace is written in place, as
+    /// Writes a file from a reader to its end, with the directories above it, and returns how many
+    /// octets that were. The file appears under its name when it is complete, readable by
+    /// everybody; a file that was there is served until then. On an error nothing of it stays. A
+    /// link that has the name is neither followed nor replaced: that is an error, as is a file that
+    /// this process may not write to. One that no new file can replace is written in place, as
     /// [`WriteMode::Overwrite`] says.
     ///
     /// # Errors

@@ -42,7 +42,8 @@ enum Step {
 }
 
 impl Trees {
-    /// Opens the root. With `from_root`, its absolute links mean the root where they lead into no tree.
+    /// Opens the root. With `from_root`, its absolute links mean the root where they lead into no
+    /// tree.
     pub(super) fn open(root: &Path, from_root: bool) -> io::Result<Self> {
         let trees = vec![Tree::open(root)?];
         Ok(Self { trees, from_root })

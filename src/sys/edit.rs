@@ -68,8 +68,8 @@ pub(crate) fn open_own(directory: &File, name: &OsStr) -> io::Result<Option<File
     Ok(is_own.then_some(file))
 }
 
-/// Fails where this process may not write to a regular file of the directory: as for opening it, by the
-/// ids and rights that the process has now.
+/// Fails where this process may not write to a regular file of the directory: as for opening it, by
+/// the ids and rights that the process has now.
 pub(crate) fn check_may_write(directory: &File, name: &OsStr) -> io::Result<()> {
     Ok(faccessat(
         directory,
@@ -79,13 +79,15 @@ pub(crate) fn check_may_write(directory: &File, name: &OsStr) -> io::Result<()> 
     )?)
 }
 
-/// Opens a file that is there for writing from its beginning; its content stays until it is written to.
+/// Opens a file that is there for writing from its beginning; its content stays until it is written
+/// to.
 pub(crate) fn open_in_place(directory: &File, name: &OsStr) -> io::Result<File> {
     let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | LARGE;
     Ok(fcntl::openat(directory, name, flags, Mode::empty()).map(File::from)?)
 }
 
-/// Whether the sticky bit of a directory keeps this process from replacing a file of this owner in it.
+/// Whether the sticky bit of a directory keeps this process from replacing a file of this owner in
+/// it.
 pub(crate) fn is_kept_by_sticky_bit(directory: &File, owner: u32) -> io::Result<bool> {
     const STICKY: u32 = 0o1000;
     let above = Status::of(directory)?;

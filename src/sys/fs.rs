@@ -61,15 +61,15 @@ pub(crate) enum Opened {
     File(File, Status),
     /// The file was not opened: only its status was wanted, or it is no regular file.
     Seen(Status),
-    /// A regular file that this call cannot open for reading; [`open_here`] finds out whether that is
-    /// for want of /proc or of permission.
+    /// A regular file that this call cannot open for reading; [`open_here`] finds out whether that
+    /// is for want of /proc or of permission.
     Unreachable,
 }
 
 /// Opens a file in one step; links are followed by the kernel, as long as they stay beneath `directory`.
 ///
-/// A regular file takes four calls: a descriptor that reads nothing, its status, a second descriptor
-/// through /proc for reading, and the end of the first.
+/// A regular file takes four calls: a descriptor that reads nothing, its status, a second
+/// descriptor through /proc for reading, and the end of the first.
 #[cfg(target_os = "linux")]
 pub(crate) fn open_beneath(directory: &File, name: &OsStr, want: Want) -> io::Result<Opened> {
     use nix::fcntl::{OpenHow, ResolveFlag};
@@ -108,8 +108,9 @@ pub(super) fn open_path(file: &File) -> String {
     format!("/proc/self/fd/{}", file.as_raw_fd())
 }
 
-/// Opens a file of this very directory, if it is no link. Needs no /proc; a writer in the directory can
-/// put a FIFO in the place of the file between the two calls, and that is opened then, but not read.
+/// Opens a file of this very directory, if it is no link. Needs no /proc; a writer in the directory
+/// can put a FIFO in the place of the file between the two calls, and that is opened then, but not
+/// read.
 pub(crate) fn open_here(directory: &File, component: &OsStr, want: Want) -> io::Result<Opened> {
     if want == Want::Directory {
         let file = open_directory(directory, component)?;
@@ -148,8 +149,8 @@ pub(crate) fn open_step(directory: &File, component: &OsStr) -> io::Result<File>
     again(|| fcntl::openat(directory, component, flags, Mode::empty())).map(File::from)
 }
 
-/// Whether a name of this very directory is a mount point, which no rename can replace. A kernel that
-/// cannot tell says no.
+/// Whether a name of this very directory is a mount point, which no rename can replace. A kernel
+/// that cannot tell says no.
 #[cfg(target_os = "linux")]
 pub(crate) fn is_mount_point(directory: &File, component: &OsStr) -> bool {
     use nix::fcntl::{OpenHow, ResolveFlag};

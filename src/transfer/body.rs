@@ -357,9 +357,9 @@ impl Body {
     }
 }
 
-/// Finds out whether a file has as many bytes as the system says. Files of procfs say 0, those of sysfs 4096, and those of
-/// FUSE what they like; none of them has blocks on a disk. Returns the status, anew if the file has just changed; and where
-/// the size is wrong, the first bytes.
+/// Finds out whether a file has as many bytes as the system says. Files of procfs say 0, those of
+/// sysfs 4096, and those of FUSE what they like; none of them has blocks on a disk. Returns the
+/// status, anew if the file has just changed; and where the size is wrong, the first bytes.
 fn probe(file: &File, status: Option<Status>) -> io::Result<(Status, Option<Vec<u8>>)> {
     let status = match status {
         Some(status) => status,
