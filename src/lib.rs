@@ -86,7 +86,7 @@ pub mod unversioned {
     }
 }
 
-/// The README's example compiles.
+/// The README's example runs.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

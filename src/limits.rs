@@ -152,8 +152,11 @@ pub const WRITE_OCTETS: usize = 256 << 10;
 pub const MAX_UPLOAD: u64 = 1 << 30;
 /// Bits that no uploaded file gets, unless asked otherwise: everybody may read it, as a server wants it that serves it again.
 pub const UMASK: u32 = 0o022;
-/// Numbers tried behind a name until one is free. Each costs a system call.
-pub const UNIQUE_NAMES: u32 = 9999;
+/// Numbers tried behind a name that others take at the same moment.
+pub const UNIQUE_NAMES_TRIED: u32 = 16;
+/// The first of them are searched for; a search costs a system call or two for each bit of the
+/// number. The others are random.
+pub const UNIQUE_SEARCHES: u32 = 8;
 /// Hidden names tried, of 64 random bits each; a second one is never needed.
 pub const HIDDEN_NAMES_TRIED: usize = 8;
 /// Names looked at while leftovers are searched for at the start: a tenth of a second.
@@ -252,6 +255,8 @@ pub const CACHED_MAPPINGS: usize = 64;
 pub const MAPPING_IDLE: Duration = Duration::from_secs(30);
 /// Files up to this size are read, not mapped: a page-table entry costs more than a copy.
 pub const MAP_FROM_OCTETS: u64 = 64 << 10;
+/// Bytes read of a file that says it is empty: procfs has more, and most of its files fit.
+pub const PROBED_OCTETS: usize = 4 << 10;
 /// Symbolic links followed by hand for one name: as many as Linux follows by itself, so that both ways agree.
 pub const MAX_LINKS: usize = 40;
 /// Directories within directories that are removed as one tree, or that a name leads down where it is looked up by hand: each

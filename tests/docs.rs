@@ -101,6 +101,18 @@ fn list(folder: &Path, paths: &mut BTreeSet<String>) {
     }
 }
 
+/// Doctests run it, unless its fence says otherwise.
+#[test]
+fn the_example_of_the_readme_runs_as_it_stands() {
+    let readme = read("README.md");
+    let fences: Vec<&str> = readme
+        .lines()
+        .filter(|line| line.starts_with("```rust"))
+        .collect();
+    assert_eq!(fences, ["```rust"]);
+    assert!(read("src/lib.rs").contains(r#"include_str!("../README.md")"#));
+}
+
 /// The functions with `#[test]` above them.
 fn tests_in(path: &str, source: &str) -> Vec<String> {
     let mut is_test = false;

@@ -409,6 +409,35 @@ fn a_file_appears_when_it_is_complete_and_nothing_stays_of_one_that_fails() {
     );
 }
 
+/// Nothing is opened to be looked at: a socket cannot be, and a FIFO must not.
+#[test]
+fn names_of_directories_long_names_and_sockets_are_seen_as_what_they_are() {
+    let scratch = Scratch::new();
+    let driver = open(&scratch);
+    let storage = driver.storage();
+    storage.write("dir/file", "content").expect("a file");
+    for name in ["dir/file/", "new/", "dir/file/."] {
+        let is_name = |error| matches!(error, TftpError::Name { .. });
+        assert!(storage.write(name, "x").is_err_and(is_name), "{name}");
+        assert!(storage.read(name).is_err_and(is_name), "{name}");
+        assert!(storage.copy(name, "copy").is_err_and(is_name), "{name}");
+    }
+    assert_eq!(storage.list("dir/").expect("a directory").len(), 1);
+    storage.create_dir("made/").expect("a directory");
+
+    let long = "n".repeat(256);
+    assert!(!storage.exists(&long).expect("an answer"));
+    let error = storage.write(&long, "x").expect_err("too long");
+    assert!(error.to_string().contains("name too long"), "{error}");
+
+    let socket = std::os::unix::net::UnixListener::bind(scratch.at("root/socket"));
+    let seen = storage.stat("socket").expect("an entry");
+    assert_eq!(seen.kind, EntryKind::Other);
+    assert!(storage.exists("socket").expect("an answer"));
+    assert!(storage.read("socket").is_err());
+    drop(socket);
+}
+
 #[test]
 fn no_name_and_no_link_leads_out() {
     use std::os::unix::fs::symlink;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Once;
 use std::sync::mpsc::{Receiver, channel};
-use tftpool::OptionName;
+use tftpool::{Mode, OptionName};
 
 /// Where the examples are built: beside the directory of this very program.
 fn program(name: &str) -> PathBuf {
@@ -124,6 +124,28 @@ fn serve_memory_makes_contents_up() {
     assert_eq!(fetch(asked, "zeros", &[]), Ok(vec![b'0'; 1_000_000]));
     let missing = Err(Trouble::Told(1, "file not found".into()));
     assert_eq!(fetch(asked, "else", &[]), missing);
+}
+
+#[test]
+fn receive_memory_takes_uploads_and_serves_them() {
+    let mut example = Example::start("receive_memory", &[ANY]);
+    let asked = example.address();
+    let options = [(OptionName::Windowsize, 4)];
+    let file = pattern(100_000);
+    assert_eq!(put(asked, "dump", Mode::Octet, &options, &file), Ok(()));
+    assert_eq!(example.line_with("dump"), "dump: 100000 bytes");
+    assert_eq!(fetch(asked, "dump", &options), Ok(file));
+    let large = Err(Trouble::Told(3, "file is too large".into()));
+    let announced = [(OptionName::Tsize, (1 << 20) + 1)];
+    assert_eq!(put(asked, "dump", Mode::Octet, &announced, b"x"), large);
+    let unannounced = pattern((1 << 20) + 1);
+    let options = [(OptionName::Blksize, 8192)];
+    assert_eq!(
+        put(asked, "other", Mode::Octet, &options, &unannounced),
+        large
+    );
+    let missing = Err(Trouble::Told(1, "file not found".into()));
+    assert_eq!(fetch(asked, "other", &[]), missing);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::client::{Writer, unwritten};
 use crate::error::Refusal;
 use crate::store::landing::{Landing, Rules};
 use crate::store::{Sink, WriteMode};
-use crate::sys::{edit, fs, replace};
+use crate::sys::{by_path, fs};
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::io::{self, Write};
@@ -86,19 +86,15 @@ impl Output {
 
     /// A new file in the place of an existing one, or that one in place.
     fn replacing(path: &Path, status: &Metadata) -> io::Result<Self> {
-        replace::check_writable(path)?;
         // Permissions that protect a file protect the next one too.
         let permissions = Some(status.mode() & 0o777);
         let real = match std::fs::symlink_metadata(path)?.is_symlink() {
             true => std::fs::canonicalize(path)?,
             false => path.into(),
         };
-        if let Some(reason) = obstacle(path, &real, status) {
-            return in_place(path, reason);
-        }
-        match Self::beside(&real, false, permissions) {
-            Err(cause) if is_denied(&cause) => in_place(path, "its directory takes no new file"),
-            result => result,
+        match obstacle(path, &real, status) {
+            Some(reason) => in_place(path, reason),
+            None => Self::beside(&real, false, permissions),
         }
     }
 
@@ -118,7 +114,7 @@ impl Output {
             }
             Self::Fresh(landing, path) => Box::new(Fresh {
                 file: Writer::new(Reporting {
-                    writer: landing,
+                    writer: Tracked { landing, written },
                     written,
                 }),
                 path,
@@ -141,30 +137,19 @@ fn directory(path: &Path) -> io::Result<File> {
     fs::open_root(parent.unwrap_or(Path::new(".")))
 }
 
-/// Why the regular file that the kernel found at `path` is written in place.
+/// Why the regular file that the kernel found at `path` cannot be written by its name in a directory.
 fn obstacle(path: &Path, real: &Path, found: &Metadata) -> Option<&'static str> {
-    if real != path && replace::leads_through_descriptor(path) {
+    if real != path && by_path::leads_through_descriptor(path) {
         return Some("the path names an open file");
     }
-    let check = || -> io::Result<_> {
-        let directory = directory(real)?;
-        let name = real.file_name().unwrap_or(OsStr::new(""));
+    let name = real.file_name().unwrap_or(OsStr::new(""));
+    let named = directory(real).and_then(|directory| fs::look(&directory, name));
+    match named.map(|named| (named.identity.device, named.identity.inode)) {
+        Err(_) => Some("its directory cannot be searched"),
+        Ok(named) if named == (found.dev(), found.ino()) => None,
         // A link that was read by hand must lead where the kernel went.
-        let named = edit::look(&directory, name)?.identity;
-        if (named.device, named.inode) != (found.dev(), found.ino()) {
-            return Ok(Some("its path leads to more than one file"));
-        }
-        replace::obstacle(&directory, name)
-    };
-    check().unwrap_or(Some("its directory cannot be searched"))
-}
-
-fn is_denied(cause: &io::Error) -> bool {
-    use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem, Unsupported};
-    matches!(
-        cause.kind(),
-        PermissionDenied | ReadOnlyFilesystem | Unsupported
-    )
+        Ok(_) => Some("its path leads to more than one file"),
+    }
 }
 
 /// An existing file that is open for writing.
@@ -177,7 +162,7 @@ pub(super) struct InPlace {
 fn in_place(path: &Path, reason: &str) -> io::Result<Output> {
     // Said first: a FIFO without a reader is waited for.
     log::debug!("writing {} in place: {reason}", path.display());
-    let file = replace::open_existing(path)?;
+    let file = by_path::open_existing(path)?;
     let is_full = file.metadata()?.is_file();
     Ok(Output::InPlace(InPlace { file, is_full }))
 }
@@ -254,9 +239,29 @@ impl Write for Truncating<'_> {
     }
 }
 
+/// A file in a directory, which may have to be written in place.
+struct Tracked<'a> {
+    landing: Landing,
+    written: &'a Written,
+}
+
+impl Write for Tracked<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let result = self.landing.write(bytes);
+        if self.landing.has_truncated() {
+            let _ = self.written.truncated.set(());
+        }
+        result
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.landing.flush()
+    }
+}
+
 /// A file that is not whole yet.
 struct Fresh<'a> {
-    file: Writer<Reporting<'a, Landing>>,
+    file: Writer<Reporting<'a, Tracked<'a>>>,
     path: PathBuf,
     written: &'a Written,
 }
@@ -267,7 +272,7 @@ impl Sink for Fresh<'_> {
     }
 
     fn commit(self: Box<Self>) -> Result<(), Refusal> {
-        let landing = self.file.finish()?.writer;
+        let landing = self.file.finish()?.writer.landing;
         match landing.commit() {
             Ok(name) => {
                 if self.path.file_name() != Some(&name) {

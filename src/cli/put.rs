@@ -5,7 +5,7 @@ use super::place::{PLACES, Place};
 use super::settings::{Done, Outcome, Settings, Trouble};
 use crate::error::plain;
 use crate::store::Source;
-use crate::sys::replace;
+use crate::sys::by_path;
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -102,7 +102,7 @@ fn open(file: &str) -> io::Result<Source> {
     if file == "-" {
         return Ok(Source::reader(io::stdin(), None));
     }
-    let mut file = replace::open_source(Path::new(file))?;
+    let mut file = by_path::open_source(Path::new(file))?;
     let status = file.metadata()?;
     if status.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());

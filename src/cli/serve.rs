@@ -82,6 +82,17 @@ struct Files {
     /// Follow symbolic links that lead into this tree; repeatable [default: only within DIR]
     #[arg(long, value_name = "DIR")]
     allow_symlink_target: Vec<PathBuf>,
+
+    /// Absolute symbolic links: `host` paths are those of this host; `root` also looks up beneath
+    /// DIR what leads into no served tree, as links made for a server in a chroot need it
+    #[arg(
+        long,
+        value_name = "FROM",
+        value_enum,
+        default_value = "root",
+        hide_possible_values = true
+    )]
+    absolute_links: AbsoluteLinks,
 }
 
 /// What is taken.
@@ -227,6 +238,13 @@ struct Capacity {
     /// The same for one network, an IPv4 /24 or an IPv6 /64 [default: no limit of its own]
     #[arg(long, value_name = "COUNT", value_parser = value::transfers as Parser<_>)]
     max_unproven_per_network: Option<usize>,
+}
+
+/// What absolute links mean, as typed.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum AbsoluteLinks {
+    Root,
+    Host,
 }
 
 /// When to send again, as typed.
@@ -397,6 +415,7 @@ impl Arguments {
         let Self { files, uploads, .. } = self;
         let mut dir = Dir::builder(directory)
             .serve_unreadable(files.serve_unreadable)
+            .absolute_links_from_root(files.absolute_links == AbsoluteLinks::Root)
             .max_upload(uploads.max_upload)
             .umask(uploads.umask)
             .durable(uploads.durable);

@@ -9,16 +9,16 @@ use super::tree::{Found, Trees};
 use super::uploads;
 use super::{Kind, Request, Sink, Source, Store};
 use crate::error::{Error, Refusal, plain};
-use crate::limits::{MAX_UPLOAD, UMASK};
-use crate::sys::fs::{self, Status, Trouble};
-use crate::wire::ErrorCode;
+use crate::event::Name;
+use crate::limits::{MAX_NAME, MAX_UPLOAD, UMASK};
+use crate::sys::fs::{self, Trouble, Want};
+use crate::wire::{ErrorCode, Malformed};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::fs::File;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// Serves the files beneath one directory, for reading, and takes uploads where it is [told to](DirBuilder::uploads).
@@ -26,10 +26,15 @@ use std::sync::{Arc, PoisonError, RwLock};
 /// The directory is held open: names are looked up beneath what it was when it was opened, wherever its path leads
 /// later, until [`reopen`](Self::reopen). Clones share it.
 ///
-/// - A leading `/` means the directory itself. `.` and doubled slashes are skipped; `..` may go up, but not above it. A
-///   missing name with backslashes is tried once more with slashes.
-/// - Symbolic links are followed while they stay inside. One that leaves is followed only into a tree that was
-///   [allowed](DirBuilder::allow_symlink_target).
+/// - A leading `/` means the directory itself. `.` and doubled slashes are skipped; `..` may go up,
+///   but not above it. A missing name with backslashes is tried once more with slashes. A name that
+///   ends in a slash is a directory's and is refused.
+/// - A missing name with a byte 0xFF is tried once more as the part before that byte: boot ROMs
+///   read on past the end of a DHCP option, whose end is marked by it.
+/// - Symbolic links are followed while they stay inside. One that leaves is followed only into a
+///   tree that was [allowed](DirBuilder::allow_symlink_target). An absolute link that leads into no
+///   tree is looked up [beneath the directory](DirBuilder::absolute_links_from_root), as after a
+///   `chroot`.
 /// - Only regular files are served, and only those that everybody may read, unless
 ///   [told otherwise](DirBuilder::serve_unreadable).
 ///
@@ -48,6 +53,8 @@ struct Shared {
     roots: RwLock<Arc<Roots>>,
     /// Set when `openat2` proves to be missing.
     by_hand: AtomicBool,
+    /// A name was cut at a byte 0xFF, and the log says so.
+    has_cut: AtomicBool,
 }
 
 /// What is held open.
@@ -61,6 +68,7 @@ struct Roots {
 pub struct DirBuilder {
     root: PathBuf,
     allowed: Vec<PathBuf>,
+    from_root: bool,
     serve_unreadable: bool,
     uploads: Option<WriteMode>,
     upload_dir: Option<PathBuf>,
@@ -78,6 +86,15 @@ impl DirBuilder {
         self
     }
 
+    /// Whether an absolute link in the directory that leads into no tree is looked up beneath the
+    /// directory, as if the server had done a `chroot`: `/images/kernel` means `images/kernel`
+    /// there. The host's path comes first. On by default; without it such a link is refused.
+    #[must_use]
+    pub fn absolute_links_from_root(mut self, from_root: bool) -> Self {
+        self.from_root = from_root;
+        self
+    }
+
     /// Serves files, too, that this process may read but not everybody (mode without `o+r`).
     #[must_use]
     pub fn serve_unreadable(mut self, serve: bool) -> Self {
@@ -85,8 +102,10 @@ impl DirBuilder {
         self
     }
 
-    /// Takes uploads too. A file appears under its name when it is whole; a directory that it is to lie in must exist; links
-    /// are followed on the way there while they stay inside, and never where the file goes.
+    /// Takes uploads too. A file appears under its name when it is whole; a directory that it is to
+    /// lie in must exist; links are followed on the way there while they stay inside, and never
+    /// where the file goes. [`WriteMode::Overwrite`] says when a file is replaced, and when it is
+    /// written in place.
     #[must_use]
     pub fn uploads(mut self, mode: WriteMode) -> Self {
         self.uploads = Some(mode);
@@ -158,6 +177,7 @@ impl DirBuilder {
         Ok(Dir(Arc::new(Shared {
             roots: RwLock::new(Arc::new(roots)),
             by_hand: AtomicBool::new(false),
+            has_cut: AtomicBool::new(false),
             settings: self,
         })))
     }
@@ -168,7 +188,7 @@ impl DirBuilder {
                 let path = path.clone();
                 |cause| Error::Directory { path, cause }
             };
-            let mut trees = Trees::open(path).map_err(blame(path))?;
+            let mut trees = Trees::open(path, self.from_root).map_err(blame(path))?;
             for tree in allowed {
                 trees.allow(tree).map_err(blame(tree))?;
             }
@@ -197,6 +217,7 @@ impl Dir {
         DirBuilder {
             root: root.into(),
             allowed: Vec::new(),
+            from_root: true,
             serve_unreadable: false,
             uploads: None,
             upload_dir: None,
@@ -244,8 +265,15 @@ impl Dir {
             );
         }
         match landing::remove_leftovers(uploads.root()) {
-            Ok(0) => {}
-            Ok(count) => log::info!("removed unfinished uploads of an earlier run count={count}"),
+            Ok(search) => {
+                if search.removed > 0 {
+                    let count = search.removed;
+                    log::info!("removed unfinished uploads of an earlier run count={count}");
+                }
+                if let Some(reason) = search.cut {
+                    log::warn!("unfinished uploads of an earlier run may be left: {reason}");
+                }
+            }
             Err(error) => log::warn!("cannot look for unfinished uploads: {}", plain(&error)),
         }
     }
@@ -256,43 +284,61 @@ impl Dir {
     }
 
     fn find(&self, name: &[u8]) -> Result<Source, Refusal> {
-        let file = self.open(clean(name)?)?;
-        let status = Status::of(&file).map_err(refuse)?;
-        if !status.regular {
-            return Err(Refusal::access_violation().because("not a regular file"));
-        }
+        let (file, status) = match self.look_up(&clean(name)?, Want::File).map_err(refuse)? {
+            Found::File(file, status) => (file, status),
+            Found::Seen(_) => {
+                return Err(Refusal::access_violation().because("not a regular file"));
+            }
+            Found::Outside(host) => return Err(leaves(&host)),
+        };
         if status.mode & 0o004 == 0 && !self.0.settings.serve_unreadable {
             let mode = status.mode;
             return Err(Refusal::access_violation()
                 .because(format!("not readable by everybody (mode {mode:04o})")));
         }
-        Ok(Source(Kind::File(file, Some(status.identity))))
+        Ok(Source(Kind::File(file, Some(status))))
+    }
+
+    /// The file of a name as it is, or with slashes for its backslashes.
+    fn find_either(&self, name: &[u8]) -> Result<Source, Refusal> {
+        match self.find(name) {
+            Err(refusal) if is_elsewhere(&refusal) && name.contains(&b'\\') => {
+                self.find(&with_slashes(name))
+            }
+            answer => answer,
+        }
     }
 
     /// Looks up a name that was cleaned.
-    pub(super) fn look_up(&self, name: &OsStr) -> io::Result<Found> {
-        self.roots().reading.find(name, &self.0.by_hand)
-    }
-
-    fn open(&self, name: OsString) -> Result<File, Refusal> {
-        match self.look_up(&name).map_err(refuse)? {
-            Found::File(file) => Ok(file),
-            Found::Outside(host) => {
-                let host = host.as_os_str().as_bytes().escape_ascii();
-                Err(Refusal::access_violation().because(format!("a link leaves towards {host}")))
-            }
-        }
+    pub(super) fn look_up(&self, name: &OsStr, want: Want) -> io::Result<Found> {
+        self.roots().reading.find(name, want, &self.0.by_hand)
     }
 }
 
 impl Store for Dir {
     fn read(&self, request: &Request<'_>) -> Result<Source, Refusal> {
         let name = request.name;
-        match self.find(name) {
-            Err(refusal) if refusal.code() == ErrorCode::NOT_FOUND && name.contains(&b'\\') => {
-                self.find(&with_slashes(name))
+        let refusal = match self.find_either(name) {
+            Err(refusal) if is_elsewhere(&refusal) || clean(name).is_err() => refusal,
+            answer => return answer,
+        };
+        // Firmware that takes DHCP option 67 for a string reads on to the end of the options, and
+        // beyond.
+        match name.iter().position(|&byte| byte == DHCP_END) {
+            None | Some(0) => Err(refusal),
+            Some(end) => {
+                let meant = &name[..end];
+                let source = self.find_either(meant)?;
+                let (name, meant) = (Name::new(name), Name::new(meant));
+                // Forged requests must not fill the log.
+                match self.0.has_cut.swap(true, Ordering::Relaxed) {
+                    false => log::info!(
+                        "name cut at its byte 0xff file={name} as={meant} (later ones: see -v)"
+                    ),
+                    true => log::debug!("name cut at its byte 0xff file={name} as={meant}"),
+                }
+                Ok(source)
             }
-            answer => answer,
         }
     }
 
@@ -328,13 +374,28 @@ impl fmt::Debug for Dir {
     }
 }
 
+/// The end of the options in a DHCP packet (RFC 2132 §3.2).
+const DHCP_END: u8 = 0xFF;
+
 /// The name beneath the root that a peer's name means: not empty, no leading slash, no `.`, no `..`.
 pub(super) fn clean(name: &[u8]) -> Result<OsString, Refusal> {
+    if name.len() > MAX_NAME {
+        return Err(too_long());
+    }
     let kept = components(name).map_err(|rule| Refusal::access_violation().because(rule))?;
     if kept.is_empty() {
         return Err(Refusal::access_violation().because("the name is the root itself"));
     }
+    if names_directory(name) {
+        return Err(Refusal::access_violation().because("the name is a directory's"));
+    }
     Ok(OsString::from_vec(kept.join(&b'/')))
+}
+
+/// Whether the last component of a name can only be a directory's, whatever it leads to.
+pub(super) fn names_directory(name: &[u8]) -> bool {
+    let last = name.rsplit(|&byte| byte == b'/').next();
+    matches!(last, Some(b"" | b"." | b".."))
 }
 
 /// The components beneath the root that a name means; none for the root itself. An error is the rule that it breaks.
@@ -364,6 +425,7 @@ pub(super) fn refuse(error: io::Error) -> Refusal {
     let refusal = match fs::trouble(&error) {
         // Nothing to explain, and boot loaders ask for ten names before one that exists.
         Trouble::Missing => return Refusal::not_found(),
+        Trouble::TooLong => return too_long(),
         Trouble::Busy | Trouble::Exhausted => {
             Refusal::new(ErrorCode::NOT_DEFINED, "server out of resources")
         }
@@ -375,6 +437,25 @@ pub(super) fn refuse(error: io::Error) -> Refusal {
     refusal.because(plain(&error))
 }
 
+/// The same answer as to a name that no request may have.
+fn too_long() -> Refusal {
+    Refusal::new(
+        ErrorCode::ILLEGAL_OPERATION,
+        Malformed::LongName.to_string(),
+    )
+}
+
+/// Whether another spelling of the name may lead to a file.
+fn is_elsewhere(refusal: &Refusal) -> bool {
+    [ErrorCode::NOT_FOUND, ErrorCode::ILLEGAL_OPERATION].contains(&refusal.code())
+}
+
+/// The refusal of a link that leads to this path of the host.
+pub(super) fn leaves(host: &Path) -> Refusal {
+    let host = host.as_os_str().as_bytes().escape_ascii();
+    Refusal::access_violation().because(format!("a link leaves towards {host}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::scratch::Scratch;
@@ -384,7 +465,6 @@ mod tests {
     use proptest::prelude::*;
     use std::io::Read;
     use std::net::{Ipv4Addr, SocketAddr};
-    use std::sync::atomic::Ordering;
 
     /// The directory twice: looked up by `openat2`, and walked by hand.
     fn both_ways(builder: DirBuilder) -> [Dir; 2] {
@@ -415,7 +495,7 @@ mod tests {
 
     /// What was served, or the code and the text that the peer is told.
     fn answer(dir: &Dir, name: impl AsRef<[u8]>) -> Result<Vec<u8>, (u16, String)> {
-        let Kind::File(mut file, identity) = ask(dir, name)
+        let Kind::File(mut file, status) = ask(dir, name)
             .map_err(|refusal| (refusal.code().0, refusal.text().to_owned()))?
             .0
         else {
@@ -423,12 +503,17 @@ mod tests {
         };
         let mut content = Vec::new();
         file.read_to_end(&mut content).expect("a readable file");
-        assert_eq!(identity.map(|it| it.size), Some(content.len() as u64));
+        let size = status.map(|it| it.identity.size);
+        assert_eq!(size, Some(content.len() as u64));
         Ok(content)
     }
 
     fn missing() -> Result<Vec<u8>, (u16, String)> {
         Err((1, "file not found".to_owned()))
+    }
+
+    fn too_long_name() -> Result<Vec<u8>, (u16, String)> {
+        Err((4, "file name too long".to_owned()))
     }
 
     fn refused() -> Result<Vec<u8>, (u16, String)> {
@@ -529,8 +614,14 @@ mod tests {
                 );
                 checked += 1;
             }
-            assert_eq!(answer(&dir, [b'a'; 300]), missing());
-            assert_eq!(answer(&dir, "a/".repeat(3000)), missing());
+            for name in [
+                &[b'a'; 300][..],
+                &[b'a'; MAX_NAME + 1],
+                &[b'/'; MAX_NAME + 1],
+            ] {
+                assert_eq!(answer(&dir, name), too_long_name(), "{}", way(&dir));
+            }
+            assert_eq!(answer(&dir, "a/".repeat(400) + "a"), missing());
         }
         assert!(checked > 100);
     }
@@ -682,6 +773,61 @@ mod tests {
             }
             for name in outside {
                 assert_eq!(answer(&dir, name), refused(), "{name} by {}", way(&dir));
+            }
+        }
+    }
+
+    #[test]
+    fn an_absolute_link_means_the_root_where_it_leads_into_no_tree() {
+        let scratch = Scratch::new();
+        let root = scratch.directory("root");
+        let allowed = scratch.directory("allowed");
+        scratch.file("root/images/kernel", "kernel");
+        scratch.file("allowed/file", "of the host");
+        let beneath = |path: &Path| root.join(path.strip_prefix("/").expect("absolute"));
+        scratch.file(beneath(&allowed).join("file"), "of the root");
+        // Where a relative link, or one of another tree, would lead if it were taken for the
+        // root's.
+        scratch.file(beneath(&scratch.at("images/kernel")), "wrong");
+        scratch.file("allowed/images/kernel", "wrong");
+        scratch.file("root/secret", "x");
+        super::super::scratch::mode(&root.join("secret"), 0o600);
+        scratch.directory("root/deep/down");
+        for (name, target) in [
+            ("root/link", "/images/kernel"),
+            ("root/dir", "/images"),
+            ("root/deep/down/link", "//./images/kernel"),
+            ("root/chain", "/link"),
+            ("root/above", "/../../images/kernel"),
+            ("root/absent", "/images/absent"),
+            ("root/loop", "/loop"),
+            ("root/relative", "../images/kernel"),
+            ("root/hidden", "/secret"),
+            ("allowed/back", "/images/kernel"),
+        ] {
+            scratch.link(name, target);
+        }
+        scratch.link("root/both", allowed.join("file"));
+        scratch.link("root/through", allowed.join("back"));
+        let builder = Dir::builder(&root).allow_symlink_target(&allowed);
+        for from_root in [true, false] {
+            for dir in both_ways(builder.clone().absolute_links_from_root(from_root)) {
+                let ask = |name: &str| (answer(&dir, name), format!("{name} by {}", way(&dir)));
+                for name in ["link", "dir/kernel", "deep/down/link", "chain", "above"] {
+                    let (answer, at) = ask(name);
+                    let wanted = if from_root {
+                        served("kernel")
+                    } else {
+                        refused()
+                    };
+                    assert_eq!(answer, wanted, "{at}");
+                }
+                for name in ["absent", "loop", "relative", "hidden", "through", "dir"] {
+                    let (answer, at) = ask(name);
+                    assert_eq!(answer, refused(), "{at}");
+                }
+                let (answer, at) = ask("both");
+                assert_eq!(answer, served("of the host"), "{at}");
             }
         }
     }

@@ -1,11 +1,16 @@
 //! A file on its way: it appears under its name when it is whole, and leaves nothing behind otherwise.
 //!
-//! Until then it has no name at all where the file system can do that, else a hidden one in the same directory. Invariant:
-//! everything happens in one directory that is held open, and no link is ever followed.
+//! Until then it has no name at all where the file system can do that, else a hidden one in the
+//! same directory. Only where a file is to be overwritten that no new one can replace, that file
+//! itself is written. Invariant: everything happens in one directory that is held open, and no link
+//! is ever followed.
 
-use crate::limits::{HIDDEN_NAMES_TRIED, LEFTOVERS_LOOKED_AT, MAX_TREE_DEPTH, UNIQUE_NAMES};
-use crate::sys::edit::{self, FoundKind};
-use crate::sys::fs;
+use crate::event::Name;
+use crate::limits::{
+    HIDDEN_NAMES_TRIED, LEFTOVERS_LOOKED_AT, MAX_TREE_DEPTH, UNIQUE_NAMES_TRIED, UNIQUE_SEARCHES,
+};
+use crate::sys::edit;
+use crate::sys::fs::{self, FoundKind, Status, Trouble};
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Permissions, TryLockError};
 use std::hash::{BuildHasher, RandomState};
@@ -18,9 +23,15 @@ use std::os::unix::fs::PermissionsExt;
 pub enum WriteMode {
     /// Nothing: only names are taken that nobody has.
     Create,
-    /// Replace it, when the new one is whole.
+    /// Replace it, when the new one is whole. The process must have permission to write to the old
+    /// file; the new one keeps its permission bits, and its owner where the process may set that.
+    ///
+    /// Where no new file can be put in the place of the old one (a directory that the process may
+    /// not write to, a file that is a mount point), the old one is written in place. Then a
+    /// transfer that breaks off leaves the file incomplete.
     Overwrite,
-    /// Nothing: the new one gets a number behind its name.
+    /// Nothing: the new one gets a number behind its name, which is cut where it has no room for
+    /// that.
     Unique,
 }
 
@@ -39,9 +50,20 @@ pub(crate) struct Landing {
     file: File,
     directory: File,
     name: OsString,
-    /// The name that it has meanwhile.
-    hidden: Option<OsString>,
+    at: At,
     rules: Rules,
+}
+
+/// Where the file is until it is whole.
+enum At {
+    /// Without a name.
+    Nameless,
+    /// Under this hidden name.
+    Hidden(OsString),
+    /// Under its own name: it is written in place. `begun` once the old content is gone.
+    InPlace { begun: bool },
+    /// It is whole.
+    Done,
 }
 
 impl Landing {
@@ -51,28 +73,29 @@ impl Landing {
     /// `AlreadyExists` and `IsADirectory` where something stands in the way (of which `IsADirectory` means anything but a
     /// regular file); else what the system says.
     pub(crate) fn begin(directory: File, name: OsString, rules: Rules) -> io::Result<Self> {
-        check(&directory, &name, rules.mode)?;
-        // Nobody else may look at it before it is whole.
-        let permissions = rules.permissions.map_or(0o666, |_| 0o600);
-        let (file, hidden) = match edit::make_nameless_file(&directory, permissions) {
-            Ok(file) => {
-                // For the hidden name that it may get at the end.
-                let _ = file.try_lock();
-                (file, None)
-            }
-            Err(error) if edit::is_not_offered(&error) => {
-                let (file, hidden) = make_hidden_file(&directory, permissions)?;
-                (file, Some(hidden))
-            }
-            Err(error) => return Err(error),
+        let old = check(&directory, &name, rules.mode)?;
+        let obstacle = old.as_ref().map(|old| obstacle(&directory, &name, old));
+        let (file, at) = match obstacle.transpose()?.flatten() {
+            Some(reason) => open_in_place(&directory, &name, reason)?,
+            None => match make_file(&directory, &rules) {
+                Err(error) if old.is_some() && error.kind() == io::ErrorKind::PermissionDenied => {
+                    open_in_place(&directory, &name, "its directory takes no new file")?
+                }
+                made => made?,
+            },
         };
         Ok(Self {
             file,
             directory,
             name,
-            hidden,
+            at,
             rules,
         })
+    }
+
+    /// The old content of a file that is written in place is gone.
+    pub(crate) fn has_truncated(&self) -> bool {
+        matches!(self.at, At::InPlace { begun: true })
     }
 
     /// The file is whole: it gets its name. Returns that, which may have got a number.
@@ -80,13 +103,17 @@ impl Landing {
     /// # Errors
     /// As for [`begin`](Self::begin). The file is gone then, unless it has replaced another one, which would not come back.
     pub(crate) fn commit(mut self) -> io::Result<OsString> {
-        if let Some(bits) = self.rules.permissions {
-            self.file.set_permissions(Permissions::from_mode(bits))?;
+        let is_in_place = matches!(self.at, At::InPlace { .. });
+        match self.rules.permissions {
+            _ if is_in_place => self.begin_in_place()?,
+            Some(bits) => self.file.set_permissions(Permissions::from_mode(bits))?,
+            None => {}
         }
         if self.rules.durable {
             edit::sync_file(&self.file)?;
         }
         match self.rules.mode {
+            _ if is_in_place => {}
             WriteMode::Create => {
                 let name = self.name.clone();
                 self.take_name(&name)?;
@@ -94,8 +121,9 @@ impl Landing {
             WriteMode::Overwrite => self.replace()?,
             WriteMode::Unique => self.take_free_name()?,
         }
-        self.hidden = None;
+        self.at = At::Done;
         if self.rules.durable
+            && !is_in_place
             && let Err(error) = edit::sync_directory(&self.directory)
         {
             self.take_back();
@@ -104,10 +132,11 @@ impl Landing {
         Ok(std::mem::take(&mut self.name))
     }
 
-    /// Takes the name away that the file just got: who is told that it was not stored may send it again.
+    /// Takes the name away that the file just got: a client that hears of an error may send the
+    /// file again.
     fn take_back(&self) {
-        let own = edit::look_at(&self.file).map(|found| found.identity);
-        let named = edit::look(&self.directory, &self.name).map(|found| found.identity);
+        let own = Status::of(&self.file).map(|found| found.identity);
+        let named = fs::look(&self.directory, &self.name).map(|found| found.identity);
         let is_ours = matches!((own, named), (Ok(own), Ok(named)) if own == named);
         if is_ours && self.rules.mode != WriteMode::Overwrite {
             let _ = edit::remove_file(&self.directory, &self.name);
@@ -116,43 +145,63 @@ impl Landing {
 
     /// Takes a name that nobody has.
     fn take_name(&self, name: &OsStr) -> io::Result<()> {
-        match &self.hidden {
-            None => edit::name_file(&self.file, &self.directory, name),
-            Some(hidden) => edit::rename_to_free(&self.directory, hidden, name),
+        match &self.at {
+            At::Hidden(hidden) => edit::rename_to_free(&self.directory, hidden, name),
+            _ => edit::name_file(&self.file, &self.directory, name),
         }
     }
 
     fn replace(&mut self) -> io::Result<()> {
-        let hidden = match self.hidden.take() {
-            Some(hidden) => hidden,
+        if matches!(self.at, At::Nameless) {
             // A name can be taken over by another name only.
-            None => {
-                let name = |hidden: &OsStr| edit::name_file(&self.file, &self.directory, hidden);
-                with_hidden_name(name)?.1
-            }
+            let name = |hidden: &OsStr| edit::name_file(&self.file, &self.directory, hidden);
+            self.at = At::Hidden(with_hidden_name(name)?.1);
+        }
+        let At::Hidden(hidden) = &self.at else {
+            unreachable!("a file that replaces another one has a name of its own");
         };
-        let hidden = self.hidden.insert(hidden);
-        check(&self.directory, &self.name, WriteMode::Overwrite)?;
+        if let Some(old) = check(&self.directory, &self.name, WriteMode::Overwrite)? {
+            let own = Status::of(&self.file)?.owner;
+            if own != old.owner {
+                edit::give(&self.file, old.owner);
+            }
+        }
         edit::rename(&self.directory, hidden, &self.directory, &self.name)
     }
 
-    /// Takes the name, or the first one with a number behind it that is free.
+    /// Takes the name, or one with a number behind it.
     fn take_free_name(&mut self) -> io::Result<()> {
-        let wanted = self.name.clone();
-        for number in 1..=UNIQUE_NAMES {
-            match self.take_name(&self.name) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                result => return result,
-            }
-            self.name = wanted.clone();
-            self.name.push(format!(".{number}"));
+        let result = self.take_name(&self.name);
+        if !is_taken(&result) {
+            return result;
         }
-        Err(io::ErrorKind::AlreadyExists.into())
+        let longest = edit::longest_name(&self.directory);
+        // What else may be wrong with a name, the attempt to take it says.
+        let look = |name: &OsStr| fs::look(&self.directory, name).is_ok();
+        let take = |name: &OsStr| self.take_name(name);
+        self.name = take_number(&self.name, longest, look, take)?;
+        Ok(())
+    }
+
+    /// Makes room for the new content of a file that is written in place.
+    ///
+    /// # Errors
+    /// `ResourceBusy` where another transfer writes it.
+    fn begin_in_place(&mut self) -> io::Result<()> {
+        if let At::InPlace { begun: false } = self.at {
+            if let Err(TryLockError::WouldBlock) = self.file.try_lock() {
+                return Err(io::ErrorKind::ResourceBusy.into());
+            }
+            self.file.set_len(0)?;
+            self.at = At::InPlace { begun: true };
+        }
+        Ok(())
     }
 }
 
 impl Write for Landing {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.begin_in_place()?;
         self.file.write(octets)
     }
 
@@ -163,25 +212,142 @@ impl Write for Landing {
 
 impl Drop for Landing {
     fn drop(&mut self) {
-        if let Some(hidden) = &self.hidden {
-            let _ = edit::remove_file(&self.directory, hidden);
+        match &self.at {
+            At::Hidden(hidden) => _ = edit::remove_file(&self.directory, hidden),
+            At::InPlace { begun: true } => {
+                let name = Name::new(self.name.as_bytes());
+                log::warn!("file={name} is incomplete: it was written in place");
+            }
+            At::Nameless | At::InPlace { begun: false } | At::Done => {}
         }
     }
 }
 
-/// Whether what stands under a name may be there.
-fn check(directory: &File, name: &OsStr, mode: WriteMode) -> io::Result<()> {
-    match (edit::look(directory, name), mode) {
-        (Err(error), _) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+/// Makes the new file, without a name where the file system can do that.
+fn make_file(directory: &File, rules: &Rules) -> io::Result<(File, At)> {
+    // Nobody else may look at it before it is whole.
+    let permissions = rules.permissions.map_or(0o666, |_| 0o600);
+    match edit::make_nameless_file(directory, permissions) {
+        Ok(file) => {
+            // For the hidden name that it may get at the end.
+            let _ = file.try_lock();
+            Ok((file, At::Nameless))
+        }
+        Err(error) if edit::is_not_offered(&error) => {
+            let (file, hidden) = make_hidden_file(directory, permissions)?;
+            Ok((file, At::Hidden(hidden)))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn open_in_place(directory: &File, name: &OsStr, reason: &str) -> io::Result<(File, At)> {
+    let file = edit::open_in_place(directory, name)?;
+    if Status::of(&file)?.kind != FoundKind::File {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    let name = Name::new(name.as_bytes());
+    log::debug!("writing file={name} in place: {reason}");
+    Ok((file, At::InPlace { begun: false }))
+}
+
+/// Why a rename would fail at the end, although a new file can be made in the directory.
+fn obstacle(directory: &File, name: &OsStr, old: &Status) -> io::Result<Option<&'static str>> {
+    Ok(if fs::is_mount_point(directory, name) {
+        Some("it is a mount point")
+    } else if edit::is_kept_by_sticky_bit(directory, old.owner.0)? {
+        Some("its directory is sticky and the file is another user's")
+    } else {
+        None
+    })
+}
+
+/// Whether what stands under a name may be there; says what it is where it is to be replaced.
+fn check(directory: &File, name: &OsStr, mode: WriteMode) -> io::Result<Option<Status>> {
+    match (fs::look(directory, name), mode) {
+        (Err(error), _) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         (Err(error), _) => Err(error),
-        (Ok(_), WriteMode::Unique) => Ok(()),
+        (Ok(_), WriteMode::Unique) => Ok(None),
         (Ok(_), WriteMode::Create) => Err(io::ErrorKind::AlreadyExists.into()),
         // A link is neither followed nor replaced.
         (Ok(found), WriteMode::Overwrite) if found.kind != FoundKind::File => {
             Err(io::ErrorKind::IsADirectory.into())
         }
-        (Ok(_), WriteMode::Overwrite) => Ok(()),
+        (Ok(found), WriteMode::Overwrite) => {
+            edit::check_may_write(directory, name)?;
+            Ok(Some(found))
+        }
     }
+}
+
+// ---- numbers behind a name --------------------------------------------------------------------
+
+fn is_taken(result: &io::Result<()>) -> bool {
+    let error = result.as_ref().err();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::AlreadyExists)
+}
+
+/// Takes a name with a free number behind it, and returns it. `look` says whether a name is taken.
+fn take_number(
+    wanted: &OsStr,
+    longest: usize,
+    look: impl Fn(&OsStr) -> bool,
+    mut take: impl FnMut(&OsStr) -> io::Result<()>,
+) -> io::Result<OsString> {
+    let name_with = |number| numbered(wanted, number, longest);
+    for attempt in 0..UNIQUE_NAMES_TRIED {
+        // Others take numbers at the same moment, the same ones: then chance decides.
+        let number = match attempt {
+            0..UNIQUE_SEARCHES => free_number(|number| look(&name_with(number))),
+            _ => random() as u32,
+        };
+        let name = name_with(number);
+        let result = take(&name);
+        if !is_taken(&result) {
+            return result.map(|()| name);
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+/// A number that is free, found in about twice as many steps as the lowest one has bits. Where the
+/// numbers have gaps it need not be the lowest.
+fn free_number(mut is_taken: impl FnMut(u32) -> bool) -> u32 {
+    let (mut taken, mut free) = (0, 1);
+    while is_taken(free) {
+        taken = free;
+        free = match free.checked_mul(2) {
+            Some(more) => more,
+            None => return random() as u32,
+        };
+    }
+    while free - taken > 1 {
+        let middle = taken + (free - taken) / 2;
+        match is_taken(middle) {
+            true => taken = middle,
+            false => free = middle,
+        }
+    }
+    free
+}
+
+/// A name with a number behind it. A name that would get too long is cut, but not inside a
+/// character.
+fn numbered(name: &OsStr, number: u32, longest: usize) -> OsString {
+    let suffix = format!(".{number}");
+    let name = name.as_bytes();
+    let mut end = name.len().min(longest.saturating_sub(suffix.len()));
+    while end < name.len() && end > 1 && name[end] & 0xC0 == 0x80 {
+        end -= 1;
+    }
+    let mut numbered = OsStr::from_bytes(&name[..end]).to_owned();
+    numbered.push(suffix);
+    numbered
+}
+
+fn random() -> u64 {
+    // Each RandomState has keys of its own, from the system's source of randomness.
+    RandomState::new().hash_one(())
 }
 
 // ---- hidden names ---------------------------------------------------------------------------
@@ -201,8 +367,7 @@ pub(crate) fn is_hidden(name: &OsStr) -> bool {
 /// Does something with a hidden name that nobody has.
 fn with_hidden_name<T>(mut make: impl FnMut(&OsStr) -> io::Result<T>) -> io::Result<(T, OsString)> {
     for _ in 0..HIDDEN_NAMES_TRIED {
-        // Each RandomState has keys of its own, from the system's source of randomness.
-        let number = RandomState::new().hash_one(());
+        let number = random();
         let mut name = OsStr::from_bytes(HIDDEN).to_owned();
         name.push(format!("{number:0HIDDEN_DIGITS$x}"));
         match make(&name) {
@@ -232,35 +397,78 @@ fn keep(file: File) -> io::Result<File> {
     }
 }
 
-/// Removes what a crash has left beneath a directory; links are not followed, and what others own is left alone. Returns how many
-/// files that were.
+/// How a search for leftovers ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Search {
+    /// Files that were removed.
+    pub(crate) removed: usize,
+    /// Why it has not looked at the whole tree.
+    pub(crate) cut: Option<&'static str>,
+}
+
+/// Removes what a crash has left beneath a directory; links are not followed, and what others own
+/// is left alone. It holds a descriptor for each level of the tree, however wide the tree is.
 ///
 /// # Errors
-/// Only of the directory itself. What is deeper and cannot be read is left alone.
-pub(crate) fn remove_leftovers(directory: &File) -> io::Result<usize> {
-    let mut looked_at = 0;
-    let mut removed = 0;
-    let mut pending = vec![(fs::open_here(directory, OsStr::new("."))?, MAX_TREE_DEPTH)];
-    while let Some((directory, depth)) = pending.pop() {
-        for name in edit::names(&directory).unwrap_or_default() {
-            looked_at += 1;
-            if looked_at > LEFTOVERS_LOOKED_AT {
-                return Ok(removed);
+/// Only of the directory itself. What is deeper and may not be read is left alone.
+pub(crate) fn remove_leftovers(directory: &File) -> io::Result<Search> {
+    search_for_leftovers(directory, LEFTOVERS_LOOKED_AT)
+}
+
+/// Looks at so many names.
+fn search_for_leftovers(directory: &File, mut left: usize) -> io::Result<Search> {
+    let mut search = Search::default();
+    let mut levels = vec![Level::open(directory, OsStr::new("."), 0, &mut left)?];
+    while let Some(level) = levels.last_mut() {
+        let Some(name) = level.names.pop() else {
+            levels.pop();
+            continue;
+        };
+        match fs::look(&level.directory, &name).map(|found| found.kind) {
+            Ok(FoundKind::Directory) if level.depth == MAX_TREE_DEPTH => {
+                search.cut = Some("the tree is too deep");
             }
-            match edit::look(&directory, &name).map(|found| found.kind) {
-                Ok(FoundKind::Directory) if depth > 0 => {
-                    if let Ok(inside) = fs::open_here(&directory, &name) {
-                        pending.push((inside, depth - 1));
+            Ok(FoundKind::Directory) => {
+                match Level::open(&level.directory, &name, level.depth + 1, &mut left) {
+                    Ok(inside) => levels.push(inside),
+                    Err(error) if fs::trouble(&error) == Trouble::Exhausted => {
+                        search.cut = Some("no descriptor or memory is left");
                     }
+                    Err(_) => {}
                 }
-                Ok(FoundKind::File) if is_hidden(&name) => {
-                    removed += usize::from(remove_leftover(&directory, &name));
-                }
-                _ => {}
             }
+            Ok(FoundKind::File) if is_hidden(&name) => {
+                search.removed += usize::from(remove_leftover(&level.directory, &name));
+            }
+            _ => {}
         }
     }
-    Ok(removed)
+    if left == 0 {
+        search.cut = Some("the tree has too many names");
+    }
+    Ok(search)
+}
+
+/// A directory on the way down, and the names in it that the search has yet to look at.
+struct Level {
+    directory: File,
+    names: Vec<OsString>,
+    /// Levels above it.
+    depth: usize,
+}
+
+impl Level {
+    /// Reads the names, and counts them.
+    fn open(above: &File, name: &OsStr, depth: usize, left: &mut usize) -> io::Result<Self> {
+        let directory = fs::open_directory(above, name)?;
+        let names = edit::names_up_to(&directory, *left)?;
+        *left -= names.len();
+        Ok(Self {
+            directory,
+            names,
+            depth,
+        })
+    }
 }
 
 /// Removes a file that belongs to us and that no server is writing any more. True if it did.
@@ -290,7 +498,7 @@ mod tests {
 
     /// The two ways to be without a name.
     fn begin(scratch: &Scratch, name: &str, mode: WriteMode, hidden: bool) -> io::Result<Landing> {
-        let directory = fs::open_here(&fs::open_root(scratch.path())?, OsStr::new("."))?;
+        let directory = fs::open_directory(&fs::open_root(scratch.path())?, OsStr::new("."))?;
         if !hidden {
             return Landing::begin(directory, name.into(), rules(mode));
         }
@@ -300,9 +508,15 @@ mod tests {
             file,
             directory,
             name: name.into(),
-            hidden: Some(hidden),
+            at: At::Hidden(hidden),
             rules: rules(mode),
         })
+    }
+
+    fn leftovers(root: &File) -> usize {
+        let search = remove_leftovers(root).expect("a directory");
+        assert_eq!(search.cut, None);
+        search.removed
     }
 
     fn content(scratch: &Scratch, name: &str) -> String {
@@ -398,7 +612,7 @@ mod tests {
         let mut running = begin(&scratch, "new", WriteMode::Create, true).expect("a landing");
 
         let root = fs::open_root(scratch.path()).expect("a directory");
-        assert_eq!(remove_leftovers(&root).expect("a directory"), 2);
+        assert_eq!(leftovers(&root), 2);
         assert!(outside.at(left).exists());
         for name in others {
             assert!(scratch.at(name).exists(), "{name}");
@@ -412,7 +626,7 @@ mod tests {
             scratch.file(left, "half");
             let path = scratch.at(left);
             std::os::unix::fs::chown(path, Some(65_534), None).expect("as root");
-            assert_eq!(remove_leftovers(&root).expect("a directory"), 0);
+            assert_eq!(leftovers(&root), 0);
         }
     }
 
@@ -426,11 +640,11 @@ mod tests {
         let kind = |kept: io::Result<File>| kept.map(drop).map_err(|error| error.kind());
 
         let kept = keep(make()).expect("a lock");
-        assert_eq!(remove_leftovers(&root).expect("a directory"), 0);
+        assert_eq!(leftovers(&root), 0);
         drop((kept, edit::remove_file(&root, name)));
 
         let removed = make();
-        assert_eq!(remove_leftovers(&root).expect("a directory"), 1);
+        assert_eq!(leftovers(&root), 1);
         assert_eq!(kind(keep(removed)), Err(io::ErrorKind::AlreadyExists));
 
         let about_to_be_removed = make();
@@ -503,5 +717,236 @@ mod tests {
                 assert_eq!(scratch.names(), left, "{mode:?}, hidden: {hidden}");
             }
         }
+    }
+
+    /// Between the name and the answer another program may put its own file there.
+    #[test]
+    fn a_name_that_belongs_to_another_file_is_not_taken_back() {
+        for hidden in [false, true] {
+            let scratch = Scratch::new();
+            scratch.file("other", "another program's");
+            let landing = begin(&scratch, "file", WriteMode::Create, hidden).expect("a landing");
+            landing.take_name(OsStr::new("file")).expect("a name");
+            std::fs::rename(scratch.at("other"), scratch.at("file")).expect("a rename");
+            landing.take_back();
+            assert_eq!(content(&scratch, "file"), "another program's");
+
+            std::fs::remove_file(scratch.at("file")).expect("a file");
+            std::fs::create_dir(scratch.at("file")).expect("a directory");
+            landing.take_back();
+            assert!(scratch.at("file").is_dir());
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_overwritten_keeps_its_owner() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        for hidden in [false, true] {
+            let scratch = Scratch::new();
+            let path = scratch.file("file", "old");
+            std::os::unix::fs::chown(&path, Some(1234), Some(2345)).expect("as root");
+            let landing = begin(&scratch, "file", WriteMode::Overwrite, hidden);
+            landing.and_then(Landing::commit).expect("a name");
+            let found = std::fs::metadata(&path).expect("a file");
+            assert_eq!((found.uid(), found.gid(), found.size()), (1234, 2345, 0));
+            assert_eq!(found.mode() & 0o7777, 0o640);
+        }
+    }
+
+    #[test]
+    fn a_free_number_is_found_in_few_steps() {
+        let search = |is_taken: &dyn Fn(u32) -> bool| {
+            let mut steps = 0;
+            let number = free_number(|number| {
+                steps += 1;
+                is_taken(number)
+            });
+            (number, steps)
+        };
+        for taken in [0, 1, 2, 3, 7, 8, 9_999, 1_000_000] {
+            let (number, steps) = search(&|number| number <= taken);
+            assert_eq!(number, taken + 1);
+            assert!(steps <= 42, "{steps} for {taken}");
+        }
+        // A number below that was given back may be left out.
+        let is_taken = |number| number < 1000 && number != 50;
+        assert_eq!(search(&is_taken).0, 1000);
+        // An adversary takes every number that a search looks at.
+        let (one, steps) = search(&|_| true);
+        let (other, _) = search(&|_| true);
+        assert_eq!(steps, 32);
+        assert_ne!(one, other, "left to chance");
+    }
+
+    #[test]
+    fn a_number_fits_behind_every_name() {
+        let numbered = |name: &str, number| super::numbered(OsStr::new(name), number, 10);
+        assert_eq!(numbered("x", 7), "x.7");
+        assert_eq!(numbered("12345678", 7), "12345678.7");
+        assert_eq!(numbered("123456789", 7), "12345678.7");
+        assert_eq!(numbered("1234567890", 70), "1234567.70");
+        assert_eq!(numbered("123456é89", 7), "123456é.7");
+        assert_eq!(numbered("1234567é", 7), "1234567.7");
+
+        let longest = "n".repeat(255);
+        for hidden in [false, true] {
+            let scratch = Scratch::new();
+            let put = || begin(&scratch, &longest, WriteMode::Unique, hidden)?.commit();
+            assert_eq!(put().expect("a name"), *longest);
+            for number in 1..12 {
+                let suffix = format!(".{number}");
+                let name = longest[suffix.len()..].to_owned() + &suffix;
+                assert_eq!(put().expect("a name"), *name);
+            }
+            let error = begin(&scratch, &"n".repeat(256), WriteMode::Unique, hidden).err();
+            let trouble = error.map(|error| fs::trouble(&error));
+            assert_eq!(trouble, Some(Trouble::TooLong));
+        }
+    }
+
+    /// All powers of two are taken, and then the free number that the search finds, too.
+    #[test]
+    fn a_name_is_found_whatever_others_take() {
+        let scratch = Scratch::new();
+        scratch.file("file", "");
+        for bit in 0..32 {
+            scratch.file(format!("file.{}", 1u32 << bit), "");
+        }
+        let landing = begin(&scratch, "file", WriteMode::Unique, false).expect("a landing");
+        let name = landing.commit().expect("a name");
+        let number = name.to_str().and_then(|name| name.strip_prefix("file."));
+        assert!(
+            number.is_some_and(|it| it.parse::<u32>().is_ok()),
+            "{name:?}"
+        );
+        assert_eq!(scratch.names().len(), 34);
+    }
+
+    /// Others always come first.
+    #[test]
+    fn a_number_that_is_taken_again_and_again_is_left_to_chance() {
+        let mut asked = Vec::new();
+        let taken = take_number(
+            OsStr::new("file"),
+            255,
+            |_| false,
+            |name| {
+                asked.push(name.to_owned());
+                Err(io::ErrorKind::AlreadyExists.into())
+            },
+        );
+        let kind = taken.map_err(|error| error.kind());
+        assert_eq!(kind, Err(io::ErrorKind::AlreadyExists));
+        let (searched, random) = asked.split_at(UNIQUE_SEARCHES as usize);
+        assert!(searched.iter().all(|name| name == "file.1"), "{asked:?}");
+        assert_eq!(random.len(), 8);
+        assert!(random.iter().all(|name| name != "file.1"), "{asked:?}");
+
+        let denied = |_: &OsStr| Err(io::ErrorKind::PermissionDenied.into());
+        let result = take_number(OsStr::new("file"), 255, |_| false, denied);
+        let kind = result.map_err(|error| error.kind());
+        assert_eq!(kind, Err(io::ErrorKind::PermissionDenied));
+    }
+
+    /// A file that no rename can replace; the mount points are in `tests/files.rs`.
+    fn in_place(scratch: &Scratch) -> Landing {
+        let directory = fs::open_root(scratch.path()).expect("a directory");
+        let (file, at) = open_in_place(&directory, OsStr::new("file")).expect("a file");
+        Landing {
+            file,
+            directory,
+            name: "file".into(),
+            at,
+            rules: rules(WriteMode::Overwrite),
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_written_in_place_loses_its_content_with_the_first_byte() {
+        let scratch = Scratch::new();
+        let path = scratch.file("file", "the old content");
+        super::super::scratch::mode(&path, 0o604);
+        let before = std::fs::metadata(&path).expect("a file");
+        drop(in_place(&scratch));
+        assert_eq!(content(&scratch, "file"), "the old content");
+
+        let mut first = in_place(&scratch);
+        let mut second = in_place(&scratch);
+        first.write_all(b"new").expect("room");
+        let error = second.write_all(b"newer").expect_err("one at a time");
+        assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
+        drop(second);
+        first.write_all(b" one").expect("room");
+        assert_eq!(first.commit().expect("a name"), "file");
+        assert_eq!(content(&scratch, "file"), "new one");
+
+        in_place(&scratch).commit().expect("a name");
+        assert_eq!(content(&scratch, "file"), "");
+        let after = std::fs::metadata(&path).expect("a file");
+        assert_eq!((after.ino(), after.mode()), (before.ino(), before.mode()));
+        assert_eq!(scratch.names(), ["file"]);
+    }
+
+    #[test]
+    fn only_a_regular_file_is_written_in_place() {
+        let scratch = Scratch::new();
+        scratch.file("target", "safe");
+        scratch.link("link", "target");
+        scratch.directory("directory");
+        fs::make_fifo(&scratch.at("fifo")).expect("a FIFO");
+        let mut reader = std::fs::File::options();
+        let reader = reader.read(true).write(true).open(scratch.at("fifo"));
+        let _reader = reader.expect("a FIFO that is read");
+        let directory = fs::open_root(scratch.path()).expect("a directory");
+        for name in ["link", "directory", "missing", "fifo"] {
+            let opened = open_in_place(&directory, OsStr::new(name));
+            assert!(opened.is_err(), "{name}");
+        }
+        assert_eq!(content(&scratch, "target"), "safe");
+    }
+
+    #[test]
+    fn a_wide_tree_is_searched_with_few_descriptors() {
+        const SIBLINGS: usize = 200;
+        let scratch = Scratch::new();
+        for number in 0..SIBLINGS {
+            scratch.file(format!("{number}/.tftpool-0123456789abcdef"), "half");
+        }
+        let root = fs::open_root(scratch.path()).expect("a directory");
+        let mut left = LEFTOVERS_LOOKED_AT;
+        let top = Level::open(&root, OsStr::new("."), 0, &mut left).expect("a directory");
+        assert_eq!(top.names.len(), SIBLINGS);
+        assert_eq!(left, LEFTOVERS_LOOKED_AT - SIBLINGS);
+        let mut few = 7;
+        let some = Level::open(&root, OsStr::new("."), 0, &mut few).expect("a directory");
+        assert_eq!((some.names.len(), few), (7, 0));
+        assert_eq!(leftovers(&root), SIBLINGS);
+    }
+
+    #[test]
+    fn a_search_that_was_cut_says_so() {
+        let scratch = Scratch::new();
+        let deep = "d/".repeat(MAX_TREE_DEPTH);
+        scratch.file(format!("{deep}.tftpool-0123456789abcdef"), "half");
+        let root = fs::open_root(scratch.path()).expect("a directory");
+        assert_eq!(leftovers(&root), 1);
+        scratch.file(format!("{deep}d/.tftpool-0123456789abcdef"), "half");
+        let search = remove_leftovers(&root).expect("a directory");
+        assert_eq!(
+            (search.removed, search.cut),
+            (0, Some("the tree is too deep"))
+        );
+
+        let scratch = Scratch::new();
+        for number in 0..6 {
+            scratch.file(format!(".tftpool-000000000000000{number}"), "half");
+        }
+        let root = fs::open_root(scratch.path()).expect("a directory");
+        let search = search_for_leftovers(&root, 4).expect("a directory");
+        let cut = Some("the tree has too many names");
+        assert_eq!((search.removed, search.cut), (4, cut));
+        assert_eq!(leftovers(&root), 2);
     }
 }

@@ -15,7 +15,7 @@ pub use landing::WriteMode;
 pub use storage::{Entry, EntryKind, Storage};
 
 use crate::error::Refusal;
-use crate::sys::fs::Identity;
+use crate::sys::fs::Status;
 use crate::wire::{Direction, Mode, Options};
 use std::fs::File;
 use std::io::{self, Read};
@@ -51,13 +51,13 @@ pub trait Store: Send + Sync + 'static {
     /// The [`Refusal`] is sent to the peer as an ERROR.
     fn read(&self, request: &Request<'_>) -> Result<Source, Refusal>;
 
-    /// Whether [`write`](Self::write) is to be asked at all. Asked once, when a server starts; where it says no, as it does
-    /// by itself, every WRQ is refused before it costs anything.
+    /// Whether the server calls [`write`](Self::write) at all. The server asks once, when it
+    /// starts. A store that refuses every upload may return false: a WRQ then costs no worker.
     fn takes_uploads(&self) -> bool {
-        false
+        true
     }
 
-    /// Answers a WRQ.
+    /// Answers a WRQ; refuses it unless it is implemented.
     ///
     /// # Errors
     /// The [`Refusal`] is sent to the peer as an ERROR.
@@ -76,6 +76,10 @@ where
 {
     fn read(&self, request: &Request<'_>) -> Result<Source, Refusal> {
         self(request)
+    }
+
+    fn takes_uploads(&self) -> bool {
+        false
     }
 }
 
@@ -103,16 +107,18 @@ pub struct Source(pub(crate) Kind);
 pub(crate) type ReadAt = Box<dyn Fn(&mut [u8], u64) -> io::Result<usize> + Send>;
 
 pub(crate) enum Kind {
-    /// With its identity, where the store has asked for that already.
-    File(File, Option<Identity>),
+    /// With its status, where the store has asked for that already.
+    File(File, Option<Status>),
     Bytes(Arc<[u8]>),
     ReadAt(ReadAt, u64),
     Reader(Box<dyn Read + Send>, Option<u64>),
 }
 
 impl Source {
-    /// An open regular file, from its first octet to the length it has now. It is mapped, shared with other transfers
-    /// of the same file, and checked for changes before its last block goes out.
+    /// An open regular file, from its first octet to the length it has now. It is mapped, shared
+    /// with other transfers of the same file, and checked for changes before its last block goes
+    /// out. A file whose length is not what the system says, as in procfs and sysfs, is read to its
+    /// end like a [`reader`](Self::reader).
     pub fn file(file: File) -> Self {
         Self(Kind::File(file, None))
     }

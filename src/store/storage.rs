@@ -5,13 +5,13 @@
 //! was found that way, and is never followed where it is a link. What is removed at the end was made here, and is still the
 //! same file or directory.
 
-use super::dir::{Dir, components};
+use super::dir::{Dir, components, names_directory};
 use super::landing::{Landing, Rules, WriteMode};
 use super::tree::Found;
 use crate::error::TftpError;
 use crate::limits::MAX_TREE_DEPTH;
-use crate::sys::edit::{self, FoundKind, Origin};
-use crate::sys::fs::{self, Trouble};
+use crate::sys::edit::{self, Origin};
+use crate::sys::fs::{self, FoundKind, Status, Trouble, Want};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -93,9 +93,12 @@ impl Storage {
         self.write_from(name, content.as_ref()).map(|_| ())
     }
 
-    /// Writes a file from a reader to its end, with the directories above it, and returns how many octets that were. The file
-    /// appears under its name when it is complete, readable by everybody; a file that was there is served until then. On an
-    /// error nothing of it stays. A link that has the name is neither followed nor replaced: that is an error.
+    /// Writes a file from a reader to its end, with the directories above it, and returns how many
+    /// octets that were. The file appears under its name when it is complete, readable by
+    /// everybody; a file that was there is served until then. On an error nothing of it stays. A
+    /// link that has the name is neither followed nor replaced: that is an error, as is a file that
+    /// this process may not write to. One that no new file can replace is written in place, as
+    /// [`WriteMode::Overwrite`] says.
     ///
     /// # Errors
     /// See [`Storage`]; those of the reader as well.
@@ -104,13 +107,13 @@ impl Storage {
         name: impl AsRef<Path>,
         mut reader: impl Read,
     ) -> Result<u64, TftpError> {
-        let name = clean(name.as_ref())?;
+        let name = clean_file(name.as_ref())?;
         let doing = blame("write", &name);
         let place = self.make_place(&name).map_err(&doing)?;
         let mut landing = place.land().map_err(&doing)?;
         let written = io::copy(&mut reader, &mut landing).map_err(&doing)?;
         let mut created = self.lock();
-        let was_there = edit::look(&place.directory, &place.component).is_ok();
+        let was_there = fs::look(&place.directory, &place.component).is_ok();
         landing.commit().map_err(&doing)?;
         // Also where a file of ours was replaced: what has to go later is the new one.
         if !was_there || created.contains_key(&name) {
@@ -124,7 +127,7 @@ impl Storage {
     /// # Errors
     /// See [`Storage`].
     pub fn read(&self, name: impl AsRef<Path>) -> Result<Vec<u8>, TftpError> {
-        let name = clean(name.as_ref())?;
+        let name = clean_file(name.as_ref())?;
         let mut content = Vec::new();
         self.open(&name)
             .and_then(|mut file| file.read_to_end(&mut content))
@@ -139,10 +142,10 @@ impl Storage {
     pub fn list(&self, name: impl AsRef<Path>) -> Result<Vec<Entry>, TftpError> {
         let name = clean_or_root(name.as_ref())?;
         let doing = blame("list", &name);
-        let directory = self.find(&name).map_err(&doing)?;
+        let directory = self.find_directory(&name).map_err(&doing)?;
         let mut entries = Vec::new();
         for component in edit::names(&directory).map_err(&doing)? {
-            match edit::look(&directory, &component) {
+            match fs::look(&directory, &component) {
                 Ok(found) => entries.push(entry(Path::new(&name).join(component), &found)),
                 Err(error) if is_missing(&error) => {} // removed since
                 Err(error) => return Err(doing(error)),
@@ -158,10 +161,7 @@ impl Storage {
     /// See [`Storage`].
     pub fn stat(&self, name: impl AsRef<Path>) -> Result<Entry, TftpError> {
         let name = clean_or_root(name.as_ref())?;
-        let found = self
-            .find(&name)
-            .and_then(|file| edit::look_at(&file))
-            .map_err(blame("look at", &name))?;
+        let found = self.status(&name).map_err(blame("look at", &name))?;
         Ok(entry(name.into(), &found))
     }
 
@@ -171,9 +171,10 @@ impl Storage {
     /// See [`Storage`]; that it is missing is none.
     pub fn exists(&self, name: impl AsRef<Path>) -> Result<bool, TftpError> {
         let name = clean_or_root(name.as_ref())?;
-        match self.find(&name) {
+        match self.status(&name) {
             Ok(_) => Ok(true),
             Err(error) if is_missing(&error) || is_outside(&error) => Ok(false),
+            Err(error) if fs::trouble(&error) == Trouble::TooLong => Ok(false),
             Err(error) => Err(blame("look at", &name)(error)),
         }
     }
@@ -197,7 +198,7 @@ impl Storage {
     /// # Errors
     /// See [`Storage`].
     pub fn copy(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<u64, TftpError> {
-        let from = clean(from.as_ref())?;
+        let from = clean_file(from.as_ref())?;
         let file = self.open(&from).map_err(blame("copy", &from))?;
         self.write_from(to, file)
     }
@@ -210,10 +211,10 @@ impl Storage {
         let (from, to) = (clean(from.as_ref())?, clean(to.as_ref())?);
         let doing = blame("rename", &from);
         let old = self.place(&from).map_err(&doing)?;
-        edit::look(&old.directory, &old.component).map_err(&doing)?;
+        fs::look(&old.directory, &old.component).map_err(&doing)?;
         let new = self.make_place(&to).map_err(blame("write", &to))?;
         let mut created = self.lock();
-        let was_there = edit::look(&new.directory, &new.component).is_ok();
+        let was_there = fs::look(&new.directory, &new.component).is_ok();
         edit::rename(
             &old.directory,
             &old.component,
@@ -241,8 +242,7 @@ impl Storage {
         let name = clean(name.as_ref())?;
         let doing = blame("make directory", &name);
         self.make_directories(&name).map_err(&doing)?;
-        let found = self.find(&name).and_then(|file| edit::look_at(&file));
-        match found.map_err(&doing)?.kind {
+        match self.status(&name).map_err(&doing)?.kind {
             FoundKind::Directory => Ok(()),
             _ => Err(doing(io::ErrorKind::AlreadyExists.into())),
         }
@@ -276,7 +276,7 @@ impl Storage {
     pub fn hash(&self, name: impl AsRef<Path>) -> Result<String, TftpError> {
         use sha2::{Digest, Sha256};
         use std::fmt::Write;
-        let name = clean(name.as_ref())?;
+        let name = clean_file(name.as_ref())?;
         let doing = blame("read", &name);
         let mut file = self.open(&name).map_err(&doing)?;
         let (mut digest, mut buffer) = (Sha256::new(), vec![0; 64 << 10]);
@@ -343,31 +343,47 @@ impl Storage {
 
     /// Opens a regular file for reading.
     fn open(&self, name: &OsStr) -> io::Result<File> {
-        let file = self.find(name)?;
-        match edit::look_at(&file)?.kind {
-            FoundKind::File => Ok(file),
-            FoundKind::Directory => Err(io::ErrorKind::IsADirectory.into()),
+        match self.find(name, Want::File)? {
+            Found::File(file, _) => Ok(file),
+            Found::Seen(found) if found.kind == FoundKind::Directory => {
+                Err(io::ErrorKind::IsADirectory.into())
+            }
             _ => Err(io::Error::other("not a regular file")),
         }
     }
 
-    /// Opens what stands under a cleaned name.
-    fn find(&self, name: &OsStr) -> io::Result<File> {
+    fn find_directory(&self, name: &OsStr) -> io::Result<File> {
+        match self.find(name, Want::Directory)? {
+            Found::File(directory, _) => Ok(directory),
+            _ => Err(io::ErrorKind::NotADirectory.into()),
+        }
+    }
+
+    /// What stands under a cleaned name; nothing is opened.
+    fn status(&self, name: &OsStr) -> io::Result<Status> {
+        match self.find(name, Want::Status)? {
+            Found::File(_, status) | Found::Seen(status) => Ok(status),
+            Found::Outside(_) => Err(outside()),
+        }
+    }
+
+    /// Looks up a cleaned name.
+    fn find(&self, name: &OsStr, want: Want) -> io::Result<Found> {
         let name = if name.is_empty() {
             OsStr::new(".")
         } else {
             name
         };
-        match self.0.dir.look_up(name)? {
-            Found::File(file) => Ok(file),
+        match self.0.dir.look_up(name, want)? {
             Found::Outside(_) => Err(outside()),
+            found => Ok(found),
         }
     }
 
     fn place(&self, name: &OsStr) -> io::Result<Place> {
         let (above, component) = split(name);
         Ok(Place {
-            directory: self.find(above)?,
+            directory: self.find_directory(above)?,
             component: component.to_owned(),
         })
     }
@@ -424,7 +440,7 @@ impl Place {
     }
 
     fn remove(&self) -> io::Result<()> {
-        match edit::look(&self.directory, &self.component)?.kind {
+        match fs::look(&self.directory, &self.component)?.kind {
             FoundKind::Directory => edit::remove_directory(&self.directory, &self.component),
             _ => edit::remove_file(&self.directory, &self.component),
         }
@@ -433,13 +449,13 @@ impl Place {
 
 /// Removes what stands under a name, `depth` directories deep at most.
 fn remove_tree(directory: &File, name: &OsStr, depth: usize) -> io::Result<()> {
-    if edit::look(directory, name)?.kind != FoundKind::Directory {
+    if fs::look(directory, name)?.kind != FoundKind::Directory {
         return edit::remove_file(directory, name);
     }
     if depth == 0 {
         return Err(edit::too_deep());
     }
-    let inside = fs::open_here(directory, name)?;
+    let inside = fs::open_directory(directory, name)?;
     for component in edit::names(&inside)? {
         match remove_tree(&inside, &component, depth - 1) {
             Err(error) if !is_missing(&error) => return Err(error),
@@ -483,6 +499,18 @@ fn clean(name: &Path) -> Result<OsString, TftpError> {
     Ok(cleaned)
 }
 
+/// The name of a file, which a slash at its end would make a directory's.
+fn clean_file(name: &Path) -> Result<OsString, TftpError> {
+    let cleaned = clean(name)?;
+    if names_directory(name.as_os_str().as_bytes()) {
+        return Err(TftpError::Name {
+            name: name.to_owned(),
+            rule: "the name is a directory's",
+        });
+    }
+    Ok(cleaned)
+}
+
 /// As a request's name is cleaned; empty for the root itself.
 fn clean_or_root(name: &Path) -> Result<OsString, TftpError> {
     match components(name.as_os_str().as_bytes()) {
@@ -506,7 +534,7 @@ fn split(name: &OsStr) -> (&OsStr, &OsStr) {
     }
 }
 
-fn entry(name: PathBuf, found: &edit::Found) -> Entry {
+fn entry(name: PathBuf, found: &Status) -> Entry {
     Entry {
         name,
         kind: match found.kind {

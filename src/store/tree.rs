@@ -8,7 +8,7 @@
 //! leads that `openat2` will not follow. Both give the same answers.
 
 use crate::limits::{MAX_LINKS, MAX_TREE_DEPTH, OPEN_ATTEMPTS};
-use crate::sys::fs::{self, Trouble};
+use crate::sys::fs::{self, Opened, Status, Trouble, Want};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
@@ -17,51 +17,83 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The root and the trees that links may lead to, as they were when they were opened.
-pub(super) struct Trees(Vec<Tree>);
+pub(super) struct Trees {
+    /// The root comes first.
+    trees: Vec<Tree>,
+    /// An absolute link of the root that leads into no tree is looked up beneath the root.
+    from_root: bool,
+}
 
 /// How opening a name ended, where it did not fail.
 pub(super) enum Found {
-    File(File),
+    /// The regular file or the directory that was wanted.
+    File(File, Status),
+    /// Only the status was wanted, or the file is not what was wanted.
+    Seen(Status),
     /// A link led to this host path, which lies in no tree.
     Outside(PathBuf),
 }
 
+/// How a name ended in one tree.
+enum Step {
+    Found(Found),
+    /// A link with this absolute path.
+    Absolute(PathBuf),
+}
+
 impl Trees {
-    /// Opens the root.
-    pub(super) fn open(root: &Path) -> io::Result<Self> {
-        Ok(Self(vec![Tree::open(root)?]))
+    /// Opens the root. With `from_root`, its absolute links mean the root where they lead into no
+    /// tree.
+    pub(super) fn open(root: &Path, from_root: bool) -> io::Result<Self> {
+        let trees = vec![Tree::open(root)?];
+        Ok(Self { trees, from_root })
     }
 
     /// Adds a tree that links may lead to.
     pub(super) fn allow(&mut self, path: &Path) -> io::Result<()> {
-        self.0.push(Tree::open(path)?);
+        self.trees.push(Tree::open(path)?);
         Ok(())
     }
 
     /// The root itself.
     pub(super) fn root(&self) -> &File {
-        &self.0[0].directory
+        &self.trees[0].directory
     }
 
     /// Opens a file beneath the root. `by_hand` says that `openat2` is not to be tried, and is set once it proves to be
     /// missing.
-    pub(super) fn find(&self, name: &OsStr, by_hand: &AtomicBool) -> io::Result<Found> {
+    pub(super) fn find(&self, name: &OsStr, want: Want, by_hand: &AtomicBool) -> io::Result<Found> {
         let mut links = 0;
-        let (mut tree, mut name) = (&self.0[0], name.to_owned());
+        let (mut at, mut name) = (0, name.to_owned());
+        // The absolute link that was last taken to mean the root.
+        let mut reread = None;
         for _ in 0..=MAX_LINKS {
-            match tree.find(&name, by_hand, &mut links)? {
-                Found::File(file) => return Ok(Found::File(file)),
-                Found::Outside(host) => match self.locate(&host) {
-                    Some((other, rest)) => (tree, name) = (other, rest),
-                    None => return Ok(Found::Outside(host)),
+            let (host, is_absolute) = match self.trees[at].find(&name, want, by_hand, &mut links) {
+                Ok(Step::Absolute(host)) => (host, true),
+                Ok(Step::Found(Found::Outside(host))) => (host, false),
+                Ok(Step::Found(found)) => return Ok(found),
+                Err(error) => match reread {
+                    // It is missing there, and so the link leads out.
+                    Some(host) if fs::trouble(&error) == Trouble::Missing => {
+                        return Ok(Found::Outside(host));
+                    }
+                    _ => return Err(error),
                 },
+            };
+            if let Some(place) = self.locate(&host) {
+                (at, name) = place;
+            } else if is_absolute && at == 0 && self.from_root {
+                name = beneath(&host);
+                reread = Some(host);
+            } else {
+                return Ok(Found::Outside(host));
             }
         }
         Err(fs::too_many_links())
     }
 
-    /// The tree that a host path lies in, and the name beneath it.
-    fn locate(&self, host: &Path) -> Option<(&Tree, OsString)> {
+    /// The number of the tree that a host path lies in, and the name beneath it.
+    fn locate(&self, host: &Path) -> Option<(usize, OsString)> {
         let mut reached = PathBuf::new();
         let mut rest = host.components();
         loop {
@@ -70,16 +102,28 @@ impl Trees {
                 component => reached.push(component),
             }
             // The first hit wins: what follows, `..` included, is resolved by the walk and not by its spelling.
-            if let Some(tree) = self.0.iter().find(|tree| tree.is_at(&reached)) {
-                let name = rest.as_path().as_os_str();
-                let name = if name.is_empty() {
-                    OsStr::new(".")
-                } else {
-                    name
-                };
-                return Some((tree, name.to_owned()));
+            if let Some(at) = self.trees.iter().position(|tree| tree.is_at(&reached)) {
+                return Some((at, name_of(rest.as_path())));
             }
         }
+    }
+}
+
+/// The name beneath the root that an absolute path means after a `chroot` to it.
+fn beneath(host: &Path) -> OsString {
+    let mut rest = host.components();
+    let above = |part: &Component<'_>| matches!(part, Component::RootDir | Component::ParentDir);
+    // `..` of the root is the root.
+    while rest.clone().next().is_some_and(|part| above(&part)) {
+        rest.next();
+    }
+    name_of(rest.as_path())
+}
+
+fn name_of(path: &Path) -> OsString {
+    match path.as_os_str() {
+        name if name.is_empty() => OsString::from("."),
+        name => name.to_owned(),
     }
 }
 
@@ -108,11 +152,18 @@ impl Tree {
         host == self.path || host == self.spelled
     }
 
-    fn find(&self, name: &OsStr, by_hand: &AtomicBool, links: &mut usize) -> io::Result<Found> {
+    fn find(
+        &self,
+        name: &OsStr,
+        want: Want,
+        by_hand: &AtomicBool,
+        links: &mut usize,
+    ) -> io::Result<Step> {
         if !by_hand.load(Ordering::Relaxed) {
             for _ in 0..OPEN_ATTEMPTS {
-                let error = match fs::open_beneath(&self.directory, name) {
-                    Ok(file) => return Ok(Found::File(file)),
+                let error = match fs::open_beneath(&self.directory, name, want) {
+                    Ok(Opened::Unreachable) => break,
+                    Ok(opened) => return found(opened),
                     Err(error) => error,
                 };
                 match fs::trouble(&error) {
@@ -126,18 +177,18 @@ impl Tree {
                 }
             }
         }
-        self.walk(name, links)
+        self.walk(name, want, links)
     }
 
     /// Whether it was the call that was refused, or one file.
     fn openat2_works(&self) -> bool {
-        fs::open_beneath(&self.directory, OsStr::new("."))
+        fs::open_beneath(&self.directory, OsStr::new("."), Want::Status)
             .map_or_else(|error| fs::trouble(&error) != Trouble::NotOffered, |_| true)
     }
 
     /// Looks a name up component by component. `..` goes back to the directory we came from, which stays right while
     /// others rename directories. It costs a descriptor for each directory on the way, and so there is a limit.
-    fn walk(&self, name: &OsStr, links: &mut usize) -> io::Result<Found> {
+    fn walk(&self, name: &OsStr, want: Want, links: &mut usize) -> io::Result<Step> {
         let mut steps: Vec<File> = Vec::new();
         let mut pending = Vec::new();
         push_components(&mut pending, name);
@@ -147,7 +198,7 @@ impl Tree {
                 b".." if steps.pop().is_some() => continue,
                 b".." => {
                     let parent = self.path.parent().unwrap_or(&self.path);
-                    return Ok(Found::Outside(rejoin(parent, &pending)));
+                    return Ok(Step::Found(Found::Outside(rejoin(parent, &pending))));
                 }
                 _ => {}
             }
@@ -155,7 +206,7 @@ impl Tree {
             if let Some(target) = fs::read_link(here, &component)? {
                 follow(links)?;
                 if Path::new(&target).is_absolute() {
-                    return Ok(Found::Outside(rejoin(Path::new(&target), &pending)));
+                    return Ok(Step::Absolute(rejoin(Path::new(&target), &pending)));
                 }
                 push_components(&mut pending, &target);
             } else if !pending.is_empty() {
@@ -165,20 +216,28 @@ impl Tree {
                 let step = fs::open_step(here, &component)?;
                 steps.push(step);
             } else {
-                match fs::open_here(here, &component) {
+                match fs::open_here(here, &component, want) {
                     // It became a link since we looked.
                     Err(error) if fs::trouble(&error) == Trouble::Link => {
                         follow(links)?;
                         pending.push(component);
                     }
-                    result => return result.map(Found::File),
+                    result => return result.and_then(found),
                 }
             }
         }
         // Nothing is left of the name: it is this directory.
         let here = steps.last().unwrap_or(&self.directory);
-        fs::open_here(here, OsStr::new(".")).map(Found::File)
+        fs::open_here(here, OsStr::new("."), want).and_then(found)
     }
+}
+
+fn found(opened: Opened) -> io::Result<Step> {
+    Ok(Step::Found(match opened {
+        Opened::File(file, status) => Found::File(file, status),
+        Opened::Seen(status) => Found::Seen(status),
+        Opened::Unreachable => return Err(io::ErrorKind::PermissionDenied.into()),
+    }))
 }
 
 fn follow(links: &mut usize) -> io::Result<()> {
@@ -216,8 +275,9 @@ mod tests {
         scratch.file(format!("{deep}d/file"), b"too deep");
         scratch.link("link", format!("{deep}d/file"));
         let tree = Tree::open(scratch.path()).expect("a tree");
-        let walk = |name: &str| tree.walk(OsStr::new(name), &mut 0);
-        assert!(matches!(walk(&format!("{deep}file")), Ok(Found::File(_))));
+        let walk = |name: &str| tree.walk(OsStr::new(name), Want::File, &mut 0);
+        let is_file = |step| matches!(step, Ok(Step::Found(Found::File(..))));
+        assert!(is_file(walk(&format!("{deep}file"))));
         assert!(
             walk(&format!("{deep}../d/file")).is_ok(),
             "what was left is let go"

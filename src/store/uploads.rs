@@ -3,13 +3,13 @@
 //! Invariant: a file lands in a directory beneath the upload root, found by the rules for reading, and appears there when it is
 //! whole. Nothing is set aside on a client's word, and a refusal names nothing of this machine.
 
-use super::dir::{clean, refuse, with_slashes};
+use super::dir::{clean, leaves, refuse, with_slashes};
 use super::landing::{Landing, Rules, WriteMode, is_hidden};
 use super::tree::{Found, Trees};
 use super::{Request, Sink};
 use crate::error::{Refusal, plain};
 use crate::event::Name;
-use crate::sys::edit;
+use crate::sys::fs::{self, Want};
 use crate::wire::{ErrorCode, OptionName};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -40,9 +40,14 @@ pub(super) fn begin(
         return Err(too_large(terms.most));
     }
     let (directory, component) = place(request.name, trees, by_hand)?;
+    // A file that is replaced keeps its permissions, as it would if it were written to.
+    let old = match terms.mode {
+        WriteMode::Overwrite => fs::look(&directory, &component).ok(),
+        WriteMode::Create | WriteMode::Unique => None,
+    };
     let rules = Rules {
         mode: terms.mode,
-        permissions: Some(0o666 & !terms.umask),
+        permissions: Some(old.map_or(0o666 & !terms.umask, |found| found.mode & 0o777)),
         durable: terms.durable,
     };
     let landing = Landing::begin(directory, component.clone(), rules).map_err(in_the_way)?;
@@ -60,7 +65,7 @@ pub(super) fn begin(
 fn place(name: &[u8], trees: &Trees, by_hand: &AtomicBool) -> Result<(File, OsString), Refusal> {
     let literal = place_at(name, trees, by_hand);
     let is_there = match &literal {
-        Ok((directory, component)) => edit::look(directory, component).is_ok(),
+        Ok((directory, component)) => fs::look(directory, component).is_ok(),
         Err(refusal) => refusal.code() != ErrorCode::NOT_FOUND,
     };
     if is_there || !name.contains(&b'\\') {
@@ -94,12 +99,10 @@ fn split(name: &OsStr) -> (&OsStr, &OsStr) {
 }
 
 fn find(trees: &Trees, name: &OsStr, by_hand: &AtomicBool) -> Result<File, Refusal> {
-    match trees.find(name, by_hand).map_err(refuse)? {
-        Found::File(directory) => Ok(directory),
-        Found::Outside(host) => {
-            let host = host.as_os_str().as_bytes().escape_ascii();
-            Err(Refusal::access_violation().because(format!("a link leaves towards {host}")))
-        }
+    match trees.find(name, Want::Directory, by_hand).map_err(refuse)? {
+        Found::File(directory, _) => Ok(directory),
+        Found::Seen(_) => Err(Refusal::not_found()),
+        Found::Outside(host) => Err(leaves(&host)),
     }
 }
 
@@ -139,7 +142,8 @@ fn too_large(most: u64) -> Refusal {
 /// What the peer is told of a file that cannot be made, written or named.
 fn in_the_way(error: io::Error) -> Refusal {
     use io::ErrorKind::{
-        AlreadyExists, FileTooLarge, IsADirectory, QuotaExceeded, ReadOnlyFilesystem, StorageFull,
+        AlreadyExists, FileTooLarge, IsADirectory, QuotaExceeded, ReadOnlyFilesystem, ResourceBusy,
+        StorageFull,
     };
     match error.kind() {
         AlreadyExists => Refusal::new(ErrorCode::FILE_EXISTS, "file exists"),
@@ -147,6 +151,7 @@ fn in_the_way(error: io::Error) -> Refusal {
         StorageFull | QuotaExceeded | FileTooLarge => {
             Refusal::new(ErrorCode::DISK_FULL, "disk full").because(plain(&error))
         }
+        ResourceBusy => Refusal::new(ErrorCode::NOT_DEFINED, "file is busy").because(plain(&error)),
         ReadOnlyFilesystem => Refusal::access_violation().because(plain(&error)),
         _ => refuse(error),
     }

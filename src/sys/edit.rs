@@ -2,61 +2,24 @@
 //!
 //! Invariant: a name given here is one component of the directory it is given with, and is never followed where it is a link.
 
-use super::fs::{HANDLE, Identity, LARGE};
+use super::fs::{HANDLE, LARGE, Status, open_path};
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{self, AtFlags, OFlag};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
-use nix::unistd::{UnlinkatFlags, geteuid, linkat, unlinkat};
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{
+    AccessFlags, Gid, PathconfVar, Uid, UnlinkatFlags, faccessat, fchown, fpathconf, geteuid,
+    linkat, unlinkat,
+};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-/// What stands under a name.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Found {
-    pub(crate) identity: Identity,
-    pub(crate) kind: FoundKind,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FoundKind {
-    File,
-    Directory,
-    Link,
-    Other,
-}
-
-impl Found {
-    pub(crate) fn modified(&self) -> SystemTime {
-        let (seconds, nanoseconds) = self.identity.mtime;
-        let fraction = Duration::from_nanos(nanoseconds.unsigned_abs());
-        let whole = Duration::from_secs(seconds.unsigned_abs());
-        let epoch = SystemTime::UNIX_EPOCH;
-        let time = if seconds < 0 {
-            epoch.checked_sub(whole)
-        } else {
-            epoch.checked_add(whole)
-        };
-        time.and_then(|time| time.checked_add(fraction))
-            .unwrap_or(epoch)
-    }
-}
-
-/// Looks at a name; a link is looked at, not followed.
-pub(crate) fn look(directory: &File, name: &OsStr) -> io::Result<Found> {
-    let found = fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-    Ok(describe(&found))
-}
-
-/// Looks at what is open.
-pub(crate) fn look_at(file: &File) -> io::Result<Found> {
-    Ok(describe(&fstat(file)?))
-}
+/// What every file system of this kind of system allows, where it does not say.
+const NAME_MAX: usize = 255;
 
 /// Which file or directory it is, whatever becomes of its content: device, inode, and when it was made. The number of an inode
 /// that was removed is given to the next one, so the time belongs to it; `None` where the file system does not keep it.
@@ -77,29 +40,6 @@ pub(crate) fn origin(directory: &File, name: &OsStr) -> io::Result<Origin> {
         inode: found.ino(),
         birth: found.created().ok(),
     })
-}
-
-#[allow(
-    clippy::unnecessary_cast,
-    clippy::useless_conversion,
-    reason = "the fields have other types elsewhere"
-)]
-fn describe(found: &FileStat) -> Found {
-    let format = SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits());
-    Found {
-        identity: Identity {
-            device: found.st_dev as u64,
-            inode: found.st_ino as u64,
-            size: found.st_size as u64,
-            mtime: (found.st_mtime as i64, found.st_mtime_nsec as i64),
-        },
-        kind: match format {
-            SFlag::S_IFREG => FoundKind::File,
-            SFlag::S_IFDIR => FoundKind::Directory,
-            SFlag::S_IFLNK => FoundKind::Link,
-            _ => FoundKind::Other,
-        },
-    }
 }
 
 /// Makes a directory that everybody may search, as far as the umask lets it.
@@ -124,8 +64,55 @@ pub(crate) fn make_file(directory: &File, name: &OsStr, permissions: u32) -> io:
 pub(crate) fn open_own(directory: &File, name: &OsStr) -> io::Result<Option<File>> {
     let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | LARGE;
     let file = fcntl::openat(directory, name, flags, Mode::empty()).map(File::from)?;
-    let is_own = fstat(&file)?.st_uid == geteuid().as_raw();
+    let is_own = Status::of(&file)?.owner.0 == geteuid().as_raw();
     Ok(is_own.then_some(file))
+}
+
+/// Fails where this process may not write to a regular file of the directory: as for opening it, by
+/// the ids and rights that the process has now.
+pub(crate) fn check_may_write(directory: &File, name: &OsStr) -> io::Result<()> {
+    Ok(faccessat(
+        directory,
+        name,
+        AccessFlags::W_OK,
+        AtFlags::AT_EACCESS,
+    )?)
+}
+
+/// Opens a file that is there for writing from its beginning; its content stays until it is written
+/// to.
+pub(crate) fn open_in_place(directory: &File, name: &OsStr) -> io::Result<File> {
+    // What the kernel protects in sticky directories (fs.protected_regular), it protects from an
+    // open that may create the file.
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_NONBLOCK;
+    let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | LARGE;
+    Ok(fcntl::openat(directory, name, flags, Mode::S_IRUSR | Mode::S_IWUSR).map(File::from)?)
+}
+
+/// Whether the sticky bit of a directory keeps this process from replacing a file of this owner in
+/// it.
+pub(crate) fn is_kept_by_sticky_bit(directory: &File, owner: u32) -> io::Result<bool> {
+    const STICKY: u32 = 0o1000;
+    let above = Status::of(directory)?;
+    let own = geteuid();
+    let is_own = own.is_root() || [owner, above.owner.0].contains(&own.as_raw());
+    Ok(above.mode & STICKY != 0 && !is_own)
+}
+
+/// Gives a file to a user and a group, or to the group alone, as far as this process may.
+pub(crate) fn give(file: &File, (user, group): (u32, u32)) {
+    let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
+    if fchown(file, Some(user), Some(group)).is_err() {
+        let _ = fchown(file, None, Some(group));
+    }
+}
+
+/// Bytes that a name in this directory may have.
+pub(crate) fn longest_name(directory: &File) -> usize {
+    let limit = fpathconf(directory, PathconfVar::NAME_MAX).ok().flatten();
+    limit
+        .and_then(|bytes| usize::try_from(bytes).ok())
+        .unwrap_or(NAME_MAX)
 }
 
 /// Returns when the disk has what was written to a file.
@@ -182,10 +169,6 @@ pub(crate) fn name_file(file: &File, directory: &File, name: &OsStr) -> io::Resu
     )?)
 }
 
-fn open_path(file: &File) -> String {
-    format!("/proc/self/fd/{}", file.as_raw_fd())
-}
-
 /// Gives a file of this directory another name that nobody has.
 pub(crate) fn rename_to_free(directory: &File, name: &OsStr, new: &OsStr) -> io::Result<()> {
     #[cfg(target_os = "linux")]
@@ -218,12 +201,20 @@ pub(crate) fn remove_directory(directory: &File, name: &OsStr) -> io::Result<()>
 
 /// The names in a directory that was opened for reading, without `.` and `..`, in no order.
 pub(crate) fn names(directory: &File) -> io::Result<Vec<OsString>> {
+    names_up_to(directory, usize::MAX)
+}
+
+/// The same, but no more than so many.
+pub(crate) fn names_up_to(directory: &File, most: usize) -> io::Result<Vec<OsString>> {
     // A descriptor of its own: where it is in the list belongs to the descriptor.
-    let own = super::fs::open_here(directory, OsStr::new("."))?;
+    let own = super::fs::open_directory(directory, OsStr::new("."))?;
     let mut names = Vec::new();
     for entry in Dir::from_fd(own.into())?.iter() {
         let name = OsStr::from_bytes(entry?.file_name().to_bytes()).to_owned();
         if name != "." && name != ".." {
+            if names.len() == most {
+                break;
+            }
             names.push(name);
         }
     }
@@ -232,5 +223,5 @@ pub(crate) fn names(directory: &File) -> io::Result<Vec<OsString>> {
 
 /// The error of a tree that is deeper than anybody goes.
 pub(crate) fn too_deep() -> io::Error {
-    Errno::ENAMETOOLONG.into()
+    io::Error::other("too many directories within directories")
 }

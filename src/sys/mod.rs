@@ -2,6 +2,8 @@
 //! Uses no other floor.
 
 mod burst;
+#[cfg(feature = "cli")]
+pub(crate) mod by_path;
 #[cfg(test)]
 pub(crate) mod calls;
 pub(crate) mod edit;
@@ -9,8 +11,6 @@ pub(crate) mod fs;
 pub(crate) mod mapping;
 #[cfg(feature = "cli")]
 pub(crate) mod privileges;
-#[cfg(feature = "cli")]
-pub(crate) mod replace;
 #[cfg(feature = "cli")]
 pub(crate) mod signal;
 pub(crate) mod udp;

@@ -7,16 +7,19 @@ use super::netascii::Netascii;
 use crate::error::plain;
 use crate::limits::{
     BUFFERED_OCTETS, BUFFERED_SHARE, BURST_OCTETS, BURST_SEGMENTS, DATA_HEADER, IN_FLIGHT_OCTETS,
-    RECEIVE_OCTETS,
+    PROBED_OCTETS, RECEIVE_OCTETS,
 };
 use crate::proto::{Agreed, Rollover};
 use crate::store::mappings::{Mappings, OpenFile};
 use crate::store::{Kind, ReadAt, Source};
 use crate::sys;
+use crate::sys::fs::Status;
 use crate::sys::udp::{Block, Payload, TransferSocket};
 use crate::wire::{self, Mode};
+use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -153,9 +156,18 @@ impl Body {
         now: Instant,
     ) -> Result<Self, Trouble> {
         let body = match source.0 {
-            Kind::File(file, identity) => {
-                Self::File(mappings.open(file, identity, now).map_err(read_trouble)?)
-            }
+            Kind::File(file, status) => match probe(&file, status).map_err(read_trouble)? {
+                (status, None) => {
+                    let file = mappings.open(file, Some(status.identity), now);
+                    Self::File(file.map_err(read_trouble)?)
+                }
+                (_, Some(first)) => {
+                    let offset = first.len() as u64;
+                    let rest = Unsized { file, offset };
+                    let reader = io::Cursor::new(first).chain(rest);
+                    Self::Stream(Stream::new(Box::new(reader), None))
+                }
+            },
             Kind::Bytes(bytes) => Self::Bytes(bytes),
             Kind::ReadAt(read, length) => Self::ReadAt(read, length),
             Kind::Reader(reader, length) => Self::Stream(Stream::new(reader, length)),
@@ -345,6 +357,42 @@ impl Body {
     }
 }
 
+/// Finds out whether a file has as many bytes as the system says. Files of procfs say 0, those of
+/// sysfs 4096, and those of FUSE what they like; none of them has blocks on a disk. Returns the
+/// status, anew if the file has just changed; and where the size is wrong, the first bytes.
+fn probe(file: &File, status: Option<Status>) -> io::Result<(Status, Option<Vec<u8>>)> {
+    let status = match status {
+        Some(status) => status,
+        None => Status::of(file)?,
+    };
+    let size = status.identity.size;
+    if size > 0 && status.blocks > 0 {
+        return Ok((status, None));
+    }
+    let mut first = vec![0; PROBED_OCTETS];
+    // The last byte, and what is behind it.
+    let (wanted, offset) = match size {
+        0 => (0, 0),
+        _ => (1, size - 1),
+    };
+    let room = if size == 0 { PROBED_OCTETS } else { 2 };
+    let length = loop {
+        match file.read_at(&mut first[..room], offset) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => break result?,
+        }
+    };
+    if length == wanted {
+        return Ok((status, None));
+    }
+    let now = Status::of(file)?;
+    if now.identity != status.identity {
+        return Ok((now, None));
+    }
+    first.truncate(if size == 0 { length } else { 0 });
+    Ok((status, Some(first)))
+}
+
 /// Reads a burst into the scratch memory; `size` octets are left from its first block on.
 fn fill(
     scratch: &mut Scratch,
@@ -484,6 +532,20 @@ impl Stream {
             self.blksize as u64
         };
         &self.slots[start..start + length as usize]
+    }
+}
+
+/// Reads a file to its end, wherever that is.
+struct Unsized {
+    file: File,
+    offset: u64,
+}
+
+impl Read for Unsized {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let length = self.file.read_at(out, self.offset)?;
+        self.offset += length as u64;
+        Ok(length)
     }
 }
 

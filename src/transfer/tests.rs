@@ -3,7 +3,8 @@ use crate::error::Refusal;
 use crate::limits::{BURST_GAP, LOOP_TICK};
 use crate::proto::{Receiver, Sender, Terms, grant};
 use crate::store::mappings::Mappings;
-use crate::store::{Sink, Source};
+use crate::store::{Kind, Sink, Source};
+use crate::sys::fs::Status;
 use crate::sys::udp::SocketOptions;
 use crate::wire::{Mode, OptionName};
 use std::net::{Ipv4Addr, UdpSocket};
@@ -262,6 +263,28 @@ fn origin(request: &Request<'_>) -> Origin {
         direction: request.direction,
         asked: request.options,
         arrived: now(),
+    }
+}
+
+/// The status was taken before another program wrote to the file, or cut it.
+#[test]
+fn a_file_that_changes_between_its_status_and_its_first_read_is_no_file_without_a_size() {
+    let scratch = crate::store::scratch::Scratch::new();
+    let path = scratch.file("file", "");
+    let file = || std::fs::File::open(&path).expect("a file");
+    let resize = |length| {
+        let file = std::fs::File::options().write(true).open(&path);
+        file.and_then(|file| file.set_len(length))
+            .expect("a length");
+    };
+    for (before, after) in [(0, 700), (700, 0), (700, 20)] {
+        resize(before);
+        let stale = Status::of(&file()).expect("a status");
+        resize(after);
+        let source = Source(Kind::File(file(), Some(stale)));
+        let mappings = Mappings::new(0, Duration::ZERO);
+        let body = Body::new(source, Mode::Octet, &mappings, now()).expect("a body");
+        assert_eq!(body.length(), Some(after), "{before}");
     }
 }
 

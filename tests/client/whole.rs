@@ -38,10 +38,6 @@ impl Store for Shelf {
         Ok(Source::bytes(self.0.lock().expect("sound").clone()))
     }
 
-    fn takes_uploads(&self) -> bool {
-        true
-    }
-
     fn write(&self, _: &Request<'_>) -> Result<Box<dyn Sink>, Refusal> {
         Ok(Box::new(Upload(Arc::clone(&self.0), Vec::new())))
     }

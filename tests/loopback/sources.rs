@@ -72,6 +72,50 @@ fn every_kind_of_source_brings_its_octets() {
     }
 }
 
+/// procfs says that a file is empty, sysfs that it has 4096 bytes.
+#[test]
+fn a_file_that_misreports_its_size_is_read_to_its_end() {
+    let [proc, sys] = ["/proc/filesystems", "/sys/kernel/fscaps"];
+    let server = serve(|request: &Request<'_>| {
+        let name = std::str::from_utf8(request.name).expect("text");
+        let file = std::fs::File::open(name).map_err(|_| tftpool::Refusal::not_found())?;
+        Ok(Source::file(file))
+    });
+    for name in [proc, sys] {
+        let Ok(content) = std::fs::read(name) else {
+            continue; // no such kernel
+        };
+        for blksize in [8, 512, 65464] {
+            let options = [(OptionName::Blksize, blksize), (OptionName::Windowsize, 3)];
+            let got = fetch(server.local_addr(), name, &options);
+            assert_eq!(got, Ok(content.clone()), "{name} by {blksize}");
+        }
+        let mut client = Client::new(server.local_addr());
+        client.ask(name, &[("tsize", "0"), ("blksize", "1000")]);
+        assert_eq!(client.oack(), "blksize=1000", "{name}");
+        client.abort(8);
+        let mut client = Client::new(server.local_addr());
+        client.shout(&rrq(name, "netascii", &[]));
+        let text = String::from_utf8(content)
+            .expect("text")
+            .replace('\n', "\r\n");
+        let first = &text.as_bytes()[..text.len().min(512)];
+        assert_eq!(client.data(1), first, "{name}");
+        client.abort(8);
+    }
+    // A hole has no blocks either, and ends where it says.
+    let scratch = Scratch::new();
+    let hole = scratch.file("hole", "");
+    let file = std::fs::File::options().write(true).open(&hole);
+    file.and_then(|file| file.set_len(70_000)).expect("a hole");
+    let mut client = Client::new(server.local_addr());
+    let name = hole.to_str().expect("UTF-8");
+    client.ask(name, &[("tsize", "0"), ("blksize", "1000")]);
+    assert_eq!(client.oack(), "tsize=70000 blksize=1000");
+    client.abort(8);
+    assert_eq!(fetch(server.local_addr(), name, &[]), Ok(vec![0; 70_000]));
+}
+
 /// Fetches by 1000 octets to the end that the server finds: how much came, what the client was told, and the event.
 fn broken(
     source: impl Fn() -> Source + Send + Sync + 'static,

@@ -3,10 +3,10 @@
 use crate::rig::*;
 use std::io::{self, Read};
 use std::time::Duration;
-use tftpool::{Event, Failure, Refusal, Request, Source, Stop};
+use tftpool::{Event, Failure, Mode, Refusal, Request, Source, Stop, Store};
 
 /// "slow" waits at the gate, "file" does not.
-fn gated(gate: &Gate) -> impl tftpool::Store {
+fn gated(gate: &Gate) -> impl Store {
     let gate = gate.clone();
     move |request: &Request<'_>| match request.name {
         b"slow" => {
@@ -278,4 +278,23 @@ fn sources_that_never_return_for_more_transfers_than_there_are_workers() {
         assert_eq!(client.data(1).len(), 512);
         assert!(client.rest(1, 512).is_ok());
     }
+}
+
+/// One that implements `write` takes uploads, as those in `tests/loopback/uploads.rs` do.
+#[test]
+fn a_store_that_only_reads_refuses_uploads() {
+    struct Reads;
+    impl Store for Reads {
+        fn read(&self, _: &Request<'_>) -> Result<Source, Refusal> {
+            Ok(Source::bytes(*b"content"))
+        }
+    }
+    let server = serve(Reads);
+    let refused = Err(Trouble::Told(2, "server is read-only".into()));
+    let put = put(server.local_addr(), "file", Mode::Octet, &[], b"x");
+    assert_eq!(put, refused);
+    assert_eq!(
+        fetch(server.local_addr(), "file", &[]),
+        Ok(b"content".to_vec())
+    );
 }

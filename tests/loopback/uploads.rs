@@ -458,10 +458,6 @@ impl Store for Custom {
         Ok(Source::bytes(pattern(700)))
     }
 
-    fn takes_uploads(&self) -> bool {
-        true
-    }
-
     fn write(&self, request: &Request<'_>) -> Result<Box<dyn Sink>, Refusal> {
         assert_eq!(request.direction, Direction::Write);
         match request.name {
