@@ -83,7 +83,7 @@ pub(crate) fn check_may_write(directory: &File, name: &OsStr) -> io::Result<()> 
 /// to.
 pub(crate) fn open_in_place(directory: &File, name: &OsStr) -> io::Result<File> {
     // What the kernel protects in sticky directories (fs.protected_regular), it protects from an
-    // open that may create the file.
+    // open that may create the file. A file that has vanished meanwhile is made, without content.
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_NONBLOCK;
     let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | LARGE;
     Ok(fcntl::openat(directory, name, flags, Mode::S_IRUSR | Mode::S_IWUSR).map(File::from)?)
