@@ -28,7 +28,7 @@ use std::sync::OnceLock;
 /// SOURCE is tftp://HOST[:PORT]/PATH[;mode=netascii] or HOST:PATH. A file is written under a temporary name and renamed when it
 /// is whole; an existing file is replaced then, not earlier.
 ///
-/// Exit codes: 0, 1 other trouble, 2 usage, 28 no answer in time, 68 to 74 as curl's: 68 not found, 69 access, 70 disk full,
+/// Exit codes: 0, 1 other trouble, 2 usage, 7 port closed, 28 no answer in time, 68 to 74 as curl's: 68 not found, 69 access, 70 disk full,
 /// 71 illegal operation, 72 unknown TID, 73 file exists, 74 no such user. The first failure of several decides.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
