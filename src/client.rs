@@ -3,6 +3,10 @@
 //! A request asks for large blocks, a window and the file's size. A server that refuses options, or is silent to them, is
 //! asked once more without any, as long as no octet of the file has moved; one that ignores them is understood at once. What
 //! a server says is believed only as far as it was asked: it never makes a block, a window or a file larger.
+//!
+//! A server that is not there yet is waited for. A closed port and a network that is down never shorten the patience of a
+//! request: half of it belongs to the first attempt, half to the second. The second attempt has no options, unless the network
+//! refused the last request of the first one: then the silence was not the options' fault.
 
 use crate::error::{Failure, Refusal, plain};
 use crate::event::{Name, Summary, TransferId};
@@ -10,6 +14,7 @@ use crate::limits;
 use crate::proto::{Agreed, Policy, Receiver, Sender};
 use crate::store::mappings::Mappings;
 use crate::store::{Sink, Source};
+use crate::sys;
 use crate::sys::udp::{SocketOptions, TransferSocket};
 use crate::transfer::{
     Body, End, Ending, Exchange, Origin, Scratch, Surroundings, Trouble, Turn, now,
@@ -47,10 +52,13 @@ pub struct Client {
     timeout: Option<Duration>,
     retries: u32,
     max_time: Option<Duration>,
+    final_timeout: Duration,
     max_size: u64,
     local: Option<IpAddr>,
     sockets: SocketOptions,
     watch: Option<Watch>,
+    /// Bytes, and time, after which a transfer is broken off as if it were complete.
+    sample: Option<(u64, Duration)>,
 }
 
 type Watch = Arc<dyn Fn(&Progress) + Send + Sync>;
@@ -77,8 +85,8 @@ impl Client {
         Self::with_addresses([server])
     }
 
-    /// A client of a server that has several addresses: the next one is asked where one does not answer at all, at once where no
-    /// route leads to it.
+    /// A client of a server that has several addresses. The next one is asked when one does not answer, and at once when its port
+    /// is closed or no route leads to it; such an address is asked again after the others.
     pub fn with_addresses(servers: impl IntoIterator<Item = SocketAddr>) -> Self {
         Self {
             servers: servers.into_iter().collect(),
@@ -90,10 +98,12 @@ impl Client {
             timeout: None,
             retries: limits::DEFAULT_RETRIES,
             max_time: None,
+            final_timeout: limits::CLIENT_FINAL_TIMEOUT,
             max_size: limits::MAX_DOWNLOAD,
             local: None,
             sockets: SocketOptions::default(),
             watch: None,
+            sample: None,
         }
     }
 
@@ -105,7 +115,8 @@ impl Client {
         self
     }
 
-    /// Blocks in a window to ask for, 1 to 32767 (RFC 7440); others are moved into that range. 16 without it.
+    /// Blocks in a window to ask for, 1 to 32767 (RFC 7440); others are moved into that range. 16 without it. A download asks for
+    /// no more than the socket's receive buffer holds.
     #[must_use]
     pub fn windowsize(mut self, blocks: u16) -> Self {
         self.windowsize = blocks.clamp(1, limits::MAX_WINDOWSIZE);
@@ -143,7 +154,9 @@ impl Client {
         self
     }
 
-    /// Resends into silence before the transfer is given up, at most 100; 5 without it.
+    /// Retransmissions into silence before the transfer is given up, at most 100; 5 without it. The waits are 1, 2 and from then
+    /// on 4 intervals of [`timeout`](Self::timeout). A first request goes out once with options and once without, at least;
+    /// both share the retransmissions: 14 s in all without other settings.
     #[must_use]
     pub fn retries(mut self, count: u32) -> Self {
         self.retries = count.min(limits::MAX_RETRIES);
@@ -154,6 +167,14 @@ impl Client {
     #[must_use]
     pub fn max_time(mut self, time: Duration) -> Self {
         self.max_time = Some(time);
+        self
+    }
+
+    /// Shortest silence behind the last block of an upload that ends it; 60 s without it. A device may write the whole file to
+    /// its flash before it acknowledges that block. Where [`retries`](Self::retries) allow a longer silence, they count.
+    #[must_use]
+    pub fn final_timeout(mut self, silence: Duration) -> Self {
+        self.final_timeout = silence;
         self
     }
 
@@ -240,6 +261,19 @@ impl Client {
         self.ask_all(Direction::Write, name.as_ref(), size, &mut load, &guard)
     }
 
+    /// Gets the beginning of a file, breaks off with an ERROR and says how it went: after so many `octets`, or so much `time`,
+    /// whichever comes first.
+    #[cfg(feature = "cli")]
+    pub(crate) fn sample(
+        mut self,
+        name: &[u8],
+        octets: u64,
+        time: Duration,
+    ) -> Result<Summary, Failure> {
+        self.sample = Some((octets, time));
+        self.get(name, &mut io::sink())
+    }
+
     /// Asks the addresses one after the other: all of them with options, and without where that may help.
     fn ask_all(
         &self,
@@ -257,64 +291,96 @@ impl Client {
             self.local
                 .is_none_or(|local| local.is_ipv4() == server.is_ipv4())
         });
-        let mut queue: VecDeque<_> = servers.map(|server| (*server, self.asks_options)).collect();
+        let mut queue: VecDeque<Address> = servers
+            .map(|server| Address {
+                server: *server,
+                asks: self.asks_options,
+                is_second: !self.asks_options,
+                is_asked: false,
+                refused: None,
+            })
+            .collect();
         let mut last = Failure::Network("there is no address to ask".into());
-        while let Some((server, asks)) = queue.pop_front() {
-            let attempt = |room| Attempt {
+        while let Some(mut address) = queue.pop_front() {
+            let others = queue.iter().any(|other| !other.is_asked);
+            let attempt = Attempt {
                 client: self,
-                server,
-                asks,
+                server: address.server,
+                asks: address.asks,
+                resends: self.opening_resends(address.is_second),
+                may_wait: !others,
                 start,
-                request: Request {
-                    direction,
-                    name,
-                    mode: self.mode,
-                    options: match asks {
-                        true => self.wishes(room, size),
-                        false => Options::default(),
-                    },
-                },
+                direction,
+                name,
+                size,
             };
-            let room = self.room(server).map_err(Lost::from);
-            let lost = match room.and_then(|room| attempt(room).make(load, guard)) {
+            let lost = match attempt.make(load, guard) {
                 Ok(summary) => return Ok(summary),
                 Err(lost) => lost,
             };
             log::debug!(
-                "client server={server} options={asks} failure=\"{}\"",
+                "client server={} options={} failure=\"{}\"",
+                address.server,
+                address.asks,
                 lost.failure
             );
-            match lost.then(asks) {
-                Then::Plain => queue.push_front((server, false)),
-                Then::PlainLater => queue.push_back((server, false)),
+            let then = lost.then(&address, attempt.may_wait);
+            let failure = match (lost.failure, &address.refused) {
+                // Silence, or the end of the time, says less than what was heard before.
+                (Failure::Unanswered | Failure::TooLong, Some(refused)) if !lost.is_answered => {
+                    refused.clone()
+                }
+                (failure, _) => failure,
+            };
+            address.is_asked = true;
+            address.refused = lost.is_refused.then(|| failure.clone()).or(address.refused);
+            match then {
+                Then::Plain => queue.push_front(address.second(false)),
+                Then::Second => queue.push_back(address.second(lost.is_refused)),
+                Then::Later => queue.push_back(address),
                 Then::NextAddress => {}
-                Then::GiveUp => return Err(lost.failure),
+                Then::GiveUp => return Err(failure),
             }
-            last = lost.failure;
+            last = failure;
         }
         Err(last)
     }
 
-    /// Octets of a datagram that the route to this server carries in one piece. Without a route nobody will answer, so nobody is
-    /// waited for.
-    fn room(&self, server: SocketAddr) -> Result<usize, Failure> {
+    /// Where two requests may be needed, they share the retransmissions.
+    fn opening_resends(&self, is_second: bool) -> u32 {
+        let requests = self.retries + 1;
+        let share = match (self.asks_options, is_second) {
+            (false, _) => requests,
+            (true, false) => requests.div_ceil(2),
+            (true, true) => requests / 2,
+        };
+        share.saturating_sub(1)
+    }
+
+    /// Octets of a datagram that the route to this server carries in one piece; any number where there is no route yet.
+    fn room(&self, server: SocketAddr) -> io::Result<usize> {
         let sockets = SocketOptions {
             interface: self.sockets.interface.clone(),
             ..SocketOptions::default()
         };
-        let socket = TransferSocket::open(self.local(server), server, &sockets);
-        let socket = socket.map_err(|error| Failure::Network(plain(&error)))?;
-        Ok(socket.room().unwrap_or(usize::MAX))
+        match TransferSocket::open(self.local(server), server, &sockets) {
+            Ok(socket) => Ok(socket.room().unwrap_or(usize::MAX)),
+            Err(error) if sys::is_network_down(&error) => Ok(usize::MAX),
+            Err(error) => Err(error),
+        }
     }
 
-    /// The options to ask a server for, which is reached by such a route.
-    fn wishes(&self, room: usize, size: Option<u64>) -> Options {
-        let blksize = self.blksize.unwrap_or_else(|| {
+    /// The block size to ask for, where the route carries so much.
+    fn wished_blksize(&self, room: usize) -> u16 {
+        self.blksize.unwrap_or_else(|| {
             room.saturating_sub(limits::DATA_HEADER).clamp(
                 limits::DEFAULT_BLKSIZE.into(),
                 limits::CLIENT_BLKSIZE.into(),
             ) as u16
-        });
+        })
+    }
+
+    fn wishes(&self, blksize: u16, windowsize: u16, size: Option<u64>) -> Options {
         let mut options = Options::default();
         if let Some(size) = size {
             options = options.with(OptionName::Tsize, size);
@@ -322,8 +388,8 @@ impl Client {
         if blksize != limits::DEFAULT_BLKSIZE {
             options = options.with(OptionName::Blksize, blksize.into());
         }
-        if self.windowsize > 1 {
-            options = options.with(OptionName::Windowsize, self.windowsize.into());
+        if windowsize > 1 {
+            options = options.with(OptionName::Windowsize, windowsize.into());
         }
         match self.timeout {
             Some(time) if time.subsec_nanos() == 0 && time >= Duration::from_secs(1) => {
@@ -331,6 +397,20 @@ impl Client {
             }
             _ => options,
         }
+    }
+
+    /// What to say where an address means nothing without an interface, and none is named.
+    pub(crate) fn lacks_interface(&self, server: SocketAddr) -> Option<String> {
+        let is_lacking = |address: &SocketAddr| match address {
+            SocketAddr::V6(it) => it.ip().is_unicast_link_local() && it.scope_id() == 0,
+            SocketAddr::V4(_) => false,
+        };
+        let all = [server, self.local(server)];
+        let found = all.iter().find(|address| is_lacking(address))?.ip();
+        self.sockets
+            .interface
+            .is_none()
+            .then(|| format!("{found} is link-local and needs its interface, as in {found}%eth0"))
     }
 
     fn local(&self, server: SocketAddr) -> SocketAddr {
@@ -366,15 +446,43 @@ enum Load<'a> {
 
 // ---- one request ------------------------------------------------------------------------------
 
+/// One address of the server, and how far the asking is.
+struct Address {
+    server: SocketAddr,
+    /// With options.
+    asks: bool,
+    /// In its second attempt.
+    is_second: bool,
+    is_asked: bool,
+    /// What the network said to a request.
+    refused: Option<Failure>,
+}
+
+impl Address {
+    fn second(self, asks: bool) -> Self {
+        Self {
+            asks,
+            is_second: true,
+            ..self
+        }
+    }
+}
+
 /// One request to one address, and the transfer that comes of it.
 struct Attempt<'a> {
     client: &'a Client,
     server: SocketAddr,
     /// With options.
     asks: bool,
+    /// Retransmissions of the request.
+    resends: u32,
+    /// False where another address comes first if the network refuses the request.
+    may_wait: bool,
     /// When the caller called.
     start: Instant,
-    request: Request<'a>,
+    direction: Direction,
+    name: &'a [u8],
+    size: Option<u64>,
 }
 
 /// An attempt that came to nothing.
@@ -382,6 +490,8 @@ struct Lost {
     failure: Failure,
     /// The server has answered with something else than an ERROR.
     is_answered: bool,
+    /// The network, or ICMP, refused the last request.
+    is_refused: bool,
     /// Octets of the file that have moved.
     bytes: u64,
 }
@@ -390,14 +500,17 @@ struct Lost {
 enum Then {
     /// The same server may understand a request without options.
     Plain,
-    /// So may this one, but first the others.
-    PlainLater,
+    /// It is asked a second time, but first the others.
+    Second,
+    /// It is asked again as if it had not been, but first the others.
+    Later,
     NextAddress,
     GiveUp,
 }
 
 impl Lost {
-    fn then(&self, asks: bool) -> Then {
+    fn then(&self, address: &Address, has_waited: bool) -> Then {
+        let asks = address.asks;
         match &self.failure {
             // Old servers refuse with whatever code they have.
             Failure::Aborted {
@@ -407,15 +520,19 @@ impl Lost {
             } if asks && !self.is_answered => Then::Plain,
             // Its OACK was wrong, or what was agreed does not come through: large blocks, say.
             Failure::Protocol(_) | Failure::Silent if asks && self.bytes == 0 => Then::Plain,
-            Failure::Unanswered if asks => Then::PlainLater,
+            _ if self.is_answered => Then::GiveUp,
+            Failure::Unreachable | Failure::Network(_) if self.is_refused && !has_waited => {
+                Then::Later
+            }
+            Failure::Unanswered | Failure::Unreachable | Failure::Network(_)
+                if !address.is_second && (self.is_refused || asks) =>
+            {
+                Then::Second
+            }
             Failure::Unanswered
             | Failure::Unreachable
             | Failure::AnsweredElsewhere(_)
-            | Failure::Network(_)
-                if !self.is_answered =>
-            {
-                Then::NextAddress
-            }
+            | Failure::Network(_) => Then::NextAddress,
             _ => Then::GiveUp,
         }
     }
@@ -426,6 +543,7 @@ impl From<Failure> for Lost {
         Self {
             failure,
             is_answered: false,
+            is_refused: false,
             bytes: 0,
         }
     }
@@ -435,13 +553,24 @@ impl Attempt<'_> {
     fn make(&self, load: &mut Load<'_>, guard: &Guard) -> Result<Summary, Lost> {
         let client = self.client;
         let network = |error: io::Error| Failure::Network(plain(&error));
-        let local = client.local(self.server);
-        let socket =
-            TransferSocket::asking(local, self.server, &client.sockets).map_err(network)?;
+        if let Some(words) = client.lacks_interface(self.server) {
+            return Err(Failure::Network(words).into());
+        }
+        let (socket, resends) = self.socket()?;
         let local = socket.local_addr().map_err(network)?;
+        let room = client.room(self.server).map_err(network)?;
+        let request = Request {
+            direction: self.direction,
+            name: self.name,
+            mode: client.mode,
+            options: match self.asks {
+                true => self.wishes(room, &socket),
+                false => Options::default(),
+            },
+        };
         let policy = self.policy()?;
         let opening = Policy {
-            retries: self.opening_retries(),
+            retries: resends,
             ..policy
         };
         let end = match load {
@@ -465,12 +594,12 @@ impl Attempt<'_> {
         };
         let origin = Origin {
             id: TransferId(0),
-            name: Name::new(self.request.name),
-            direction: self.request.direction,
-            asked: self.request.options,
+            name: Name::new(self.name),
+            direction: self.direction,
+            asked: request.options,
             arrived: self.start,
         };
-        let exchange = Exchange::asking(origin, end, socket, local, &self.request, &policy);
+        let exchange = Exchange::asking(origin, end, socket, local, &request, &policy);
         let (exchange, ending) = self.run(exchange, guard);
         let summary = exchange.summary();
         let failure = match ending {
@@ -481,6 +610,7 @@ impl Attempt<'_> {
             Ending::Failed(failure) => failure,
         };
         let (is_answered, bytes) = (exchange.is_answered(), summary.bytes);
+        let is_refused = exchange.refused().is_some();
         let failure = match (failure, exchange.stranger()) {
             (Failure::Unanswered | Failure::Unreachable, Some(stranger)) => {
                 Failure::AnsweredElsewhere(stranger)
@@ -496,8 +626,55 @@ impl Attempt<'_> {
         Err(Lost {
             failure,
             is_answered,
+            is_refused,
             bytes,
         })
+    }
+
+    /// The socket, and how many retransmissions are left. An interface may get its address later: the time until then is part of
+    /// the request's.
+    fn socket(&self) -> Result<(TransferSocket, u32), Lost> {
+        let client = self.client;
+        let policy = self.policy()?;
+        let begun = now();
+        let patience = policy.patience(self.resends);
+        let end = begun + policy.max_time.map_or(patience, |most| most.min(patience));
+        loop {
+            let local = client.local(self.server);
+            let error = match TransferSocket::asking(local, self.server, &client.sockets) {
+                Ok(socket) => {
+                    let left = patience.saturating_sub(now().saturating_duration_since(begun));
+                    let resends = (0..self.resends).find(|count| policy.patience(*count) >= left);
+                    return Ok((socket, resends.unwrap_or(self.resends)));
+                }
+                Err(error) => error,
+            };
+            let left = end.saturating_duration_since(now());
+            let is_down = sys::is_network_down(&error);
+            if !is_down || !self.may_wait || left.is_zero() {
+                return Err(Lost {
+                    is_refused: is_down,
+                    ..Failure::Network(plain(&error)).into()
+                });
+            }
+            std::thread::park_timeout(left.min(limits::CLIENT_PROGRESS_INTERVAL));
+        }
+    }
+
+    /// The options to ask for: a window that is received is not larger than the socket's buffer.
+    fn wishes(&self, room: usize, socket: &TransferSocket) -> Options {
+        let client = self.client;
+        let blksize = client.wished_blksize(room);
+        let mut windowsize = client.windowsize;
+        if self.direction == Direction::Read && windowsize > 1 {
+            windowsize = windowsize.min(socket.make_room(blksize, windowsize));
+        }
+        if windowsize < client.windowsize {
+            log::debug!(
+                "client windowsize={windowsize} blksize={blksize} reason=\"receive buffer holds no more\""
+            );
+        }
+        client.wishes(blksize, windowsize, self.size)
     }
 
     /// Until the end of the transfer: the caller's thread waits here for the server.
@@ -509,6 +686,16 @@ impl Attempt<'_> {
             let time = now();
             if let Turn::Done(ending) = turn {
                 return (exchange, ending);
+            }
+            if !self.may_wait
+                && !exchange.is_answered()
+                && let Some(refused) = exchange.refused()
+            {
+                return (exchange, Ending::Failed(refused));
+            }
+            if self.is_sampled(&exchange, time) {
+                exchange.leave("probe is over", || true);
+                return (exchange, Ending::Completed);
             }
             if time >= told + limits::CLIENT_PROGRESS_INTERVAL {
                 told = time;
@@ -543,18 +730,16 @@ impl Attempt<'_> {
             timeout: client.timeout.unwrap_or(limits::DEFAULT_TIMEOUT),
             retries: client.retries,
             max_time,
+            final_timeout: client.final_timeout,
             ..Policy::default()
         })
     }
 
-    /// Where two requests may be needed, they share the resends.
-    fn opening_retries(&self) -> u32 {
-        let all = self.client.retries;
-        match (self.client.asks_options, self.asks) {
-            (false, _) => all,
-            (true, true) => all / 2,
-            (true, false) => (all - all / 2).saturating_sub(1),
-        }
+    fn is_sampled(&self, exchange: &Exchange<'_>, time: Instant) -> bool {
+        let Some((octets, most)) = self.client.sample.filter(|_| exchange.is_answered()) else {
+            return false;
+        };
+        time >= self.start + most || exchange.summary().bytes >= octets
     }
 }
 

@@ -82,9 +82,11 @@ impl std::error::Error for Refusal {}
 pub enum Failure {
     /// The peer was silent through all retransmissions.
     Silent,
+    /// The peer was silent from block 65535 on: it seems unable to continue with number 0.
+    SilentAtRollover,
     /// The peer never answered at all: it may not exist.
     Unanswered,
-    /// The peer's host said that nobody listens there (ICMP port unreachable), and nothing valid came after it.
+    /// The peer was silent through all retransmissions, and its host said that the port is closed (ICMP port unreachable).
     Unreachable,
     /// Nothing leads back to the peer: its address may be forged.
     NoWayBack,
@@ -158,6 +160,7 @@ impl Failure {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Silent
+            | Self::SilentAtRollover
             | Self::Unanswered
             | Self::Unreachable
             | Self::NoWayBack
@@ -183,6 +186,9 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Silent => f.write_str("peer fell silent"),
+            Self::SilentAtRollover => f.write_str(
+                "peer fell silent at block 65535 (it seems unable to go on past 65,535 blocks; larger blocks need fewer)",
+            ),
             Self::Unanswered => f.write_str("peer never answered"),
             Self::Unreachable => f.write_str("peer's port is closed"),
             Self::NoWayBack => f.write_str("no route to the peer"),

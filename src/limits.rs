@@ -120,9 +120,11 @@ pub const UNCHECKED_BLKSIZE: u16 = 1280 - 40 - 8 - DATA_HEADER as u16;
 
 /// Octets one receive may bring: a datagram of the largest size, or several that the kernel has put together.
 pub const RECEIVE_OCTETS: usize = 64 << 10;
-/// Kernel receive buffer asked for where windows are received. The kernel gives what it may (twice 208 KiB by default) and
-/// counts about 1280 octets for a block of 512.
+/// Kernel receive buffer asked for, at least, where windows are received. The kernel gives what it may (twice 208 KiB by default)
+/// and counts about 1280 bytes for a block of 512.
 pub const RECEIVE_BUFFER_OCTETS: usize = 512 << 10;
+/// Largest receive buffer asked for: the bytes in flight of one transfer, with what the kernel counts for them.
+pub const MAX_RECEIVE_BUFFER_OCTETS: usize = 8 << 20;
 /// Octets in one window that is granted to an upload: so many fit into that buffer even where blocks are small and the
 /// receiver is busy. A larger window would be torn at its end.
 pub const RECEIVED_WINDOW_OCTETS: u64 = 128 << 10;
@@ -140,6 +142,9 @@ pub const MAX_DOWNLOAD: u64 = 16 << 30;
 /// How long a client repeats its last ACK on demand (RFC 1350 §6), where packets were lost. Most servers send their last block
 /// again after a second.
 pub const CLIENT_DALLY: Duration = Duration::from_millis(1500);
+/// Silence behind the last block of a client's upload until it is given up: a device may write its flash before it acknowledges
+/// that block. 25 s were seen.
+pub const CLIENT_FINAL_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often a client tells its progress, at most.
 pub const CLIENT_PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 /// Octets that a client collects before it writes them out: fewer system calls than blocks.

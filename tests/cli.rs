@@ -946,3 +946,47 @@ fn where_memory_is_short_files_are_read() {
     server.signal(Signal::SIGINT);
     assert_eq!(server.wait(LONG).code(), Some(0));
 }
+
+/// Takes the windows of `file` up to block 65535, acknowledges that one and falls silent.
+fn stop_at_65535(server: SocketAddr) -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    socket.set_read_timeout(Some(LONG)).expect("a timeout");
+    let request = b"\0\x01file\0octet\0blksize\x008\0windowsize\x0064\0";
+    socket.send_to(request, server).expect("sent");
+    let (oack, tid) = next_datagram(&socket);
+    assert_eq!(oack, b"\0\x06blksize\x008\0windowsize\x0064\0");
+    for last in (0..65535).step_by(64) {
+        socket
+            .send_to(&[&[0, 4][..], &u16::to_be_bytes(last)].concat(), tid)
+            .expect("sent");
+        let next = last.saturating_add(64);
+        while next_datagram(&socket).0[2..4] != next.to_be_bytes() {}
+    }
+    socket.send_to(b"\0\x04\xff\xff", tid).expect("sent");
+    socket
+}
+
+/// Each has its line, but a laboratory full of such devices is one warning.
+#[test]
+fn a_client_that_stops_at_block_65535_is_a_warning_once() {
+    let root = Scratch::new();
+    root.file("file", &harness::content(8 * 66_000));
+    let mut serve = tftpool();
+    serve.args(["serve", "--port", "0", "--host", "127.0.0.1"]);
+    serve
+        .args(["--timeout", "50ms", "--retries", "1"])
+        .arg(root.path());
+    let (mut server, log) = Server::spawn_unread(serve);
+    let _silent = [(); 2].map(|()| stop_at_65535(server.address()));
+    let (mut failed, mut warnings) = (0, 0);
+    for line in std::io::BufRead::lines(log) {
+        let line = line.expect("UTF-8");
+        failed += usize::from(line.contains("reason=\"peer fell silent at block 65535 "));
+        warnings += usize::from(line.contains(" WARN client 127.0.0.1 stopped at block 65535 of"));
+        if failed == 2 {
+            server.signal(Signal::SIGTERM);
+        }
+    }
+    assert_eq!((failed, warnings), (2, 1));
+    assert_eq!(server.wait(LONG).code(), Some(0));
+}

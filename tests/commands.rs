@@ -27,7 +27,7 @@ fn the_clients_help_names_every_option_with_its_default() {
         ),
         ("--no-tsize", "[default: sizes are compared]"),
         ("--timeout <TIME>", "[default: 1s]"),
-        ("--retries <COUNT>", "[default: 5]"),
+        ("--retries <COUNT>", "after 14s [default: 5]"),
         ("--max-time <TIME>", "[default: any time]"),
         ("--local-port <PORT>", "[default: any free port]"),
         ("--bind <ADDR>", "[default: the route's]"),
@@ -53,6 +53,7 @@ fn the_clients_help_names_every_option_with_its_default() {
         ("--sha256[=<HEX>]", ""),
         ("--max-size <SIZE>", "[default: 16G]"),
     ];
+    let put = [("--final-timeout <TIME>", "[default: 60s]")];
     let probe = [
         ("--max-time <TIME>", "[default: 60s]"),
         ("--json", "[default: a table]"),
@@ -62,7 +63,7 @@ fn the_clients_help_names_every_option_with_its_default() {
     ];
     for (command, options) in [
         ("get", [&settings[..], &get].concat()),
-        ("put", settings.to_vec()),
+        ("put", [&settings[..], &put].concat()),
         ("probe", probe.to_vec()),
     ] {
         let (code, help) = said(&[command, "--help"]);
@@ -480,7 +481,7 @@ fn a_probe_tells_a_closed_port_from_a_way_that_is_not_there() {
     let url = format!("tftp://{}/file", closed.local_addr().expect("bound"));
     drop(closed);
     let (code, table) = said(&["probe", &url]);
-    assert_eq!(code, Some(28), "{table}");
+    assert_eq!(code, Some(7), "{table}");
     assert_eq!(cell(&table, "got"), "port is closed", "{table}");
     assert_eq!(cell(&table, "verdict"), "no server at this port", "{table}");
     assert_eq!(cell(&table, "from"), "-", "{table}");
@@ -489,4 +490,46 @@ fn a_probe_tells_a_closed_port_from_a_way_that_is_not_there() {
     assert_eq!(code, Some(1), "{table}");
     assert_eq!(cell(&table, "got"), "no way there", "{table}");
     assert!(table.contains("  cannot be asked: "), "{table}");
+}
+
+/// A closed port is known as such after the whole patience, and is not "no answer in time".
+#[test]
+fn a_closed_port_has_an_exit_code_of_its_own() {
+    let address = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+    let url = format!("tftp://{}/file", address.expect("a free port"));
+    let (code, words) = said(&["get", "--timeout", "20ms", "-o", "/dev/null", &url]);
+    assert_eq!(code, Some(7), "{words}");
+    assert!(words.contains("port is closed"), "{words}");
+}
+
+/// `probe` times the pairs that work, and says how fast each is. What it downloads it breaks off.
+#[test]
+fn a_probe_recommends_a_pair_that_it_has_timed() {
+    let pair = Pair::new();
+    pair.root.file("large", &harness::content(3 << 20));
+    let (code, table) = said(&["probe", &pair.url("large")]);
+    assert_eq!(code, Some(0), "{table}");
+    let usual = "timed: blksize=1428 windowsize=16 ";
+    assert!(table.contains(usual), "{table}");
+    let (_, best) = table.split_once("best settings: ").expect("the best");
+    let words: Vec<&str> = best.split_whitespace().collect();
+    let [_, size, _, window] = words[..] else {
+        panic!("{best}");
+    };
+    let rates: Vec<&str> = table
+        .lines()
+        .filter(|line| line.contains("MiB/s"))
+        .collect();
+    assert!((4..=9).contains(&rates.len()), "{table}");
+    let is_best = |line: &&&str| {
+        let asked = format!("timed: blksize={size} windowsize={window} ");
+        let granted = format!("with blksize {size}, window {window}");
+        line.starts_with(&asked) || line.ends_with(&granted)
+    };
+    assert!(rates.iter().any(|line| is_best(&line)), "{table}");
+    let (_, lines) = said(&["probe", "--json", &pair.url("large")]);
+    assert!(
+        lines.contains("\"asked\":\"blksize=1428 windowsize=16\""),
+        "{lines}"
+    );
 }

@@ -16,6 +16,7 @@ const ADAPTIVE: Policy = Policy {
     opening_sends: 4,
     min_progress: 0,
     max_time: None,
+    final_timeout: Duration::ZERO,
 };
 const RFC: Policy = Policy {
     retransmit: Retransmit::Rfc,
@@ -477,21 +478,140 @@ fn the_last_block_is_probed_like_any_other_and_nothing_follows_its_ack() {
     assert_eq!(sender.poll(at(99_999)), Step::Done(Outcome::Complete));
 }
 
+/// When blocks go out, in milliseconds, until the end of the transfer, which comes last.
+fn sends_into_silence(sender: &mut Sender, mut now: u64) -> (Vec<u64>, u64, Outcome) {
+    let mut sends = Vec::new();
+    loop {
+        let (blocks, last) = drain(sender, at(now));
+        if !blocks.is_empty() {
+            sends.push(now);
+        }
+        match last {
+            Step::Wait(until) => now = (until - at(0)).as_micros().div_ceil(1000) as u64,
+            Step::Done(outcome) => return (sends, now, outcome),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 #[test]
 fn icmp_is_a_hint_that_a_valid_ack_clears() {
     let mut sender = flowing(1, 9, 2, &ADAPTIVE);
     assert_eq!(bursts(&mut sender, 2), [(1, 1)]);
     sender.unreachable(at(3));
-    sender.unreachable(at(500));
-    assert_eq!(
-        drain(&mut sender, at(900)),
-        (vec![], Step::Wait(at(1003))),
-        "no probe"
-    );
-    let mut gone = sender.clone();
-    assert_eq!(gone.poll(at(1003)), Step::Done(Outcome::Unreachable));
-    sender.handle(&ack(1), at(1002));
-    assert_eq!(bursts(&mut sender, 1003), [(2, 2)]);
+    let mut alive = sender.clone();
+    let (sends, end, outcome) = sends_into_silence(&mut sender, 3);
+    assert_eq!(sends, [1002, 3002, 7002, 11002, 15002], "no probes");
+    assert_eq!((end, outcome), (19002, Outcome::Unreachable));
+
+    alive.handle(&ack(1), at(500));
+    assert_eq!(bursts(&mut alive, 500), [(2, 2)]);
+    let (_, end, outcome) = sends_into_silence(&mut alive, 500);
+    assert!((19_500..20_500).contains(&end), "a whole budget: {end}");
+    assert_eq!(outcome, Outcome::Silent);
+}
+
+/// scapy has no socket: its kernel answers each DATA by ICMP, before scapy answers by an ACK.
+#[test]
+fn a_slow_client_without_a_socket_gets_every_block_once() {
+    let mut sender = flowing(1, 40, 2, &ADAPTIVE);
+    for block in 1..=40 {
+        let now = 900 * block;
+        assert_eq!(bursts(&mut sender, now), [(block, block)]);
+        sender.unreachable(at(now + 1));
+        assert_eq!(bursts(&mut sender, now + 899), [], "block {block}");
+        sender.handle(&ack(block as u16), at(now + 900));
+    }
+    assert_eq!(sender.poll(at(99_999)), Step::Done(Outcome::Complete));
+    assert_eq!(sender.retransmits(), 0);
+}
+
+/// A router answers "port unreachable" until its boot loader listens.
+#[test]
+fn icmp_takes_nothing_of_the_patience_of_a_first_request() {
+    let client = Policy {
+        retries: 7,
+        ..ADAPTIVE
+    };
+    let wanted = client.patience(7).as_millis() as u64;
+    assert_eq!(wanted, 27_000);
+    let mut sender = Sender::requesting(&client, at(0));
+    let mut receiver = Receiver::requesting(DALLY, &client, at(0));
+    let mut asked = (0, 0);
+    for now in 0..wanted {
+        while let Step::Open = sender.poll(at(now)) {
+            asked.0 += 1;
+            sender.opened(at(now));
+            sender.unreachable(at(now));
+        }
+        while let Step::Open = receiver.poll(at(now)) {
+            asked.1 += 1;
+            receiver.sent(at(now));
+            receiver.unreachable(at(now));
+        }
+        assert!(matches!(sender.poll(at(now)), Step::Wait(_)), "{now}");
+        assert!(matches!(receiver.poll(at(now)), Step::Wait(_)), "{now}");
+    }
+    assert_eq!(asked, (8, 8));
+    let closed = Step::Done(Outcome::Unreachable);
+    assert_eq!(sender.poll(at(wanted)), closed);
+    assert_eq!(receiver.poll(at(wanted)), closed);
+}
+
+/// The end of its time says less than a closed port, and "too slow" says more.
+#[test]
+fn what_icmp_said_is_told_whatever_ends_the_silence() {
+    let limits = Policy {
+        min_progress: 16,
+        max_time: Some(Duration::from_secs(5)),
+        ..ADAPTIVE
+    };
+    let mut unanswered = Sender::requesting(&limits, at(0));
+    unanswered.opened(at(0));
+    unanswered.unreachable(at(1));
+    assert_eq!(unanswered.poll(at(5000)), Step::Done(Outcome::Unreachable));
+    let mut answered = flowing(1, 9, 2, &limits);
+    answered.unreachable(at(3));
+    assert_eq!(answered.poll(at(5000)), Step::Done(Outcome::TooLong));
+}
+
+/// A device writes its flash before the last ACK: 25 s were seen.
+#[test]
+fn behind_the_last_block_silence_lasts_longer() {
+    let client = Policy {
+        final_timeout: Duration::from_secs(60),
+        ..ADAPTIVE
+    };
+    for window in [1, 4] {
+        let mut sender = flowing(window, 8, 2, &client);
+        let mut now = 2;
+        for last in (window..8).step_by(window.into()) {
+            let (_, end, outcome) = sends_into_silence(&mut sender.clone(), now);
+            let began = now + if last == window { 0 } else { 1 };
+            assert_eq!(outcome, Outcome::Silent, "{last}");
+            assert!(end < began + 19_100, "block {last} in the middle: {end}");
+            bursts(&mut sender, now);
+            now += 1;
+            sender.handle(&ack(last), at(now));
+        }
+        let mut late = sender.clone();
+        let (_, end, outcome) = sends_into_silence(&mut sender, now);
+        assert_eq!(outcome, Outcome::Silent);
+        assert!((60_000..65_000).contains(&end), "{end}");
+        bursts(&mut late, now);
+        (now..55_000)
+            .step_by(1000)
+            .for_each(|now| drop(bursts(&mut late, now)));
+        late.handle(&ack(8), at(55_000));
+        assert_eq!(late.poll(at(55_000)), Step::Done(Outcome::Complete));
+    }
+    let longer = Policy {
+        final_timeout: Duration::from_secs(1),
+        ..ADAPTIVE
+    };
+    let mut sender = flowing(1, 1, 2, &longer);
+    let (_, end, _) = sends_into_silence(&mut sender, 2);
+    assert_eq!(end, 19_002, "no setting makes it shorter");
 }
 
 #[test]

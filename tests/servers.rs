@@ -55,10 +55,11 @@ impl Server {
                 _own: Some(own),
             };
         }
-        let address = match kind {
-            Kind::Dnsmasq => own_address(),
-            _ => free_address(),
-        };
+        Self::start_at(address_for(kind), kind, root)
+    }
+
+    /// Another project's server, at this address.
+    fn start_at(address: SocketAddr, kind: Kind, root: &Path) -> Self {
         let (ip, port) = (address.ip().to_string(), address.port().to_string());
         let path = root.to_str().expect("UTF-8").to_owned();
         let root = path.clone();
@@ -186,6 +187,13 @@ fn fetched(program: &str) -> Command {
 fn free_address() -> SocketAddr {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     socket.local_addr().expect("bound")
+}
+
+fn address_for(kind: Kind) -> SocketAddr {
+    match kind {
+        Kind::Dnsmasq => own_address(),
+        _ => free_address(),
+    }
 }
 
 /// An address where port 69 is free, whoever else serves on this machine.
@@ -322,6 +330,49 @@ fn every_size_goes_to_the_servers_that_take_files() {
     assert_ne!(output.status.code(), Some(0), "{}", text(&output));
 }
 
+/// The client starts first. Until the server does, its host answers each request by "port unreachable".
+#[test]
+fn a_server_that_starts_late_is_waited_for() {
+    let wanted = content(100_000);
+    let here = Scratch::new();
+    let file = here.file("new", &wanted);
+    for kind in runnable([Kind::Hpa, Kind::Atftpd, Kind::Dnsmasq]) {
+        let root = Scratch::new();
+        harness::mode(root.path(), 0o777);
+        root.file("file", &wanted);
+        let commands: &[&str] = match kind {
+            Kind::Dnsmasq => &["get"],
+            _ => &["get", "put"],
+        };
+        for command in commands {
+            let address = address_for(kind);
+            let mut client = tftpool();
+            // A half of 15 retransmissions is 27 intervals.
+            client.args([command, "--timeout", "200ms", "--retries", "15"]);
+            match *command {
+                "get" => client.arg("-o").arg(here.path().join("got")),
+                _ => client.arg(&file),
+            };
+            let name = if *command == "get" { "file" } else { "new" };
+            client.arg(format!("tftp://{address}/{name}"));
+            let waiting = std::thread::spawn(move || run(&mut client));
+            std::thread::park_timeout(Duration::from_secs(1));
+            assert!(!waiting.is_finished(), "{kind:?}: {command} has given up");
+            let _server = Server::start_at(address, kind, root.path());
+            let output = waiting.join().expect("it ran");
+            let what = format!("{kind:?}: {command} {}", text(&output));
+            assert_eq!(output.status.code(), Some(0), "{what}");
+            if *command == "get" {
+                let got = fs::read(here.path().join("got")).expect("the file");
+                assert_same(&what, &got, &wanted);
+                // Options were not given up for a silence that had another cause.
+                let is_large = text(&output).contains("blksize 1428");
+                assert!(is_large, "{what}");
+            }
+        }
+    }
+}
+
 #[test]
 fn what_is_not_there_has_curls_exit_code() {
     let root = Scratch::new();
@@ -348,6 +399,7 @@ fn every_server_is_probed() {
         let table = text(&output);
         println!("{table}");
         assert_eq!(output.status.code(), Some(0), "{kind:?}: {table}");
+        assert!(table.contains("\ntimed: blksize=1428"), "{kind:?}: {table}");
         let (_, best) = table.split_once("best settings: ").expect("the best");
         let options: Vec<&str> = best.split_whitespace().collect();
         server.get("file", &content(1 << 20), &options);

@@ -102,6 +102,7 @@ const POLICY: Policy = Policy {
     opening_sends: 6,
     min_progress: 0,
     max_time: None,
+    final_timeout: Duration::ZERO,
 };
 
 impl<'a> Client<'a> {

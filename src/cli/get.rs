@@ -27,7 +27,7 @@ use std::sync::OnceLock;
 /// Devices, FIFOs, mount points and files in a directory that takes no new file are written in
 /// place; -v says so.
 ///
-/// Exit codes: 0 success, 1 other failure, 2 wrong usage, 28 no answer in time or closed port, 141
+/// Exit codes: 0 success, 1 other failure, 2 wrong usage, 7 closed port, 28 no answer in time, 141
 /// broken pipe, 68 to 74 as curl's: 68 not found, 69 access, 70 disk full, 71 illegal operation, 72
 /// unknown TID, 73 file exists, 74 no such user. The first failure of several decides.
 #[derive(clap::Args)]

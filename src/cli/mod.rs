@@ -58,6 +58,8 @@ impl Exit {
     const SUCCESS: Self = Self(0);
     /// The work failed.
     const FAILURE: Self = Self(1);
+    /// The server's port is closed. As curl's for a connection that fails.
+    const PORT_CLOSED: Self = Self(7);
     /// Nothing came in time. As curl's.
     const TIMED_OUT: Self = Self(28);
     /// The reader of the output has left. As a shell reports the end by SIGPIPE.

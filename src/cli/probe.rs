@@ -1,15 +1,19 @@
 //! `tftpool probe`: asks one server for one file in many ways, and says in words what it can do.
 //!
 //! Every question is one request with a socket of its own, answered by its first window at most and then ended with an
-//! ERROR; there are at most 20 of them, and one more for each further address of the host, none overlaps another, and all of
-//! them together have a time limit. This looks at single packets, which [`Client`](crate::client::Client) hides on purpose.
+//! ERROR; there are at most 16 of them, and one more for each further address of the host, none overlaps another, and all of
+//! them together have a time limit. This looks at single packets, which [`Client`] hides on purpose.
+//!
+//! What works is then timed: up to 9 pairs of block size and window, each by a download of the [`Client`] that is broken off
+//! after half a second. The probe recommends the fastest of these pairs, not the largest that works.
 
 use super::Exit;
 use super::json;
 use super::place::{Family, Place};
 use super::settings::Families;
 use super::value::{self, Parser};
-use crate::event::Name;
+use crate::client::Client;
+use crate::event::{Name, Summary};
 use crate::limits;
 use crate::sys::udp::{self, SocketOptions, TransferSocket};
 use crate::transfer::now;
@@ -33,10 +37,16 @@ const BLOCK_SIZES: [u16; 6] = [1024, 1428, 1468, 8192, 32768, limits::MAX_BLKSIZ
 /// Windows that are tried, in blocks.
 const WINDOWS: [u16; 4] = [4, 16, 64, 256];
 
-/// Find out what a server can do, and the best settings for it
+/// Octets, and time, after which a download that is timed is broken off.
+const SAMPLE: (u64, Duration) = (64 << 20, Duration::from_millis(500));
+/// A shorter file is over before its rate says anything.
+const LEAST_SAMPLE: u64 = 256 << 10;
+
+/// Find out what a server can do, and the fastest settings for it
 ///
-/// Asks for one file without options at up to 8 addresses of the host, and at the first that serves it in up to 19 more
-/// ways: with each option, with growing blocks and windows, and with both. Nothing is stored. A file of a few MiB shows most.
+/// Asks for one file without options at up to 8 addresses of the host, and at the first that serves it in up to 15 more
+/// ways: with each option, and with growing blocks and windows. Then up to 9 pairs of both are timed, each for half a second.
+/// Nothing is stored. A file of a few MiB shows most.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     /// File to ask for: tftp://HOST[:PORT]/PATH or HOST:PATH
@@ -113,8 +123,38 @@ enum Answer {
     /// DATA 1 with so many octets: the options were ignored, if there were any.
     Data(usize),
     Agreed(Options),
+    /// So many octets came with these settings, or none for this reason.
+    Timed(Result<Timing, String>),
     /// What makes no sense here.
     Strange,
+}
+
+/// How fast a download was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Timing {
+    blksize: u16,
+    windowsize: u16,
+    octets: u64,
+    time: Duration,
+    lossy_windows: u64,
+}
+
+impl Timing {
+    fn octets_per_second(&self) -> u128 {
+        u128::from(self.octets) * 1_000_000 / self.time.as_micros().max(1)
+    }
+}
+
+impl From<Summary> for Timing {
+    fn from(summary: Summary) -> Self {
+        Self {
+            blksize: summary.blksize,
+            windowsize: summary.windowsize,
+            octets: summary.bytes,
+            time: summary.duration,
+            lossy_windows: summary.torn,
+        }
+    }
 }
 
 impl Answer {
@@ -158,9 +198,41 @@ impl Row {
         }
     }
 
+    /// Times a download with this block size and window, which ends `until` then.
+    fn time(mut self, name: &[u8], blksize: u16, windowsize: u16, until: Instant) -> Self {
+        let left = until.saturating_duration_since(now());
+        if left.is_zero() {
+            return self;
+        }
+        let client = Client::new(self.server)
+            .blksize(blksize)
+            .windowsize(windowsize)
+            .retries(1)
+            .max_time(left);
+        self.answer = Answer::Timed(match client.sample(name, SAMPLE.0, SAMPLE.1) {
+            Ok(summary) => {
+                (self.from, self.time) = (Some(summary.peer), summary.duration);
+                Ok(summary.into())
+            }
+            Err(failure) => Err(failure.to_string()),
+        });
+        self
+    }
+
+    fn timing(&self) -> Option<Timing> {
+        match &self.answer {
+            Answer::Timed(timing) => timing.as_ref().ok().copied(),
+            _ => None,
+        }
+    }
+
     /// Asks, and waits no longer than `until`.
     fn ask(mut self, name: &[u8], until: Instant) -> Self {
         if now() >= until {
+            return self;
+        }
+        if let Some(words) = Client::new(self.server).lacks_interface(self.server) {
+            self.answer = Answer::Trouble(words);
             return self;
         }
         let socket = match UdpSocket::bind((wildcard(self.server), 0)) {
@@ -171,7 +243,7 @@ impl Row {
             }
         };
         // What is lost is the network's doing then, not ours.
-        udp::make_room(&socket);
+        udp::make_room(&socket, limits::DEFAULT_BLKSIZE, WINDOWS[WINDOWS.len() - 1]);
         // Otherwise nobody tells it that a port is closed: it is not connected, because the answer comes from another one.
         udp::hear_errors(&socket, self.server, true);
         let request = Request {
@@ -302,6 +374,8 @@ impl Row {
             Answer::Error(code, text) => format!("ERROR {} {text}", code.0),
             Answer::Data(octets) => format!("DATA, {octets} octets"),
             Answer::Agreed(options) => format!("OACK {options}"),
+            Answer::Timed(Ok(timing)) => format!("{} octets", timing.octets),
+            Answer::Timed(Err(_)) => "no file".into(),
             Answer::Strange => "no TFTP".into(),
         }
     }
@@ -323,6 +397,8 @@ impl Row {
             Answer::Error(..) => return "server refuses".into(),
             Answer::Data(_) if asked.is_empty() => return self.origin().into(),
             Answer::Data(_) if !knows_options => return "server ignores options".into(),
+            Answer::Timed(Err(cause)) => return format!("cannot be timed: {cause}"),
+            Answer::Timed(Ok(timing)) => return self.pace(timing),
             Answer::Data(_) => {}
             Answer::Agreed(_) => {}
         }
@@ -364,6 +440,25 @@ impl Row {
         }
     }
 
+    /// The rate, and what differs from the settings that were asked for.
+    fn pace(&self, timing: &Timing) -> String {
+        let tenths = (timing.octets_per_second() * 10) >> 20;
+        let mut words = format!("{}.{} MiB/s", tenths / 10, tenths % 10);
+        let asked = |name| self.options.get(name).unwrap_or(1);
+        let (size, window) = (asked(OptionName::Blksize), asked(OptionName::Windowsize));
+        let (blksize, windowsize) = (timing.blksize, timing.windowsize);
+        if (u64::from(blksize), u64::from(windowsize)) != (size, window) {
+            let _ = write!(words, " with blksize {blksize}, window {windowsize}");
+        }
+        if timing.octets < LEAST_SAMPLE {
+            words.push_str("; the file is too small to show it");
+        }
+        if timing.lossy_windows > 0 {
+            let _ = write!(words, "; {} windows with loss", timing.lossy_windows);
+        }
+        words
+    }
+
     /// Who answered, seen from who was asked.
     fn origin(&self) -> &'static str {
         match self.from {
@@ -386,6 +481,27 @@ impl Row {
     fn window_works(&self) -> bool {
         let granted = self.granted(OptionName::Windowsize);
         self.blocks > 0 && (granted == Some(self.blocks.into()) || self.is_whole)
+    }
+}
+
+/// Of these numbers the `usual` one, or the largest below it, and the two largest, in order.
+fn chosen(numbers: impl Iterator<Item = u16>, usual: u16) -> Vec<u16> {
+    let mut all: Vec<u16> = numbers.collect();
+    all.sort_unstable();
+    all.dedup();
+    let below = all.iter().filter(|number| **number <= usual).count();
+    all.drain(..below.saturating_sub(1));
+    if all.len() > 3 {
+        all.drain(1..all.len() - 2);
+    }
+    all
+}
+
+/// These, or what holds without options where there are none.
+fn or_plain(numbers: Vec<u16>, plain: u16) -> Vec<u16> {
+    match numbers.is_empty() {
+        true => vec![plain],
+        false => numbers,
     }
 }
 
@@ -460,21 +576,23 @@ fn probe(place: &Place, family: Family, most: Duration) -> Result<Report, String
         rows,
         room: room.map(|octets| octets.saturating_sub(limits::DATA_HEADER)),
     };
-    let (size, window) = report.best();
-    let both = |window: u16| {
-        Options::default()
-            .with(OptionName::Blksize, size.into())
-            .with(OptionName::Windowsize, window.into())
-    };
-    // A receiver that has room for each may not have it for both.
-    for &window in WINDOWS.iter().rev().filter(|one| **one <= window) {
-        let options = both(window);
-        let row = Row::new(options.to_string(), options, server);
-        let row = row.ask(&place.path, until);
-        let works = row.window_works() && row.block_works();
-        report.rows.push(row);
-        if works {
-            break;
+    let (sizes, windows) = (report.sizes(), report.windows());
+    if (&sizes[..], &windows[..]) == (&[limits::DEFAULT_BLKSIZE], &[1]) {
+        return Ok(report); // there is nothing to choose
+    }
+    for size in sizes {
+        for &window in &windows {
+            let mut options = Options::default().with(OptionName::Blksize, size.into());
+            if window > 1 {
+                options = options.with(OptionName::Windowsize, window.into());
+            }
+            let row = Row::new(format!("timed: {options}"), options, server);
+            let row = row.time(&place.path, size, window, until);
+            let is_lowered = (row.timing()).is_some_and(|timing| timing.windowsize < window);
+            report.rows.push(row);
+            if is_lowered {
+                break; // a larger one would come out the same
+            }
         }
     }
     Ok(report)
@@ -485,24 +603,38 @@ impl Report {
         self.rows.iter().any(|row| row.agreed().is_some())
     }
 
-    /// The largest block that comes through and stays within the route's MTU, and the largest window.
-    fn best(&self) -> (u16, u16) {
+    /// Block sizes to time: the client's own, and the two largest that come through and stay within the route's MTU.
+    fn sizes(&self) -> Vec<u16> {
         let room = self.room.unwrap_or(usize::MAX);
-        let size = (self.rows.iter())
-            .filter(|row| row.block_works() && row.octets <= room)
-            .map(|row| row.octets as u16)
-            .max();
-        // Once both were tried together, that decides.
-        let is_both = |row: &&Row| row.options.is_present(OptionName::Blksize);
-        let (together, alone): (Vec<&Row>, Vec<&Row>) = (self.rows.iter())
-            .filter(|row| row.options.is_present(OptionName::Windowsize))
-            .partition(is_both);
-        let candidates = if together.is_empty() { alone } else { together };
-        let window = (candidates.into_iter())
-            .filter(|row| row.window_works())
-            .filter_map(|row| u16::try_from(row.granted(OptionName::Windowsize)?).ok())
-            .max();
-        (size.unwrap_or(limits::DEFAULT_BLKSIZE), window.unwrap_or(1))
+        let works = |row: &&Row| row.block_works() && row.octets <= room;
+        let all = self.rows.iter().filter(works);
+        let sizes = chosen(all.map(|row| row.octets as u16), limits::CLIENT_BLKSIZE);
+        or_plain(sizes, limits::DEFAULT_BLKSIZE)
+    }
+
+    /// Windows to time: the client's own, and the two largest that come through.
+    fn windows(&self) -> Vec<u16> {
+        let granted = |row: &Row| u16::try_from(row.granted(OptionName::Windowsize)?).ok();
+        let all = self.rows.iter().filter(|row| row.window_works());
+        or_plain(
+            chosen(all.filter_map(granted), limits::CLIENT_WINDOWSIZE),
+            1,
+        )
+    }
+
+    /// The fastest block size and window. Larger ones must be a tenth faster than smaller ones: less is noise.
+    fn best(&self) -> (u16, u16) {
+        let timings = self.rows.iter().filter_map(Row::timing);
+        let timed = timings.filter(|timing| timing.octets >= LEAST_SAMPLE);
+        let best = timed.reduce(|best, next| {
+            let is_faster = 10 * next.octets_per_second() > 11 * best.octets_per_second();
+            if is_faster { next } else { best }
+        });
+        match best {
+            Some(timing) => (timing.blksize, timing.windowsize),
+            // Nothing was timed: what works, up to what a client asks for on its own.
+            None => (self.sizes()[0], self.windows()[0]),
+        }
     }
 
     /// The best settings as options of `tftpool get`; `None` where nothing works.
@@ -520,6 +652,7 @@ impl Report {
         let mut exits = self.rows.iter().map(|row| match &row.answer {
             Answer::Error(code, _) => Exit::of(*code),
             Answer::Trouble(_) => Exit::FAILURE,
+            Answer::Closed => Exit::PORT_CLOSED,
             _ if row.is_heard() => Exit::SUCCESS,
             _ => Exit::TIMED_OUT,
         });
@@ -576,9 +709,16 @@ impl Report {
                 .text("verdict", &row.verdict(self.knows_options()));
             if let Some(from) = row.from {
                 line.text("from", &from.to_string())
-                    .number("us", row.time.as_micros())
-                    .number("blocks", row.blocks)
-                    .number("octets", row.octets);
+                    .number("us", row.time.as_micros());
+                match row.timing() {
+                    Some(timing) => line
+                        .number("octets", timing.octets)
+                        .number("blksize", timing.blksize)
+                        .number("windowsize", timing.windowsize),
+                    None => line
+                        .number("blocks", row.blocks)
+                        .number("octets", row.octets),
+                };
             }
             lines.push_str(&line.line());
         }
@@ -674,44 +814,84 @@ mod tests {
         assert_eq!(refused.verdict(true), "server refuses this option");
     }
 
-    #[test]
-    fn the_best_stays_within_the_mtu() {
-        let size = |octets: u16| Row {
-            blocks: 1,
+    fn report(sizes: &[u16], windows: &[u16]) -> Report {
+        let agreed = |name, number: u16, blocks, octets: u16| Row {
+            blocks,
             octets: octets.into(),
             ..row(
-                asked(OptionName::Blksize, octets.into()),
-                Answer::Agreed(asked(OptionName::Blksize, octets.into())),
+                asked(name, number.into()),
+                Answer::Agreed(asked(name, number.into())),
             )
         };
-        let window = |blocks: u16| Row {
-            blocks: blocks.min(64),
-            octets: 512,
-            ..row(
-                asked(OptionName::Windowsize, blocks.into()),
-                Answer::Agreed(asked(OptionName::Windowsize, blocks.into())),
-            )
-        };
-        let report = Report {
-            rows: vec![
-                row(Options::default(), Answer::Data(512)),
-                size(1428),
-                size(1468),
-                size(8192),
-                window(64),
-                window(256),
-            ],
-            room: Some(1468),
-        };
-        assert_eq!(report.best(), (1468, 64));
+        let size = |size: &u16| agreed(OptionName::Blksize, *size, 1, *size);
+        let window = |window: &u16| agreed(OptionName::Windowsize, *window, (*window).min(64), 512);
+        let plain = row(Options::default(), Answer::Data(512));
+        let rows = [plain].into_iter();
+        let rows = rows.chain(sizes.iter().map(size));
+        Report {
+            rows: rows.chain(windows.iter().map(window)).collect(),
+            room: Some(8192),
+        }
+    }
+
+    #[test]
+    fn the_usual_pair_and_the_largest_within_the_mtu_are_timed() {
+        let all = report(&[1024, 1428, 1468, 8192, 32768], &[4, 16, 64, 256]);
+        assert_eq!(all.sizes(), [1428, 1468, 8192]);
+        assert_eq!(all.windows(), [16, 64], "256 lost blocks");
+        let few = report(&[1024], &[4]);
+        assert_eq!((few.sizes(), few.windows()), (vec![1024], vec![4]));
+        let large = report(&[8192], &[]);
+        assert_eq!((large.sizes(), large.windows()), (vec![8192], vec![1]));
+        assert_eq!(chosen([9, 1, 2, 3, 4, 5, 3].into_iter(), 3), [3, 5, 9]);
+    }
+
+    /// Each pair with its mebibytes a second, of which so many came.
+    fn timed(report: &mut Report, timings: &[(u16, u16, u64)], octets: u64) {
+        report
+            .rows
+            .extend(timings.iter().map(|&(blksize, windowsize, rate)| {
+                let timing = Timing {
+                    blksize,
+                    windowsize,
+                    octets,
+                    time: Duration::from_micros(octets * 1_000_000 / (rate << 20)),
+                    lossy_windows: 0,
+                };
+                row(Options::default(), Answer::Timed(Ok(timing)))
+            }));
+    }
+
+    #[test]
+    fn the_fastest_pair_is_recommended_and_not_the_largest() {
+        let mut report = report(&[1024, 1428, 8192], &[16, 64]);
         assert_eq!(
             report.advice().as_deref(),
-            Some("--blksize 1468 --windowsize 64")
+            Some("--blksize 1428 --windowsize 16"),
+            "nothing was timed"
         );
-        let old = Report {
-            rows: vec![row(Options::default(), Answer::Data(512))],
-            room: Some(1468),
-        };
+        let timings = [
+            (1428, 16, 400),
+            (1428, 64, 430),
+            (8192, 16, 900),
+            (8192, 64, 70),
+        ];
+        timed(&mut report, &timings, LEAST_SAMPLE - 1);
+        assert_eq!(report.best(), (1428, 16), "the file is too small");
+        let verdict = report.rows.last().map(|row| row.verdict(true));
+        assert_eq!(
+            verdict.as_deref(),
+            Some("70.0 MiB/s with blksize 8192, window 64; the file is too small to show it")
+        );
+        timed(&mut report, &timings, 16 << 20);
+        assert_eq!(
+            report.advice().as_deref(),
+            Some("--blksize 8192 --windowsize 16")
+        );
+        let mut noise = super::tests::report(&[1428], &[16, 64]);
+        timed(&mut noise, &timings[..2], 16 << 20);
+        assert_eq!(noise.best(), (1428, 16), "not a tenth faster");
+        let old = super::tests::report(&[], &[]);
         assert_eq!(old.advice().as_deref(), Some("--no-options"));
     }
 

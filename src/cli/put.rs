@@ -3,18 +3,20 @@
 use super::Exit;
 use super::place::{PLACES, Place};
 use super::settings::{Done, Outcome, Settings, Trouble};
+use super::value::{self, Parser};
 use crate::error::plain;
 use crate::store::Source;
 use crate::sys::by_path;
 use std::io::{self, Read};
 use std::path::Path;
+use std::time::Duration;
 
 /// Put files onto a server
 ///
 /// DEST is tftp://HOST[:PORT]/PATH or HOST:PATH. Ending in a slash, or empty behind the host, it is a directory and the
 /// files keep their names. FILE may be `-` for stdin. The server decides whether it takes files at all.
 ///
-/// Exit codes: 0 success, 1 other failure, 2 wrong usage, 28 no answer in time or closed port, 68
+/// Exit codes: 0 success, 1 other failure, 2 wrong usage, 7 closed port, 28 no answer in time, 68
 /// to 74 as curl's: 68 not found, 69 access, 70 disk full, 71 illegal operation, 72 unknown TID, 73
 /// file exists, 74 no such user. The first failure of several decides.
 #[derive(clap::Args)]
@@ -35,6 +37,10 @@ pub(super) struct Arguments {
 
     #[command(flatten)]
     settings: Settings,
+
+    /// Wait this long for the ACK of the last block, 1s to 365d: a device may write its flash first
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = value::long_time as Parser<_>, help_heading = "Protocol")]
+    final_timeout: Duration,
 }
 
 /// Runs the subcommand.
@@ -76,16 +82,18 @@ pub(super) fn main(arguments: &Arguments) -> Exit {
             preposition: "to",
             place,
             file,
-            result: put(&arguments.settings, file, place),
+            result: put(arguments, file, place),
         };
         exit = exit.or(arguments.settings.report(&outcome, false));
     }
     exit
 }
 
-fn put(settings: &Settings, file: &str, place: &Place) -> Result<Done, Trouble> {
+fn put(arguments: &Arguments, file: &str, place: &Place) -> Result<Done, Trouble> {
+    let settings = &arguments.settings;
     // The host first: the open of a FIFO wakes its writer, whose bytes would be lost.
     let client = settings.client(place)?;
+    let client = client.final_timeout(arguments.final_timeout);
     let source = open(file)
         .map_err(|cause| Trouble::local(format!("cannot read {file}: {}", plain(&cause))))?;
     let bar = settings.bar(file, false);

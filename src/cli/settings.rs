@@ -82,7 +82,7 @@ struct Protocol {
     #[arg(long, value_name = "TIME", value_parser = value::time as Parser<_>)]
     timeout: Option<Duration>,
 
-    /// Resends into silence before a file is given up, 0 to 100
+    /// Retransmissions into silence, 0 to 100; with 5 of them, a server that never answers is given up after 14s
     #[arg(long, value_name = "COUNT", default_value_t = limits::DEFAULT_RETRIES, value_parser = value::retries as Parser<_>)]
     retries: u32,
 
@@ -239,10 +239,11 @@ impl From<Failure> for Trouble {
         let exit = match &failure {
             Failure::Aborted { code, .. } => Exit::of(*code),
             Failure::Silent
+            | Failure::SilentAtRollover
             | Failure::Unanswered
-            | Failure::Unreachable
             | Failure::TooSlow
             | Failure::TooLong => Exit::TIMED_OUT,
+            Failure::Unreachable => Exit::PORT_CLOSED,
             _ => Exit::FAILURE,
         };
         let words = match &failure {

@@ -60,7 +60,7 @@ pub enum Outcome {
     Silent,
     /// The peer never answered at all.
     Unanswered,
-    /// ICMP port unreachable, and nothing valid for one interval after it.
+    /// Silence through all retransmissions, and ICMP said that the peer's port is closed.
     Unreachable,
     /// The peer sent an ERROR.
     Aborted {
@@ -105,6 +105,9 @@ pub struct Policy {
     pub min_progress: u32,
     /// The longest that a transfer may take; `None` for any time.
     pub max_time: Option<Duration>,
+    /// The shortest silence behind the last block that ends the transfer of a sender, where `retries` would end it sooner:
+    /// a receiver may write the whole file before it acknowledges that block.
+    pub final_timeout: Duration,
 }
 
 impl Default for Policy {
@@ -117,6 +120,15 @@ impl Default for Policy {
             opening_sends: limits::UNPROVEN_OACK_SENDS,
             min_progress: 0,
             max_time: None,
+            final_timeout: Duration::ZERO,
         }
+    }
+}
+
+impl Policy {
+    /// How long silence lasts until so many `retries` are used up, where no interval is agreed and no round trip is known.
+    pub fn patience(&self, retries: u32) -> Duration {
+        let growth = |resends: u32| (1 << resends.min(16)).min(limits::TIMEOUT_GROWTH);
+        self.timeout * (0..=retries).map(growth).sum()
     }
 }

@@ -1,7 +1,8 @@
-//! How long a peer is put up with: the same for one that sends and for one that receives.
+//! Decides when to give up on a slow, silent or unreachable peer. Shared by `Sender` and `Receiver`.
 //!
-//! Silence is measured by the timer. This is also about a peer that says just enough to be kept, one ACK every few seconds, about
-//! one whose port is closed, and about how long a transfer may take at all.
+//! The timer measures silence. This module adds the least progress of a period, the longest time of a transfer, and what ICMP
+//! says. An ICMP message names the reason of a silence and never ends it: a board that starts answers "port unreachable" until
+//! its loader listens, and a client without a socket causes one message for each block that it takes.
 
 use super::timer::{Expiry, Timer};
 use super::{Outcome, Policy};
@@ -17,8 +18,8 @@ pub(super) struct Progress {
     /// Blocks there were then.
     blocks: u64,
     end: Option<Instant>,
-    /// Nobody listens at the peer's port since then.
-    unreachable: Option<Instant>,
+    /// ICMP said that the peer's port is closed, and nothing valid came since.
+    is_unreachable: bool,
 }
 
 impl Progress {
@@ -31,7 +32,7 @@ impl Progress {
             since: now,
             blocks: 0,
             end: policy.max_time.and_then(|most| now.checked_add(most)),
-            unreachable: None,
+            is_unreachable: false,
         }
     }
 
@@ -47,14 +48,14 @@ impl Progress {
         })
     }
 
-    /// ICMP said that nobody listens at the peer's port. A hint only: it may be old, or forged.
-    pub(super) fn unreachable(&mut self, now: Instant) {
-        self.unreachable.get_or_insert(now);
+    /// ICMP said that the peer's port is closed. The message may be old, or forged.
+    pub(super) fn unreachable(&mut self) {
+        self.is_unreachable = true;
     }
 
     /// Something valid came all the same.
     pub(super) fn reachable(&mut self) {
-        self.unreachable = None;
+        self.is_unreachable = false;
     }
 
     /// The interval that one lost block may cost a peer that has answered.
@@ -64,20 +65,16 @@ impl Progress {
 
     /// The next instant at which [`expire`](Self::expire) has something to say to a peer that was `heard`, or was not.
     pub(super) fn deadline(&self, timer: &Timer, heard: bool) -> Instant {
-        let silence = match self.unreachable {
-            None => timer.deadline(),
-            Some(from) => from + timer.interval(),
-        };
         let period = Self::period(Self::lossy_interval(timer, heard));
         let period = (self.least > 0).then(|| self.since + period);
         period
             .into_iter()
             .chain(self.end)
-            .fold(silence, Instant::min)
+            .fold(timer.deadline(), Instant::min)
     }
 
     /// Looks at the clocks, and at how many `blocks` are through; says what is due, or how the transfer ends, which is never left
-    /// to [`Expiry::Exhausted`]. Nothing is due while the port is closed.
+    /// to [`Expiry::Exhausted`]. A closed port gets what the interval brings, and no probes before.
     pub(super) fn expire(
         &mut self,
         timer: &mut Timer,
@@ -85,19 +82,18 @@ impl Progress {
         heard: bool,
         now: Instant,
     ) -> Result<Expiry, Outcome> {
-        let answered = |outcome| if heard { outcome } else { Outcome::Unanswered };
+        let silent = match (self.is_unreachable, heard) {
+            (true, _) => Outcome::Unreachable,
+            (false, true) => Outcome::Silent,
+            (false, false) => Outcome::Unanswered,
+        };
         let interval = Self::lossy_interval(timer, heard);
         if let Some(outcome) = self.expire_period(blocks, interval, now) {
-            return Err(answered(outcome));
-        }
-        if let Some(from) = self.unreachable {
-            return match now < from + timer.interval() {
-                true => Ok(Expiry::Nothing),
-                false => Err(Outcome::Unreachable),
-            };
+            return Err(if heard { outcome } else { silent });
         }
         match timer.expire(now) {
-            Expiry::Exhausted => Err(answered(Outcome::Silent)),
+            Expiry::Exhausted => Err(silent),
+            Expiry::Probe(_) if self.is_unreachable => Ok(Expiry::Nothing),
             due => Ok(due),
         }
     }

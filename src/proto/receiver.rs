@@ -252,8 +252,8 @@ impl Receiver {
     }
 
     /// ICMP said that nobody listens at the peer's port: a hint only.
-    pub fn unreachable(&mut self, now: Instant) {
-        self.progress.unreachable(now);
+    pub fn unreachable(&mut self, _now: Instant) {
+        self.progress.unreachable();
     }
 
     /// The same request came again from the same TID: the same answer again. False where it brings none.

@@ -381,8 +381,8 @@ impl Sender {
     }
 
     /// ICMP said that nobody listens at the peer's port. A hint only: it may be old, or forged.
-    pub fn unreachable(&mut self, now: Instant) {
-        self.progress.unreachable(now);
+    pub fn unreachable(&mut self, _now: Instant) {
+        self.progress.unreachable();
     }
 
     /// The same request came again from the same TID: one more copy of the opening packet. False where it brings none.
@@ -549,6 +549,9 @@ impl Sender {
         if self.window_is_sent() {
             self.repeats.answered = now;
             self.timer.arm_probe(now);
+        }
+        if self.last.is_some_and(|last| end > last) {
+            self.timer.await_end();
         }
     }
 

@@ -22,6 +22,9 @@ pub(super) struct Timer {
     /// While an OACK waits for its answer the interval is not shorter than this.
     opening: Option<Duration>,
     retries: u32,
+    /// The shortest silence that ends the transfer, and what it becomes behind the last block.
+    least_silence: Duration,
+    final_silence: Duration,
     probing: bool,
     floor: Duration,
     /// Round trips that a first probe waits for at least; see [`Timer::let_the_peer_go_first`].
@@ -89,6 +92,8 @@ impl Timer {
             own: policy.timeout,
             opening: None,
             retries: policy.retries,
+            least_silence: Duration::ZERO,
+            final_silence: policy.final_timeout,
             probing: policy.retransmit == Retransmit::Adaptive,
             floor: policy.probe_floor,
             patience: 1,
@@ -222,6 +227,11 @@ impl Timer {
         self.probe_from = None;
     }
 
+    /// The last block of the file is under way: its receiver may need long for the ACK.
+    pub(super) fn await_end(&mut self) {
+        self.least_silence = self.final_silence;
+    }
+
     /// Agreed intervals that have passed in this silence.
     pub(super) fn resends(&self) -> u32 {
         self.resends
@@ -279,7 +289,7 @@ impl Timer {
     /// Compares `now` with both clocks.
     pub(super) fn expire(&mut self, now: Instant) -> Expiry {
         if now >= self.interval_end() {
-            if self.resends >= self.retries {
+            if self.resends >= self.retries && now >= self.silent_from + self.least_silence {
                 return Expiry::Exhausted;
             }
             self.resends += 1;

@@ -1,6 +1,7 @@
 //! Where events go: the log, the counters, and whoever listens. Never waits for any of them.
 
 use super::bucket::Bucket;
+use crate::error::Failure;
 use crate::event::{Event, Stats};
 use crate::limits::{EVENT_QUEUE, REFUSAL_LINES_PER_SECOND};
 use crate::transfer::now;
@@ -15,6 +16,8 @@ pub(super) struct Reporter {
     /// Somebody reads events. Looked at without the lock, for events that are made for readers only.
     is_heard: AtomicBool,
     flood: Mutex<Flood>,
+    /// The operator was warned of a client that stops at block 65535.
+    is_rollover_known: AtomicBool,
 }
 
 /// Lines that anybody can bring about with a request: so many a second, the others are counted.
@@ -91,6 +94,15 @@ impl Reporter {
             flood.catch_up();
         }
         event.log();
+        if let Event::Failed(summary, Failure::SilentAtRollover) = event
+            && !self.is_rollover_known.swap(true, Ordering::Relaxed)
+        {
+            log::warn!(
+                "client {} stopped at block 65535 of {}: files for such clients need larger blocks (blksize), or fewer than 65,536 of them; further ones are logged as failed only",
+                summary.peer.ip(),
+                summary.name
+            );
+        }
     }
 
     pub(super) fn is_heard(&self) -> bool {
@@ -177,7 +189,6 @@ impl Iterator for Events {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Failure;
     use crate::event::{DropReason, Name, Summary};
     use crate::wire::Direction;
 

@@ -38,6 +38,22 @@ pub(crate) fn is_scarce(error: &std::io::Error) -> bool {
     }
 }
 
+/// Whether the network, or an interface, was not there: it may come up a little later.
+pub(crate) fn is_network_down(error: &std::io::Error) -> bool {
+    use nix::libc::{EADDRNOTAVAIL, EHOSTDOWN, EHOSTUNREACH, ENETDOWN, ENETUNREACH, ENOBUFS};
+
+    let down = [
+        EADDRNOTAVAIL,
+        EHOSTDOWN,
+        EHOSTUNREACH,
+        ENETDOWN,
+        ENETUNREACH,
+        ENOBUFS,
+    ];
+    let number = error.raw_os_error();
+    number.is_some_and(|number| down.contains(&number))
+}
+
 /// Raises the soft limit of open descriptors to the hard one, and returns the limit that is then in force. `None` where the
 /// system does not say it, as in a sandbox that denies the call.
 #[cfg(feature = "cli")]

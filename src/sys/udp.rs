@@ -416,10 +416,15 @@ impl TransferSocket {
 
     /// Prepares for windows of blocks: room for one in the kernel, and many blocks in one receive. A system that has
     /// neither is slower, nothing else.
-    pub(crate) fn expect_windows(&self) {
-        make_room(self);
+    pub(crate) fn expect_windows(&self, blksize: u16, windowsize: u16) {
+        self.make_room(blksize, windowsize);
         #[cfg(target_os = "linux")]
         let _ = socket::setsockopt(self, sockopt::UdpGroSegment, &true);
+    }
+
+    /// Asks for room for a window of blocks. Returns how many blocks the kernel keeps while nothing is received, 1 at least.
+    pub(crate) fn make_room(&self, blksize: u16, windowsize: u16) -> u16 {
+        make_room(self, blksize, windowsize)
     }
 
     /// Its own address; the port is this end's TID.
@@ -843,9 +848,35 @@ fn bind_to_interface(_: &OwnedFd, _: &str) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Asks for room for a window of blocks, of which a receiver would lose the end.
-pub(crate) fn make_room(socket: &impl AsFd) {
-    let _ = socket::setsockopt(socket, sockopt::RcvBuf, &limits::RECEIVE_BUFFER_OCTETS);
+/// Asks for room for a window of blocks, of which a receiver would lose the end. Returns how many of them the kernel keeps while
+/// nothing is received, 1 at least.
+pub(crate) fn make_room(socket: &impl AsFd, blksize: u16, windowsize: u16) -> u16 {
+    let charge = buffer_charge(blksize.into());
+    let (least, most) = (
+        limits::RECEIVE_BUFFER_OCTETS,
+        limits::MAX_RECEIVE_BUFFER_OCTETS,
+    );
+    // Linux doubles what is asked for, and tells the doubled number: the one that it counts against.
+    let wanted = (charge.saturating_mul(windowsize.into()) / 2).clamp(least, most);
+    let _ = socket::setsockopt(socket, sockopt::RcvBuf, &wanted);
+    if wanted > least && room(socket) < wanted * 2 {
+        // Only root may go beyond the system's limit.
+        let _ = socket::setsockopt(socket, sockopt::RcvBufForce, &wanted);
+    }
+    u16::try_from((room(socket) / charge).max(1)).unwrap_or(u16::MAX)
+}
+
+/// Octets of memory that may wait in a receive buffer.
+fn room(socket: &impl AsFd) -> usize {
+    socket::getsockopt(socket, sockopt::RcvBuf).unwrap_or(0)
+}
+
+/// What a block counts for in a receive buffer: the kernel counts memory, which it takes in powers of two, with headers and its
+/// own description of the packet in front and behind.
+fn buffer_charge(blksize: usize) -> usize {
+    const AROUND_DATA: usize = 448;
+    const DESCRIPTION: usize = 256;
+    (blksize + AROUND_DATA).next_power_of_two() + DESCRIPTION
 }
 
 /// Binds to the address of `local` and to a port of the range, starting anywhere in it; without a range the kernel

@@ -139,6 +139,14 @@ impl<'a> End<'a> {
         }
     }
 
+    /// Blocks that both ends have.
+    pub(super) fn blocks(&self) -> u64 {
+        match self {
+            Self::Sending(sending) => sending.machine.acked(),
+            Self::Receiving(receiving) => receiving.machine.received(),
+        }
+    }
+
     /// Whether the file was mapped already; asked once.
     pub(crate) fn is_shared(&self) -> Option<bool> {
         match self {

@@ -31,6 +31,9 @@ const BURSTS_UNHEARD: u32 = 4;
 /// How long a full send buffer is waited for before the transfer is put aside.
 const DRAIN: Duration = Duration::from_millis(2);
 
+/// The first block whose number does not fit into 16 bits.
+const ROLLOVER: u64 = 1 << 16;
+
 /// The clock. Read here and in the server's loop, nowhere below.
 #[allow(clippy::disallowed_methods)] // floor 2 is where time is read and handed down
 pub(crate) fn now() -> Instant {
@@ -151,7 +154,7 @@ pub(crate) struct Exchange<'a> {
     is_concluded: bool,
     /// What the last ERROR of the peer said.
     peer_text: Option<Name>,
-    /// What the network said to the last send that failed.
+    /// The last error of the network, until the peer is heard again.
     network: Option<io::Error>,
     /// It has run before, and was put aside.
     rested: bool,
@@ -168,6 +171,8 @@ struct Call {
     /// The server has answered.
     is_answered: bool,
     is_offer_seen: bool,
+    /// The network, or ICMP, refused the last request: its silence says nothing about the server.
+    is_refused: bool,
     /// Another host did.
     stranger: Option<SocketAddr>,
 }
@@ -184,7 +189,7 @@ impl<'a> Exchange<'a> {
     ) -> Self {
         socket.tell_strangers(to_stranger);
         if matches!(end, End::Receiving(_)) && agreed.windowsize > 1 {
-            socket.expect_windows();
+            socket.expect_windows(agreed.blksize, agreed.windowsize);
         }
         Self {
             origin,
@@ -222,6 +227,7 @@ impl<'a> Exchange<'a> {
             policy: *policy,
             is_answered: false,
             is_offer_seen: false,
+            is_refused: false,
             stranger: None,
         };
         Self {
@@ -268,7 +274,12 @@ impl<'a> Exchange<'a> {
             }
             match step {
                 Step::Open => match self.socket.send(&self.opening) {
-                    Ok(true) => self.end.opened(time),
+                    Ok(true) => {
+                        if let Some(call) = &mut self.call {
+                            call.is_refused = false;
+                        }
+                        self.end.opened(time);
+                    }
                     Ok(false) => return Ok(Turn::Quiet(time + DRAIN)),
                     Err(error) => {
                         self.lost(error, time);
@@ -420,7 +431,10 @@ impl<'a> Exchange<'a> {
         };
         let time = now();
         match taken {
-            Ok(taken) => self.take_blocks(&taken, scratch, time)?,
+            Ok(taken) => {
+                self.network = None;
+                self.take_blocks(&taken, scratch, time)?;
+            }
             Err(error) => self.lost(error, time),
         }
         Ok(Some(time))
@@ -433,6 +447,7 @@ impl<'a> Exchange<'a> {
         let time = now();
         match received {
             Ok(length) => {
+                self.network = None;
                 if let Ok(packet) = wire::parse(&buffer[..length.min(buffer.len())]) {
                     hear(&self.origin, &mut self.peer_text, &packet);
                     self.end.handle(&packet, time);
@@ -513,6 +528,7 @@ impl<'a> Exchange<'a> {
             _ => return Ok(Some(time)),
         };
         call.is_answered = true;
+        self.network = None;
         let policy = call.policy;
         let failed = |failure| Err(Ending::Failed(failure));
         if let Err(error) = self.socket.connect_to(taken.source) {
@@ -528,7 +544,8 @@ impl<'a> Exchange<'a> {
         };
         self.agreed = agreed;
         if matches!(self.end, End::Receiving(_)) && agreed.windowsize > 1 {
-            self.socket.expect_windows();
+            self.socket
+                .expect_windows(agreed.blksize, agreed.windowsize);
         }
         self.end.agree(&agreed, is_oack, &policy, time);
         if !is_oack {
@@ -544,8 +561,11 @@ impl<'a> Exchange<'a> {
             .is_ok_and(|ready| ready.readable || ready.writable)
     }
 
-    /// A send or receive failed. `ConnectionRefused` is ICMP's hint that nobody listens; anything else is remembered.
+    /// A send or receive failed. `ConnectionRefused` is ICMP's hint that the port is closed; anything else is remembered.
     fn lost(&mut self, error: io::Error, time: Instant) {
+        if let Some(call) = &mut self.call {
+            call.is_refused = true;
+        }
         if error.kind() == io::ErrorKind::ConnectionRefused {
             self.end.unreachable(time);
         } else {
@@ -578,6 +598,9 @@ impl<'a> Exchange<'a> {
                 code,
                 text: self.peer_text.take().unwrap_or_else(|| Name::new(b"")),
             },
+            Outcome::Silent | Outcome::Unreachable if self.stands_at_rollover() => {
+                Failure::SilentAtRollover
+            }
             Outcome::Silent | Outcome::Unanswered if self.network.is_some() => {
                 Failure::Network(self.network.as_ref().map(plain).unwrap_or_default())
             }
@@ -594,6 +617,12 @@ impl<'a> Exchange<'a> {
                 Failure::TooLong
             }
         })
+    }
+
+    /// True where the next acknowledgement would need a block number above 65535.
+    fn stands_at_rollover(&self) -> bool {
+        let passed = self.end.blocks();
+        passed < ROLLOVER && passed + u64::from(self.agreed.windowsize) >= ROLLOVER
     }
 
     /// Only who asks for the size can be content with it.
@@ -695,6 +724,13 @@ impl<'a> Exchange<'a> {
     /// True once the server has answered a client's request with anything but an ERROR.
     pub(crate) fn is_answered(&self) -> bool {
         self.call.as_ref().is_some_and(|call| call.is_answered)
+    }
+
+    /// Why the last request of a client cannot have reached the server.
+    pub(crate) fn refused(&self) -> Option<Failure> {
+        self.call.as_ref().filter(|call| call.is_refused)?;
+        let network = self.network.as_ref();
+        Some(network.map_or(Failure::Unreachable, |error| Failure::Network(plain(error))))
     }
 
     /// What was to be sent, for another attempt.

@@ -5,5 +5,6 @@ mod rig;
 
 mod fallback;
 mod hostile;
+mod patience;
 mod script;
 mod whole;

@@ -1,6 +1,7 @@
 //! Peers that say nothing, or nothing any more. These tests take as long as the protocol does, hence short intervals.
 
 use crate::rig::*;
+use std::net::UdpSocket;
 use std::time::Duration;
 use tftpool::{Failure, Retransmit, Server};
 
@@ -162,8 +163,9 @@ fn wait_for_while(
     panic!("it never failed");
 }
 
+/// ICMP is a hint: it names the end, and makes it come no sooner.
 #[test]
-fn a_peer_whose_port_is_closed_is_unreachable_after_one_interval() {
+fn a_peer_whose_port_is_closed_has_the_patience_of_a_silent_one() {
     for windowsize in ["1", "4"] {
         let server = hasty(50);
         let mut events = server.events();
@@ -175,7 +177,41 @@ fn a_peer_whose_port_is_closed_is_unreachable_after_one_interval() {
             client.data_at_last(block);
         }
         drop(client);
+        let begun = now();
         assert_eq!(failed(&mut events).1, Failure::Unreachable);
+        let took = now() - begun;
+        assert!(took >= Duration::from_millis(500), "{took:?}");
+    }
+}
+
+/// scapy has no socket: each DATA finds a closed port, and is acknowledged later than the interval.
+#[test]
+fn a_slow_client_without_a_socket_gets_its_file() {
+    let server = hasty(100);
+    let mut events = server.events();
+    let asking = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    let own = asking.local_addr().expect("bound");
+    let request = rrq("file", "octet", &[]);
+    asking.send_to(&request, server.local_addr()).expect("sent");
+    let mut data = [0; 600];
+    let (_, peer) = asking.recv_from(&mut data).expect("DATA 1");
+    drop(asking);
+    let mut block = 1_u16;
+    loop {
+        std::thread::park_timeout(Duration::from_millis(150));
+        // Whatever comes meanwhile is refused by the kernel, and comes again.
+        let answering = UdpSocket::bind(own).expect("the port is free");
+        answering
+            .send_to(&[[0, 4], block.to_be_bytes()].concat(), peer)
+            .expect("sent");
+        drop(answering);
+        match events.next_within(Duration::from_millis(1)) {
+            Some(tftpool::Event::Completed(summary)) => {
+                return assert_eq!(summary.bytes, 9000);
+            }
+            Some(tftpool::Event::Failed(_, failure)) => panic!("{failure:?} at block {block}"),
+            _ => block += 1,
+        }
     }
 }
 

@@ -737,3 +737,39 @@ fn a_listener_knows_that_its_buffer_is_small() {
     socket::setsockopt(&listener.socket, sockopt::RcvBuf, &8192).expect("a size");
     assert_eq!(listener.small_buffer(), Some(8192));
 }
+
+// ---- the receive buffer ---------------------------------------------------------------------------
+
+/// Nobody reads meanwhile, as where the receiver is busy. The kernel's limit must not matter: some machines allow little.
+#[test]
+fn as_many_blocks_as_are_said_to_fit_are_kept() {
+    for blksize in [8, 512, 1428, 8192, 20_000, 32_768, limits::MAX_BLKSIZE] {
+        for windowsize in [2, 16, 256] {
+            let client = peer("127.0.0.1:0");
+            let socket = open_to(&client);
+            let fitting = socket.make_room(blksize, windowsize);
+            assert!(fitting > 0);
+            let at = socket.local_addr().expect("bound");
+            let sent = fitting.min(windowsize);
+            let block = vec![7; usize::from(blksize) + limits::DATA_HEADER];
+            for _ in 0..sent {
+                client.send_to(&block, at).expect("sent");
+            }
+            let mut buffer = vec![0; limits::RECEIVE_OCTETS];
+            let mut kept = 0;
+            while let Some(length) = socket.recv(&mut buffer, Wait::No).expect("no error") {
+                assert_eq!(length, block.len());
+                kept += 1;
+            }
+            assert_eq!(kept, sent, "{blksize} x {windowsize}");
+        }
+    }
+}
+
+/// The default window is asked for whole on every system.
+#[test]
+fn the_usual_window_fits_into_the_usual_buffer() {
+    let usual = 212_992;
+    let charge = buffer_charge(limits::CLIENT_BLKSIZE.into());
+    assert!(charge * usize::from(limits::CLIENT_WINDOWSIZE) < usual);
+}
