@@ -94,6 +94,7 @@ impl Landing {
     }
 
     /// The old content of a file that is written in place is gone.
+    #[cfg(feature = "cli")]
     pub(crate) fn has_truncated(&self) -> bool {
         matches!(self.at, At::InPlace { begun: true })
     }
