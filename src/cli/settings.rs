@@ -445,7 +445,7 @@ mod tests {
             (
                 Failure::Unreachable,
                 "the server's port is closed (no TFTP server there)",
-                28,
+                7,
             ),
             (Failure::Unanswered, "the server never answered", 28),
         ] {
