@@ -1,29 +1,30 @@
-//! How often the datagram that opens a transfer goes out to a peer that has not answered. Its address may be forged: what it
-//! brings is counted, and asking again and again brings a bounded number more.
+//! The budget of the datagram that opens a transfer, for a peer that has not answered. Its address may be forged: each request
+//! brings one answer at most, and a stream of requests brings one answer a second.
 //!
-//! Only what is sent is bounded here. How long the answer is waited for is the timer's to say, for these as for all: an
-//! ACK that was lost comes again after as much as seven seconds, and its peer does not ask anew.
+//! Invariant: the budget bounds what is sent, and it refills. A request is never left without an answer for longer than
+//! [`REPEAT_REFILL`], however many answers the peer has missed before. How long an answer is waited for is the timer's rule.
 
-use crate::limits::{REPEATED_REQUESTS, REQUEST_SPREAD};
+use crate::limits::{REPEAT_REFILL, REPEATED_REQUESTS, REQUEST_SPREAD};
 use std::time::{Duration, Instant};
 
 #[derive(Clone, Debug)]
 pub(super) struct Opening {
     sends: u32,
     most: u32,
-    /// Copies that repeated requests may still bring.
-    repeats: u32,
+    /// When the answers that repeated requests have brought are paid for: each costs one [`REPEAT_REFILL`].
+    paid: Option<Instant>,
     /// The first and the last send.
     sent: Option<(Instant, Instant)>,
 }
 
 impl Opening {
-    /// Goes out `most` times at most.
+    /// The datagram goes out `most` times at most, and once more for each repeat that [`asked_again`](Self::asked_again)
+    /// takes.
     pub(super) fn new(most: u32) -> Self {
         Self {
             sends: 0,
             most,
-            repeats: REPEATED_REQUESTS,
+            paid: None,
             sent: None,
         }
     }
@@ -41,15 +42,16 @@ impl Opening {
         self.sends > 1
     }
 
-    /// The request came again: one more copy, unless one has just gone out, or enough have.
+    /// The request came again: one more copy, unless one has just gone out or the budget is used up.
     pub(super) fn asked_again(&mut self, now: Instant) -> bool {
         let is_late = self
             .sent
             .is_none_or(|(_, last)| now >= last + REQUEST_SPREAD);
-        if !is_late || self.repeats == 0 {
+        let paid = self.paid.map_or(now, |paid| paid.max(now)) + REPEAT_REFILL;
+        if !is_late || paid > now + REPEAT_REFILL * REPEATED_REQUESTS {
             return false;
         }
-        self.repeats -= 1;
+        self.paid = Some(paid);
         self.most = self.most.saturating_add(1);
         true
     }
