@@ -785,6 +785,10 @@ fn no_peer_writes_to_the_log_or_the_terminal() {
         }
     }
     assert!(lines.len() > 5, "{lines:?}");
+    let ignored = lines
+        .iter()
+        .find_map(|line| line.split_once(" ignored=\"x\\x1b[2J"));
+    assert!(ignored.is_some(), "{lines:?}");
     for line in &lines {
         assert!(!line.contains(char::is_control), "{line:?}");
         assert!(

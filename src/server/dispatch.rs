@@ -526,6 +526,7 @@ impl Loop {
                 name: Name::new(request.name),
                 mode: request.mode,
                 options: request.options,
+                ignored: wire::options_passed_over(&datagram).map(|text| Name::new(&text)),
             });
         }
         let opening = Arc::new(Opening {

@@ -681,7 +681,7 @@ impl Place {
                 ),
             max_windowsize: shared.terms.max_windowsize.min(advice.max_windowsize),
         };
-        let (agreed, answer) = grant(&options, size.filter(|size| *size > 0), &terms);
+        let (agreed, answer) = grant(&options, size, &terms);
         let mut policy = shared.policy;
         if opening.tense {
             policy.opening_sends = UNPROVEN_DATA_SENDS;

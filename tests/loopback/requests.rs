@@ -311,14 +311,16 @@ fn a_size_probe_is_no_failure() {
 }
 
 #[test]
-fn error_8_behind_the_opening_is_a_failure() {
+fn error_8_behind_the_second_block_is_a_failure() {
     let server = calm(shelf([("file", pattern(10_000))]));
     let mut events = server.events();
     let mut client = Client::new(server.local_addr());
     client.ask("file", &[("blksize", "512")]);
     client.oack();
-    client.ack(0);
-    client.data(1);
+    for block in 0..=2 {
+        client.ack(block);
+        client.data(block + 1);
+    }
     client.abort(8);
     assert!(matches!(failed(&mut events).1, Failure::Aborted { .. }));
 }
@@ -391,4 +393,27 @@ fn forged(source: fn(u16) -> u16) {
     .expect("a send");
     assert_eq!(next_drop(&mut events), DropReason::NoReturn);
     assert_eq!(server.stats().requests, 0);
+}
+
+/// The log of a request says what was not understood of it.
+#[test]
+fn options_that_are_not_understood_stand_in_the_event_of_the_request() {
+    let server = calm(shelf([("file", pattern(100))]));
+    let mut events = server.events();
+    for (options, expected) in [
+        (&[("blksize", "600")][..], None),
+        (
+            &[("multicast", ""), ("blksize", "1e3"), ("x\u{1b}", "\"")],
+            Some("multicast= blksize=1e3 x\u{1b}=\""),
+        ),
+    ] {
+        let mut client = Client::new(server.local_addr());
+        client.ask("file", options);
+        let ignored = wait_for(&mut events, |event| match event {
+            Event::Request { ignored, .. } => Some(ignored.clone()),
+            _ => None,
+        });
+        let text = ignored.as_ref().map(tftpool::Name::as_bytes);
+        assert_eq!(text, expected.map(str::as_bytes));
+    }
 }
