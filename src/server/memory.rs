@@ -2,7 +2,8 @@
 //!
 //! A pure table: it owns no socket and reads no clock. It is taught at the end of a transfer, by a peer that has answered, so a
 //! forged address teaches nothing, and asked when the next one opens. An ERROR is no such answer, unless blocks have got through
-//! to its address. What was learned belongs to an address and the options
+//! to its address. A transfer that the client ends with an ERROR says nothing about the path: windows and blocks become smaller
+//! after silence only. What was learned belongs to an address and the options
 //! it asks with, and is forgotten after [`MEMORY_TIME`]. Where several clients share an address nothing is learned or used: what
 //! is good for one may be bad for the others.
 
@@ -206,6 +207,9 @@ impl Lessons {
             }
             Outset::Agreed => {
                 self.refusals = 0;
+                if course.aborted {
+                    return None;
+                }
                 smaller_block(course).or_else(|| smaller_window(course))
             }
         }?;
@@ -282,6 +286,7 @@ mod tests {
             moved: now + 1000 * MS,
             outset: Outset::Agreed,
             failed: false,
+            aborted: false,
             blksize: 1468,
             windowsize: 64,
             blocks: 1000,
@@ -303,6 +308,7 @@ mod tests {
         Course {
             outset: Outset::Refused,
             failed: true,
+            aborted: true,
             blocks: 0,
             ..good(now)
         }
@@ -417,6 +423,14 @@ mod tests {
             memory.learn(peer(1), &asked(), &never_arrived(now, 512), now),
             None
         );
+        // A client that ends the transfer with an ERROR may have all the blocks that it wanted.
+        for course in [never_arrived(now, 1468), torn(now)] {
+            let course = Course {
+                aborted: true,
+                ..course
+            };
+            assert_eq!(memory.learn(peer(1), &asked(), &course, now), None);
+        }
         // One who leaves at once has not lost anything.
         let course = Course {
             retransmits: 0,
