@@ -240,7 +240,8 @@ pub const ERRORS_PER_SECOND: u32 = 100;
 /// ERROR replies a second, in all, to requests that the store refused. 5,000 boards ask for eight names each before the one that
 /// exists, and each must be told at once; an ERROR is about as long as its request.
 pub const REFUSALS_PER_SECOND: u32 = 20_000;
-/// Log lines a second about requests that were refused or failed before an octet got through, which anybody can send; further ones are counted. With -v there is no limit.
+/// Log lines in any second about requests that were refused, were probes, or failed before a byte got through: any host can send
+/// those. Further ones are counted. With -v there is no limit.
 pub const REFUSAL_LINES_PER_SECOND: u32 = 200;
 /// Events an embedder may leave unread; later ones are counted in `Event::Lagged`.
 pub const EVENT_QUEUE: usize = 16_384;

@@ -244,6 +244,7 @@ impl Loop {
             (!self.starved.is_empty()).then_some(self.next_retry),
             self.next_sweep,
             self.complaints.due(),
+            self.shared.reporter.due(),
             self.stopping.as_ref().map(|stopping| stopping.deadline),
             self.pool.due(time),
         ];
@@ -281,6 +282,7 @@ impl Loop {
             }
         }
         self.complaints.say(time);
+        self.shared.reporter.catch_up(time);
         if self.next_sweep.is_some_and(|sweep| time >= sweep) {
             let is_needed = self.shared.mappings.has_entries();
             self.next_sweep = is_needed.then(|| time + MAPPING_IDLE / 2);
