@@ -174,7 +174,7 @@ pub enum DropReason {
     Malformed(Malformed),
     /// DATA, ACK, OACK or ERROR at a port where only requests make sense.
     NotARequest,
-    /// Sent to a broadcast or multicast address (RFC 1123 §4.2.3.5).
+    /// Sent to a broadcast or multicast address (RFC 1123 §4.2.3.5), and not a read request that may be answered.
     Broadcast,
     /// From port 0, or from this very socket: there is nobody to answer.
     NoReturn,

@@ -128,6 +128,13 @@ struct Network {
     /// Forbid routers to fragment what is sent [default: allowed]
     #[arg(long)]
     dont_fragment: bool,
+
+    /// Answer read requests sent to an IPv4 broadcast address [default: drop them]
+    ///
+    /// The answer comes from the address of the interface that the request came in by. No ERROR is sent to such a request,
+    /// because another server may have the file. Needs a wildcard --host: sockets of one address get no broadcasts.
+    #[arg(long)]
+    answer_broadcast: bool,
 }
 
 /// What is agreed to, and how long a peer is waited for.
@@ -387,6 +394,7 @@ impl Arguments {
             limits.max_time = protocol.max_time;
             limits.client_memory = !protocol.no_client_memory;
             limits.dont_fragment = network.dont_fragment;
+            limits.answer_broadcast = network.answer_broadcast;
         });
         if network.host.is_empty() {
             return Ok(builder.bind_any(network.port).listen()?);

@@ -126,6 +126,7 @@ struct Arrival {
     at: Instant,
     /// The same was asked before, and done: see [`Opening::may_be_copy`].
     may_be_copy: bool,
+    broadcast: bool,
 }
 
 struct Stopping {
@@ -429,7 +430,8 @@ impl Loop {
         datagram: &[u8],
     ) -> Result<(), DropReason> {
         let Received { peer, local, .. } = *received;
-        if received.broadcast {
+        let broadcast = received.broadcast;
+        if broadcast && !(self.shared.answer_broadcast && received.answerable) {
             return Err(DropReason::Broadcast);
         }
         if peer.port() == 0 || peer == local {
@@ -443,6 +445,11 @@ impl Loop {
             Err(malformed) => Err(malformed),
         };
         match request {
+            // RFC 1123 §4.2.3.5; what is answered at all is a read.
+            Err(_) if broadcast => Err(DropReason::Broadcast),
+            Ok(request) if broadcast && request.direction == Direction::Write => {
+                Err(DropReason::Broadcast)
+            }
             Ok(request) if request.direction == Direction::Write && !self.shared.takes_uploads => {
                 let refusal = Refusal::read_only();
                 self.turn_away(door, local, peer, &refusal);
@@ -468,6 +475,7 @@ impl Loop {
                     datagram,
                     at,
                     may_be_copy: false,
+                    broadcast,
                 };
                 self.arrival(arrival, verdict)
             }
@@ -517,6 +525,7 @@ impl Loop {
             datagram,
             at,
             may_be_copy,
+            broadcast,
             ..
         } = arrival;
         if let Ok(Packet::Request(request)) = wire::parse(&datagram) {
@@ -538,6 +547,7 @@ impl Loop {
             arrived: at,
             tense: self.desk.is_tense(),
             may_be_copy,
+            broadcast,
             stage: Mutex::new(Stage::Queued),
         });
         self.slots.insert(id, Slot::new(at, Arc::clone(&opening)));
@@ -867,7 +877,8 @@ impl Loop {
         let refusal = Refusal::new(ErrorCode::NOT_DEFINED, text).because(detail);
         let answered = now();
         let mut doors = self.listeners.iter();
-        if let Some(door) = doors.position(|door| door.listener.serves(local))
+        if !opening.broadcast
+            && let Some(door) = doors.position(|door| door.listener.serves(local))
             && self.shared.may_refuse(answered)
         {
             self.answer(door, local, peer, &refusal);
@@ -1029,6 +1040,7 @@ mod tests {
             },
             policy: Policy::default(),
             fit_route: false,
+            answer_broadcast: false,
             sockets: SocketOptions::default(),
             store_slots,
             in_store: AtomicUsize::new(0),
@@ -1058,6 +1070,7 @@ mod tests {
                 datagram: datagram.as_slice().into(),
                 at,
                 may_be_copy: false,
+                broadcast: false,
             };
             let verdict = self.desk.arrive(arrival.tid, arrival.digest, at);
             self.arrival(arrival, verdict)

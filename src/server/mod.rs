@@ -85,6 +85,9 @@ pub struct Limits {
     pub client_memory: bool,
     /// Forbid routers to fragment blocks.
     pub dont_fragment: bool,
+    /// Answer read requests that are sent to an IPv4 broadcast address, from the address of the interface they come in by. RFC
+    /// 1123 has them ignored. No ERROR goes to such a request: another server may have the file.
+    pub answer_broadcast: bool,
 }
 
 impl Default for Limits {
@@ -109,6 +112,7 @@ impl Default for Limits {
             ports: None,
             client_memory: true,
             dont_fragment: false,
+            answer_broadcast: false,
         }
     }
 }
@@ -374,6 +378,7 @@ impl Listening {
                 ..Policy::default()
             },
             fit_route: limits.fit_route,
+            answer_broadcast: limits.answer_broadcast,
             sockets: SocketOptions {
                 ports: limits.ports.clone(),
                 dont_fragment: limits.dont_fragment,

@@ -344,6 +344,47 @@ fn a_broadcast_is_dropped_and_counted() {
     assert_eq!(server.stats().requests, 0);
 }
 
+/// Where it is asked for, a read request to a broadcast address is answered from the address of its interface. A server that does
+/// not have the file is silent: another one may have it.
+#[test]
+fn a_broadcast_is_answered_from_the_address_of_its_interface_where_asked_for() {
+    let server = start(
+        calmly(
+            tftpool::Server::builder(shelf([("file", pattern(700))]))
+                .bind("0.0.0.0:0".parse().expect("an address")),
+        )
+        .limits(|limits| limits.answer_broadcast = true),
+    );
+    let mut events = server.events();
+    let port = server.local_addr().port();
+    let asking = || {
+        let client = Client::new(([127, 255, 255, 255], port).into());
+        client.socket.set_broadcast(true).expect("allowed");
+        client
+    };
+    let mut client = asking();
+    client.ask("file", &[("blksize", "600")]);
+    let (from, reply) = client.next_from();
+    assert_eq!(from.ip(), std::net::Ipv4Addr::LOCALHOST);
+    assert_eq!(reply, Reply::Oack("blksize=600".into()));
+    client.tid = Some(from);
+    assert_eq!(client.rest(0, 600), Ok(pattern(700)));
+    assert_eq!(completed(&mut events).local.ip(), from.ip());
+    // Neither a file that is not there, nor an upload, nor nonsense is told anything.
+    let mut client = asking();
+    client.ask("missing", &[]);
+    wait_for(&mut events, |event| {
+        matches!(event, Event::Refused { .. }).then_some(())
+    });
+    client.shout(&wrq("file", "octet", &[]));
+    assert_eq!(next_drop(&mut events), DropReason::Broadcast);
+    client.shout(b"\0\x01file\0mail\0");
+    assert_eq!(next_drop(&mut events), DropReason::Broadcast);
+    client.shout(&tftpool::unversioned::wire::ack(1));
+    assert_eq!(next_drop(&mut events), DropReason::NotARequest);
+    client.quiet();
+}
+
 #[test]
 fn a_request_from_port_0_is_dropped() {
     forged(|_| 0);
