@@ -155,7 +155,7 @@ fn windows_of_streams_get_smaller_when_the_memory_for_them_is_used_up() {
         }),
     );
     let netascii = |options| {
-        let mut client = Client::new(server.local_addr());
+        let client = Client::new(server.local_addr());
         client.shout(&rrq("file", "netascii", options));
         client
     };
