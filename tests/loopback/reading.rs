@@ -110,6 +110,7 @@ fn tsize_is_true_and_0_for_an_empty_file_but_not_to_curl() {
     assert_eq!(client.data(1), []);
     client.ack(1);
     // Erlang's client and pack.ag/tftp fail without it.
+    let mut client = Client::new(server.local_addr());
     client.ask(
         "none",
         &[("blksize", "512"), ("tsize", "0"), ("timeout", "6")],
