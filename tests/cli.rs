@@ -842,6 +842,31 @@ fn a_flood_of_refusals_is_a_few_lines_and_a_count() {
     );
 }
 
+/// A loop with nothing else to do wakes for the count of the lines that are missing.
+#[test]
+fn the_last_count_of_a_flood_comes_by_itself() {
+    let root = Scratch::new();
+    let server = Server::start(root.path(), &[]);
+    let peer = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    let count = 250;
+    for _ in 0..count {
+        peer.send_to(b"\0\x02file\0octet\0", server.address())
+            .expect("sent");
+    }
+    let (mut lines, mut counted) = (0, 0);
+    while lines + counted < count {
+        let line = server.line_with("refused");
+        match line.split_once("suppressed refused=") {
+            None => lines += 1,
+            Some((_, rest)) => {
+                let (number, _) = rest.split_once(' ').expect("a reason");
+                counted += number.parse::<u32>().expect("a number");
+            }
+        }
+    }
+    assert_eq!(lines + counted, count);
+}
+
 /// Five threads are the least: the first one, log, signals, the loop, one worker. Without a second worker the first does
 /// everything; without the loop there is no server, and a reason.
 #[test]

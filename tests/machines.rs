@@ -1024,6 +1024,29 @@ fn a_peer_that_acknowledges_too_little_in_a_minute_is_too_slow() {
     );
 }
 
+/// Each minute counts for itself: what got through before is not saved up.
+#[test]
+fn a_peer_that_was_quick_before_is_too_slow_all_the_same() {
+    let mut sender = Sender::answering(&Agreed::default(), false, None, &SERVER, at(0));
+    drain(&mut sender, at(0));
+    for block in 1..=100 {
+        let now = u64::from(block) * 10;
+        sender.handle(&ack(block), at(now));
+        drain(&mut sender, at(now));
+    }
+    let mut block = 100;
+    for now in (10_000..120_000).step_by(10_000) {
+        bursts_until(&mut sender, now - 9000, now);
+        block += 1;
+        sender.handle(&ack(block), at(now));
+        drain(&mut sender, at(now));
+    }
+    let Step::Done(outcome) = sender.poll(at(120_001)) else {
+        panic!("it is kept");
+    };
+    assert_eq!(outcome, Outcome::TooSlow);
+}
+
 /// A peer that says just enough to be kept asks for a long `timeout`, and repeats its request so that no round trip is measured.
 /// By the letter of that interval nothing goes out before it has passed. The minute is the same.
 #[test]

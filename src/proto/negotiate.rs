@@ -253,6 +253,12 @@ mod tests {
         };
         let (agreed, _) = grant(&asked(&[(Blksize, 65464), (Windowsize, 64)]), None, &terms);
         assert_eq!(agreed.windowsize, 1);
+        let terms = Terms {
+            in_flight: 1000,
+            ..Terms::default()
+        };
+        let (agreed, _) = grant(&asked(&[(Blksize, 1428), (Windowsize, 64)]), None, &terms);
+        assert_eq!(agreed.windowsize, 1, "one block is always granted");
         let (agreed, _) = grant(
             &asked(&[(Blksize, 8), (Windowsize, 65535)]),
             None,
@@ -331,6 +337,10 @@ mod tests {
             Options::parse(b"colour\x001\0"),
         ] {
             assert!(accept(&wanted, &bad).is_err(), "{bad}");
+        }
+        for (asked_for, answered) in [(0, 1), (1, 0), (1, 2)] {
+            let oack = asked(&[(Rollover, answered)]);
+            assert!(accept(&asked(&[(Rollover, asked_for)]), &oack).is_err());
         }
     }
 }

@@ -62,3 +62,50 @@ impl Opening {
         (self.sends == 1).then(|| now - first)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Repeats every 50 ms between two instants, in milliseconds: how many are answered.
+    fn answered(opening: &mut Opening, start: Instant, millis: std::ops::Range<u64>) -> u32 {
+        let repeats = millis
+            .step_by(50)
+            .map(|at| start + Duration::from_millis(at));
+        repeats
+            .filter(|now| {
+                let is_answered = opening.asked_again(*now);
+                if is_answered {
+                    opening.was_sent(*now);
+                }
+                is_answered
+            })
+            .count() as u32
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods)] // any instant will do
+    fn the_budget_is_a_burst_and_refills_to_no_more_than_that() {
+        let start = Instant::now();
+        let mut opening = Opening::new(1);
+        opening.was_sent(start);
+        assert_eq!(answered(&mut opening, start, 50..1000), REPEATED_REQUESTS);
+        assert_eq!(answered(&mut opening, start, 1000..11_000), 10);
+        // An hour without a request saves nothing up.
+        let later = 3_600_000;
+        let second = later..later + 1000;
+        assert_eq!(answered(&mut opening, start, second), REPEATED_REQUESTS);
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods)] // any instant will do
+    fn a_request_right_behind_a_send_is_a_copy_and_costs_nothing() {
+        let start = Instant::now();
+        let mut opening = Opening::new(1);
+        opening.was_sent(start);
+        for _ in 0..100 {
+            assert!(!opening.asked_again(start + REQUEST_SPREAD - Duration::from_millis(1)));
+        }
+        assert_eq!(answered(&mut opening, start, 50..1000), REPEATED_REQUESTS);
+    }
+}

@@ -1157,6 +1157,34 @@ mod tests {
         event_loop.leave();
     }
 
+    /// Another server may have the file.
+    #[test]
+    fn a_broadcast_is_not_told_that_the_server_is_busy() {
+        let mut event_loop = still(0);
+        let (socket, address) = client();
+        for (id, broadcast) in [(1, true), (2, false)] {
+            assert_eq!(event_loop.ask(address, now()), Ok(()));
+            let waiting = event_loop.slots[&TransferId(id)].opening.clone();
+            let waiting = waiting.expect("one that waits");
+            let opening = Opening {
+                id: waiting.id,
+                tid: waiting.tid,
+                datagram: waiting.datagram.clone(),
+                arrived: waiting.arrived,
+                tense: false,
+                may_be_copy: false,
+                broadcast,
+                stage: Mutex::new(Stage::Queued),
+            };
+            event_loop.refuse(&opening, "server is busy", "the reason".into());
+        }
+        let mut buffer = [0; 600];
+        socket.recv_from(&mut buffer).expect("an ERROR");
+        socket.set_nonblocking(true).expect("a socket");
+        assert!(socket.recv(&mut buffer).is_err(), "one of the two was told");
+        event_loop.leave();
+    }
+
     /// Each of them leaves an entry in the heap and one in the queue of a pool that does not get to it.
     #[test]
     fn requests_that_made_room_for_others_are_cleared_out() {

@@ -423,6 +423,15 @@ mod tests {
             memory.learn(peer(1), &asked(), &never_arrived(now, 512), now),
             None
         );
+        // Fewer copies than this may have been lost one by one.
+        for (lost, lesson) in [(2, None), (3, Some(Lesson::Blksize(1428)))] {
+            let course = Course {
+                retransmits: lost,
+                ..never_arrived(now, 1468)
+            };
+            let asked = asked().with(OptionName::Timeout, lost);
+            assert_eq!(memory.learn(peer(1), &asked, &course, now), lesson);
+        }
         // A client that ends the transfer with an ERROR may have all the blocks that it wanted.
         for course in [never_arrived(now, 1468), torn(now)] {
             let course = Course {
@@ -451,6 +460,16 @@ mod tests {
         assert_eq!(memory.advise(peer(1), &asked(), later), Advice::default());
         memory.learn(peer(1), &asked(), &good(later), later);
         assert_eq!(memory.advise(peer(1), &asked(), later), Advice::default());
+    }
+
+    /// The size in a request is that of a file, or nothing: with another one it is the same client with the same options.
+    #[test]
+    fn the_size_that_is_asked_with_makes_no_difference() {
+        let (mut memory, now) = (Memory::default(), start());
+        let sized = |size| asked().with(OptionName::Tsize, size);
+        memory.learn(peer(1), &sized(0), &torn(now), now);
+        assert_eq!(memory.advise(peer(1), &sized(7), now).max_windowsize, 32);
+        assert_eq!(memory.advise(peer(1), &asked(), now), Advice::default());
     }
 
     #[test]

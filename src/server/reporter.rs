@@ -333,11 +333,29 @@ mod tests {
         }
         assert!((2000..=2200).contains(&lines.len()), "{}", lines.len());
         assert!(counts.windows(2).all(|pair| pair[1].0 - pair[0].0 >= 1000));
+        assert!(counts.len() >= 9, "{counts:?}");
         let last = counts.last().expect("at least one").0;
         assert!(last < 10_000 + 1000, "the last one came at {last}");
         let counted: u64 = counts.iter().map(|(_, count)| count).sum();
         assert_eq!(counted, missing);
         assert_eq!((flood.due(), flood.count()), (None, None));
+    }
+
+    #[test]
+    fn a_count_is_written_when_it_is_due_and_not_before() {
+        let reporter = Reporter::default();
+        assert_eq!(reporter.due(), None);
+        let failed = failed(0, Failure::Read("no such disk".into()));
+        let begun = now();
+        while reporter.due().is_none() {
+            reporter.report(failed.clone());
+        }
+        let due = reporter.due().expect("it was just asked");
+        assert!(due >= begun + COUNT_AFTER);
+        reporter.catch_up(due - Duration::from_millis(1));
+        assert_eq!(reporter.due(), Some(due));
+        reporter.catch_up(due);
+        assert_eq!(reporter.due(), None);
     }
 
     #[test]

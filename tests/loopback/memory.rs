@@ -157,6 +157,15 @@ fn a_client_that_leaves_before_the_second_block_teaches_nothing() {
     wait_for(&mut events, |event| {
         matches!(event, Event::Probe(_)).then_some(())
     });
+    client = Client::new(server.local_addr());
+    client.ask("file", &[]);
+    client.data(1);
+    client.ack(1);
+    client.data_at_last(2);
+    client.abort(0);
+    wait_for(&mut events, |event| {
+        matches!(event, Event::Probe(_)).then_some(())
+    });
     // One that has acknowledged two blocks wanted the file; so did one that says what went wrong.
     for (acknowledged, code) in [(2, 0), (0, 3)] {
         let mut client = Client::new(server.local_addr());
@@ -169,7 +178,7 @@ fn a_client_that_leaves_before_the_second_block_teaches_nothing() {
         client.abort(code);
         assert!(matches!(failed(&mut events).1, Failure::Aborted { .. }));
     }
-    assert_eq!(server.stats().probes, 3);
+    assert_eq!(server.stats().probes, 4);
 }
 
 /// Takes the first two blocks of each window and loses the rest.
