@@ -99,6 +99,9 @@ pub enum Event {
         mode: Mode,
         /// The options asked for.
         options: Options,
+        /// What was not understood of the options, as `name=value` with spaces between: unknown ones, and values that are no
+        /// numbers.
+        ignored: Option<Name>,
     },
     /// The store granted the request; the first packet is on its way.
     Started {
@@ -136,8 +139,8 @@ pub enum Event {
     },
     /// The last block was acknowledged.
     Completed(Summary),
-    /// The peer asked for the size and left, as UEFI firmware does at every boot: the OACK was answered by ERROR 8 or
-    /// 0. Not a failure.
+    /// The peer found out what it wanted to know and left with ERROR 8 or 0, which is no failure. UEFI firmware asks for the
+    /// size at every boot and refuses the OACK; `tftpool probe` leaves before it acknowledges a second block.
     Probe(Summary),
     /// The transfer ended before its last ACK.
     Failed(Summary, Failure),
@@ -171,7 +174,7 @@ pub enum DropReason {
     Malformed(Malformed),
     /// DATA, ACK, OACK or ERROR at a port where only requests make sense.
     NotARequest,
-    /// Sent to a broadcast or multicast address (RFC 1123 §4.2.3.5).
+    /// Sent to a broadcast or multicast address (RFC 1123 §4.2.3.5), and not a read request that may be answered.
     Broadcast,
     /// From port 0, or from this very socket: there is nobody to answer.
     NoReturn,
@@ -328,11 +331,16 @@ impl Event {
                 name,
                 mode,
                 options,
+                ignored,
                 ..
             } => {
                 let mode = mode.as_str();
+                let (gap, ignored): (_, &dyn fmt::Display) = match ignored {
+                    Some(ignored) => (" ignored=", ignored),
+                    None => ("", &""),
+                };
                 log::debug!(
-                    "request id={id} peer={peer} {direction:?} file={name} mode={mode} options=\"{options}\""
+                    "request id={id} peer={peer} {direction:?} file={name} mode={mode} options=\"{options}\"{gap}{ignored}"
                 );
             }
             Self::Started {
@@ -373,7 +381,7 @@ pub struct Stats {
     pub refused: u64,
     /// Transfers whose last block was acknowledged.
     pub completed: u64,
-    /// Size probes of firmware.
+    /// Probes: requests whose client broke off before the second block.
     pub probes: u64,
     /// Transfers that ended before their last ACK.
     pub failed: u64,

@@ -51,9 +51,11 @@ pub const OACK_INTERVAL: Duration = Duration::from_secs(1);
 pub const UNPROVEN_DATA_SENDS: u32 = 2;
 /// Sends of an OACK to a peer that has never answered while the server is calm. An OACK is about as long as the request.
 pub const UNPROVEN_OACK_SENDS: u32 = 4;
-/// Further copies of what opens a transfer that a client gets by asking again from the same port: busybox, the most
-/// impatient, has asked so often again after 5 s, and gives up after 13.
+/// Answers that a client gets at once by repeating its request from the same port. busybox repeats most often, eight times in 5 s.
 pub const REPEATED_REQUESTS: u32 = 8;
+/// That budget refills by one answer in this time. A board whose receive path is not ready yet repeats one request every two
+/// seconds for minutes (the EEPROM of a Raspberry Pi 4), and hears an answer whenever its path gets ready.
+pub const REPEAT_REFILL: Duration = Duration::from_secs(1);
 /// A request that comes again this soon behind the answer is a copy: no client asks faster (busybox: 100 ms).
 pub const REQUEST_SPREAD: Duration = Duration::from_millis(50);
 /// From the third repeat of one ACK on, a window is sent again at most this often.
@@ -246,7 +248,8 @@ pub const ERRORS_PER_SECOND: u32 = 100;
 /// ERROR replies a second, in all, to requests that the store refused. 5,000 boards ask for eight names each before the one that
 /// exists, and each must be told at once; an ERROR is about as long as its request.
 pub const REFUSALS_PER_SECOND: u32 = 20_000;
-/// Log lines a second about requests that were refused or failed before an octet got through, which anybody can send; further ones are counted. With -v there is no limit.
+/// Log lines in any second about requests that were refused, were probes, or failed before a byte got through: any host can send
+/// those. Further ones are counted. With -v there is no limit.
 pub const REFUSAL_LINES_PER_SECOND: u32 = 200;
 /// Events an embedder may leave unread; later ones are counted in `Event::Lagged`.
 pub const EVENT_QUEUE: usize = 16_384;

@@ -186,6 +186,27 @@ fn curl_fetches_files_of_every_size() {
     every_size(Client::Curl);
 }
 
+/// curl takes `tsize=0` in an OACK for an error, and asks for it unless told otherwise: the server leaves it out for curl alone.
+#[test]
+fn curl_fetches_an_empty_file_with_every_set_of_options() {
+    let root = Scratch::new();
+    root.file("empty", b"");
+    let server = Server::start(root.path(), &["-v"]);
+    let kept = root.path().join("got");
+    for options in [&[][..], &["--tftp-blksize", "1468"], &["--tftp-no-options"]] {
+        let mut curl = client("curl");
+        curl.args(["-sS", "-o"]).arg(&kept).args(options);
+        let output = run(curl.arg(format!("tftp://{}//empty", server.address())));
+        assert!(output.status.success(), "{options:?}: {}", text(&output));
+        let got = fs::read(&kept).unwrap_or_default();
+        assert_eq!(got, b"", "{options:?}");
+        let asked = server.line_with("request id=");
+        let asks = options.first() != Some(&"--tftp-no-options");
+        assert_eq!(asked.contains("tsize=0"), asks, "{asked}");
+        server.line_with("done peer=");
+    }
+}
+
 /// A directory that the server may write to, whoever it has become.
 fn writable() -> Scratch {
     let root = Scratch::new();

@@ -447,6 +447,30 @@ fn a_probe_says_what_a_server_can_do() {
     assert!(table.contains("server does not have this file"), "{table}");
 }
 
+/// A probe breaks each of its transfers off. The server's log names them as probes, and the server grants the next client of
+/// that address as much as before.
+#[test]
+fn a_probe_is_no_failure_in_the_log_of_the_server() {
+    let pair = Pair::new();
+    pair.root.file("large", &harness::content(3 << 20));
+    let (code, table) = said(&["probe", &pair.url("large")]);
+    assert_eq!(code, Some(0), "{table}");
+    pair.server.signal(nix::sys::signal::Signal::SIGTERM);
+    let mut probes = 0;
+    loop {
+        let line = pair.server.line_with("");
+        assert!(
+            !line.contains("failed peer=") && !line.contains("learned"),
+            "{line}"
+        );
+        probes += u32::from(line.contains(" probe peer="));
+        if line.contains(" stopped completed=") {
+            break;
+        }
+    }
+    assert!(probes > 10, "{probes}");
+}
+
 #[test]
 fn a_probe_of_a_host_that_is_not_there_is_a_line_for_machines_too() {
     let (code, line) = said(&["probe", "--json", "no-such-host.invalid:file"]);

@@ -271,6 +271,46 @@ fn ten_thousand_forged_sources_hold_nobody_up_and_leave_nothing() {
     );
 }
 
+/// What a forged request makes the server hold is small, whatever it asks for: `docs/security.md` has the table.
+#[test]
+fn a_half_open_transfer_holds_a_few_kib_whatever_was_asked() {
+    const WARM: u32 = 100;
+    const COUNTED: u32 = 300;
+    const MOST: u64 = 5 << 10;
+    let long = [b"x".repeat(900), b"\0y\0".to_vec()].concat();
+    let requests: [(&str, Vec<u8>); 4] = [
+        ("plain", b"\0\x01file\0octet\0".to_vec()),
+        ("text", b"\0\x01file\0netascii\0".to_vec()),
+        (
+            "text in windows",
+            b"\0\x01file\0netascii\0blksize\x0065464\0windowsize\x0064\0".to_vec(),
+        ),
+        (
+            "long",
+            [b"\0\x01".as_slice(), &[b'/'; 1000], b"file\0octet\0", &long].concat(),
+        ),
+    ];
+    for (what, request) in requests {
+        // Each stays until it was counted.
+        let (_scratch, server) = serve(&["--timeout", "60s"]);
+        let ghosts = Ghosts::new();
+        let ask = |ghost| {
+            ghosts.say(ghost, server.address(), &request);
+            let end = now() + LONG;
+            while ghosts.hear().is_none() {
+                assert!(now() < end, "no answer");
+            }
+        };
+        (0..WARM).for_each(ask);
+        let before = status(server.pid(), "RssAnon:");
+        (WARM..WARM + COUNTED).for_each(ask);
+        let after = status(server.pid(), "RssAnon:");
+        let each = after.saturating_sub(before) * 1024 / u64::from(COUNTED);
+        say(&format!("{what}: {each} bytes for a half-open transfer"));
+        assert!(each <= MOST, "{what}: {each} bytes");
+    }
+}
+
 /// One that agrees to an interval of 255 s and acknowledges a block every few seconds.
 #[derive(Clone, Default)]
 struct Loris {

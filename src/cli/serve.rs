@@ -150,6 +150,13 @@ struct Network {
     /// Forbid routers to fragment what is sent [default: allowed]
     #[arg(long)]
     dont_fragment: bool,
+
+    /// Answer read requests sent to an IPv4 broadcast address [default: drop them]
+    ///
+    /// The answer comes from the address of the interface that the request came in by. No ERROR is sent to such a request,
+    /// because another server may have the file. Needs a wildcard --host: sockets of one address get no broadcasts.
+    #[arg(long)]
+    answer_broadcast: bool,
 }
 
 /// What is agreed to, and how long a peer is waited for.
@@ -463,6 +470,7 @@ impl Arguments {
             limits.client_memory = !protocol.no_client_memory;
             limits.dont_fragment = network.dont_fragment;
             limits.freebind = network.freebind;
+            limits.answer_broadcast = network.answer_broadcast;
         });
         if network.host.is_empty() {
             return Ok(builder.bind_any(network.port).listen()?);

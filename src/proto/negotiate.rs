@@ -60,8 +60,9 @@ impl Default for Terms {
 
 /// A server's answer to the options of a request: what holds, and the OACK that says so. If the OACK is empty, none is sent.
 ///
-/// `size` goes into `tsize`, where it was asked for: the octets of the file on RRQ, the announced ones on WRQ. Leave it
-/// out for an empty file (curl refuses `tsize=0`) and where the number of octets on the wire is not known.
+/// `size` goes into `tsize`, where it was asked for: the bytes of the file on RRQ, the announced ones on WRQ. Leave it
+/// out where the number of bytes on the wire is not known. An empty file has `tsize=0` (RFC 2349); only curl, which takes that
+/// for an error, gets none.
 pub fn grant(asked: &Options, size: Option<u64>, terms: &Terms) -> (Agreed, Options) {
     use OptionName::{
         Blksize, Blksize2, Rollover as RolloverOption, Timeout, Tsize, Utimeout, Windowsize,
@@ -106,7 +107,9 @@ pub fn grant(asked: &Options, size: Option<u64>, terms: &Terms) -> (Agreed, Opti
         }
     }
 
-    if let (Some(_), Some(size)) = (asked.get(Tsize), size) {
+    if let (Some(_), Some(size)) = (asked.get(Tsize), size)
+        && !(size == 0 && asked.are_curls())
+    {
         agreed.tsize = Some(size);
         answer = answer.with(Tsize, size);
     }
@@ -250,6 +253,12 @@ mod tests {
         };
         let (agreed, _) = grant(&asked(&[(Blksize, 65464), (Windowsize, 64)]), None, &terms);
         assert_eq!(agreed.windowsize, 1);
+        let terms = Terms {
+            in_flight: 1000,
+            ..Terms::default()
+        };
+        let (agreed, _) = grant(&asked(&[(Blksize, 1428), (Windowsize, 64)]), None, &terms);
+        assert_eq!(agreed.windowsize, 1, "one block is always granted");
         let (agreed, _) = grant(
             &asked(&[(Blksize, 8), (Windowsize, 65535)]),
             None,
@@ -287,6 +296,14 @@ mod tests {
         assert_eq!(answer(&[(Tsize, 0)], Some(1 << 33)), "tsize=8589934592");
         assert_eq!(answer(&[(Tsize, 5)], Some(7)), "tsize=7");
         assert_eq!(answer(&[(Tsize, 0)], None), "");
+        assert_eq!(answer(&[(Tsize, 0)], Some(0)), "tsize=0");
+        assert_eq!(
+            answer(&[(Tsize, 0), (Blksize, 512)], Some(0)),
+            "tsize=0 blksize=512"
+        );
+        let curls = [(Tsize, 0), (Blksize, 512), (Timeout, 6)];
+        assert_eq!(answer(&curls, Some(0)), "blksize=512 timeout=6");
+        assert_eq!(answer(&curls, Some(1)), "tsize=1 blksize=512 timeout=6");
         assert_eq!(answer(&[], Some(7)), "", "nothing that was not asked for");
         assert_eq!(answer(&[(Rollover, 2)], None), "");
         assert_eq!(
@@ -320,6 +337,10 @@ mod tests {
             Options::parse(b"colour\x001\0"),
         ] {
             assert!(accept(&wanted, &bad).is_err(), "{bad}");
+        }
+        for (asked_for, answered) in [(0, 1), (1, 0), (1, 2)] {
+            let oack = asked(&[(Rollover, answered)]);
+            assert!(accept(&asked(&[(Rollover, asked_for)]), &oack).is_err());
         }
     }
 }

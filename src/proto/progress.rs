@@ -7,7 +7,7 @@
 use super::timer::{Expiry, Timer};
 use super::{Outcome, Policy};
 use crate::limits::{PROGRESS_BLOCK_OCTETS, PROGRESS_PERIOD};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// The blocks of a period, the end of the transfer's time, and what ICMP said.
 #[derive(Clone, Debug)]
@@ -41,13 +41,6 @@ impl Progress {
         self.since = now;
     }
 
-    /// How long a period is. Where a lost block comes again only after the agreed `interval`, one loss must not be the end.
-    fn period(interval: Option<Duration>) -> Duration {
-        interval.map_or(PROGRESS_PERIOD, |interval| {
-            PROGRESS_PERIOD.max(interval + PROGRESS_PERIOD / 2)
-        })
-    }
-
     /// ICMP said that the peer's port is closed. The message may be old, or forged.
     pub(super) fn unreachable(&mut self) {
         self.is_unreachable = true;
@@ -58,15 +51,9 @@ impl Progress {
         self.is_unreachable = false;
     }
 
-    /// The interval that one lost block may cost a peer that has answered.
-    fn lossy_interval(timer: &Timer, heard: bool) -> Option<Duration> {
-        timer.unprobed_interval().filter(|_| heard)
-    }
-
-    /// The next instant at which [`expire`](Self::expire) has something to say to a peer that was `heard`, or was not.
-    pub(super) fn deadline(&self, timer: &Timer, heard: bool) -> Instant {
-        let period = Self::period(Self::lossy_interval(timer, heard));
-        let period = (self.least > 0).then(|| self.since + period);
+    /// The next instant at which [`expire`](Self::expire) has something to say.
+    pub(super) fn deadline(&self, timer: &Timer) -> Instant {
+        let period = (self.least > 0).then(|| self.since + PROGRESS_PERIOD);
         period
             .into_iter()
             .chain(self.end)
@@ -87,8 +74,7 @@ impl Progress {
             (false, true) => Outcome::Silent,
             (false, false) => Outcome::Unanswered,
         };
-        let interval = Self::lossy_interval(timer, heard);
-        if let Some(outcome) = self.expire_period(blocks, interval, now) {
+        if let Some(outcome) = self.expire_period(blocks, now) {
             return Err(if heard { outcome } else { silent });
         }
         match timer.expire(now) {
@@ -98,16 +84,13 @@ impl Progress {
         }
     }
 
-    fn expire_period(
-        &mut self,
-        blocks: u64,
-        interval: Option<Duration>,
-        now: Instant,
-    ) -> Option<Outcome> {
+    /// A period has the same length for every peer: nothing that a peer asks for, and no request that it repeats, makes it
+    /// longer. With an agreed interval of more than a period one lost block may be the end.
+    fn expire_period(&mut self, blocks: u64, now: Instant) -> Option<Outcome> {
         if self.end.is_some_and(|end| now >= end) {
             return Some(Outcome::TooLong);
         }
-        if self.least == 0 || now < self.since + Self::period(interval) {
+        if self.least == 0 || now < self.since + PROGRESS_PERIOD {
             return None;
         }
         if blocks - self.blocks < self.least {

@@ -291,7 +291,7 @@ impl Receiver {
     }
 
     fn deadline(&self) -> Instant {
-        self.progress.deadline(&self.timer, self.heard)
+        self.progress.deadline(&self.timer)
     }
 
     fn expire(&mut self, now: Instant) {

@@ -448,7 +448,7 @@ impl Sender {
     }
 
     fn deadline(&self) -> Instant {
-        self.progress.deadline(&self.timer, self.proven)
+        self.progress.deadline(&self.timer)
     }
 
     fn expire(&mut self, now: Instant) {

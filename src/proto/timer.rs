@@ -159,11 +159,6 @@ impl Timer {
             .map_or(self.interval, |round_trip| round_trip.longest())
     }
 
-    /// The agreed interval, where nothing brings a lost block back before it has passed.
-    pub(super) fn unprobed_interval(&self) -> Option<Duration> {
-        self.probe_interval().is_none().then_some(self.interval)
-    }
-
     /// Since when nothing has moved.
     pub(super) fn silent_from(&self) -> Instant {
         self.silent_from

@@ -84,3 +84,56 @@ impl Complaints {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[allow(clippy::disallowed_methods)] // any instant will do
+    fn the_same_complaint_waits_a_minute_and_is_counted_meanwhile() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut complaints = Complaints::default();
+        let unsaid = |complaints: &Complaints, what| complaints.by_what[what].unsaid;
+        complaints.add(start, "one", "why");
+        assert_eq!((unsaid(&complaints, "one"), complaints.due()), (0, None));
+        complaints.add(at(1), "one", "why");
+        complaints.add(at(2), "one", "another reason");
+        assert_eq!(unsaid(&complaints, "one"), 2);
+        assert_eq!(complaints.due(), Some(at(60)));
+        // Another one has a minute of its own.
+        complaints.add(at(10), "two", "why");
+        assert_eq!(unsaid(&complaints, "two"), 0);
+        complaints.add(at(11), "two", "why");
+        assert_eq!(complaints.due(), Some(at(60)), "the earlier of both");
+        complaints.say(at(59));
+        assert_eq!(unsaid(&complaints, "one"), 2);
+        complaints.say(at(60));
+        assert_eq!(
+            (unsaid(&complaints, "one"), unsaid(&complaints, "two")),
+            (0, 1)
+        );
+        assert_eq!(complaints.due(), Some(at(70)));
+        complaints.say_all();
+        assert_eq!(unsaid(&complaints, "two"), 0);
+    }
+
+    /// The order of a table is by chance: each time it is another one.
+    #[test]
+    #[allow(clippy::disallowed_methods)] // any instant will do
+    fn of_several_that_wait_the_first_is_due() {
+        let start = Instant::now();
+        for _ in 0..50 {
+            let mut complaints = Complaints::default();
+            for (seconds, what) in [(0, "a"), (5, "b"), (10, "c")] {
+                let time = start + Duration::from_secs(seconds);
+                complaints.add(time, what, "why");
+                complaints.add(time, what, "why");
+            }
+            let time = start + Duration::from_secs(60);
+            complaints.say(time);
+            assert_eq!(complaints.due(), Some(time + Duration::from_secs(5)));
+        }
+    }
+}

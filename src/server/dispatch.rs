@@ -126,6 +126,7 @@ struct Arrival {
     at: Instant,
     /// The same was asked before, and done: see [`Opening::may_be_copy`].
     may_be_copy: bool,
+    broadcast: bool,
 }
 
 struct Stopping {
@@ -244,6 +245,7 @@ impl Loop {
             (!self.starved.is_empty()).then_some(self.next_retry),
             self.next_sweep,
             self.complaints.due(),
+            self.shared.reporter.due(),
             self.stopping.as_ref().map(|stopping| stopping.deadline),
             self.pool.due(time),
         ];
@@ -281,6 +283,7 @@ impl Loop {
             }
         }
         self.complaints.say(time);
+        self.shared.reporter.catch_up(time);
         if self.next_sweep.is_some_and(|sweep| time >= sweep) {
             let is_needed = self.shared.mappings.has_entries();
             self.next_sweep = is_needed.then(|| time + MAPPING_IDLE / 2);
@@ -427,7 +430,8 @@ impl Loop {
         datagram: &[u8],
     ) -> Result<(), DropReason> {
         let Received { peer, local, .. } = *received;
-        if received.broadcast {
+        let broadcast = received.broadcast;
+        if broadcast && !(self.shared.answer_broadcast && received.answerable) {
             return Err(DropReason::Broadcast);
         }
         if peer.port() == 0 || peer == local {
@@ -441,6 +445,11 @@ impl Loop {
             Err(malformed) => Err(malformed),
         };
         match request {
+            // RFC 1123 §4.2.3.5; what is answered at all is a read.
+            Err(_) if broadcast => Err(DropReason::Broadcast),
+            Ok(request) if broadcast && request.direction == Direction::Write => {
+                Err(DropReason::Broadcast)
+            }
             Ok(request) if request.direction == Direction::Write && !self.shared.takes_uploads => {
                 let refusal = Refusal::read_only();
                 self.turn_away(door, local, peer, &refusal);
@@ -466,6 +475,7 @@ impl Loop {
                     datagram,
                     at,
                     may_be_copy: false,
+                    broadcast,
                 };
                 self.arrival(arrival, verdict)
             }
@@ -515,6 +525,7 @@ impl Loop {
             datagram,
             at,
             may_be_copy,
+            broadcast,
             ..
         } = arrival;
         if let Ok(Packet::Request(request)) = wire::parse(&datagram) {
@@ -526,6 +537,7 @@ impl Loop {
                 name: Name::new(request.name),
                 mode: request.mode,
                 options: request.options,
+                ignored: wire::options_passed_over(&datagram).map(|text| Name::new(&text)),
             });
         }
         let opening = Arc::new(Opening {
@@ -535,6 +547,7 @@ impl Loop {
             arrived: at,
             tense: self.desk.is_tense(),
             may_be_copy,
+            broadcast,
             stage: Mutex::new(Stage::Queued),
         });
         self.slots.insert(id, Slot::new(at, Arc::clone(&opening)));
@@ -864,7 +877,8 @@ impl Loop {
         let refusal = Refusal::new(ErrorCode::NOT_DEFINED, text).because(detail);
         let answered = now();
         let mut doors = self.listeners.iter();
-        if let Some(door) = doors.position(|door| door.listener.serves(local))
+        if !opening.broadcast
+            && let Some(door) = doors.position(|door| door.listener.serves(local))
             && self.shared.may_refuse(answered)
         {
             self.answer(door, local, peer, &refusal);
@@ -1026,6 +1040,7 @@ mod tests {
             },
             policy: Policy::default(),
             fit_route: false,
+            answer_broadcast: false,
             sockets: SocketOptions::default(),
             store_slots,
             in_store: AtomicUsize::new(0),
@@ -1055,6 +1070,7 @@ mod tests {
                 datagram: datagram.as_slice().into(),
                 at,
                 may_be_copy: false,
+                broadcast: false,
             };
             let verdict = self.desk.arrive(arrival.tid, arrival.digest, at);
             self.arrival(arrival, verdict)
@@ -1136,6 +1152,34 @@ mod tests {
         let mut buffer = [0; 600];
         let (length, _) = socket.recv_from(&mut buffer).expect("an ERROR");
         assert_eq!(&buffer[..length], b"\0\x05\0\0server is busy\0");
+        socket.set_nonblocking(true).expect("a socket");
+        assert!(socket.recv(&mut buffer).is_err(), "one of the two was told");
+        event_loop.leave();
+    }
+
+    /// Another server may have the file.
+    #[test]
+    fn a_broadcast_is_not_told_that_the_server_is_busy() {
+        let mut event_loop = still(0);
+        let (socket, address) = client();
+        for (id, broadcast) in [(1, true), (2, false)] {
+            assert_eq!(event_loop.ask(address, now()), Ok(()));
+            let waiting = event_loop.slots[&TransferId(id)].opening.clone();
+            let waiting = waiting.expect("one that waits");
+            let opening = Opening {
+                id: waiting.id,
+                tid: waiting.tid,
+                datagram: waiting.datagram.clone(),
+                arrived: waiting.arrived,
+                tense: false,
+                may_be_copy: false,
+                broadcast,
+                stage: Mutex::new(Stage::Queued),
+            };
+            event_loop.refuse(&opening, "server is busy", "the reason".into());
+        }
+        let mut buffer = [0; 600];
+        socket.recv_from(&mut buffer).expect("an ERROR");
         socket.set_nonblocking(true).expect("a socket");
         assert!(socket.recv(&mut buffer).is_err(), "one of the two was told");
         event_loop.leave();

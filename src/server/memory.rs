@@ -2,7 +2,8 @@
 //!
 //! A pure table: it owns no socket and reads no clock. It is taught at the end of a transfer, by a peer that has answered, so a
 //! forged address teaches nothing, and asked when the next one opens. An ERROR is no such answer, unless blocks have got through
-//! to its address. What was learned belongs to an address and the options
+//! to its address. A transfer that the client ends with an ERROR says nothing about the path: windows and blocks become smaller
+//! after silence only. What was learned belongs to an address and the options
 //! it asks with, and is forgotten after [`MEMORY_TIME`]. Where several clients share an address nothing is learned or used: what
 //! is good for one may be bad for the others.
 
@@ -206,6 +207,9 @@ impl Lessons {
             }
             Outset::Agreed => {
                 self.refusals = 0;
+                if course.aborted {
+                    return None;
+                }
                 smaller_block(course).or_else(|| smaller_window(course))
             }
         }?;
@@ -282,6 +286,7 @@ mod tests {
             moved: now + 1000 * MS,
             outset: Outset::Agreed,
             failed: false,
+            aborted: false,
             blksize: 1468,
             windowsize: 64,
             blocks: 1000,
@@ -303,6 +308,7 @@ mod tests {
         Course {
             outset: Outset::Refused,
             failed: true,
+            aborted: true,
             blocks: 0,
             ..good(now)
         }
@@ -417,6 +423,23 @@ mod tests {
             memory.learn(peer(1), &asked(), &never_arrived(now, 512), now),
             None
         );
+        // Fewer copies than this may have been lost one by one.
+        for (lost, lesson) in [(2, None), (3, Some(Lesson::Blksize(1428)))] {
+            let course = Course {
+                retransmits: lost,
+                ..never_arrived(now, 1468)
+            };
+            let asked = asked().with(OptionName::Timeout, lost);
+            assert_eq!(memory.learn(peer(1), &asked, &course, now), lesson);
+        }
+        // A client that ends the transfer with an ERROR may have all the blocks that it wanted.
+        for course in [never_arrived(now, 1468), torn(now)] {
+            let course = Course {
+                aborted: true,
+                ..course
+            };
+            assert_eq!(memory.learn(peer(1), &asked(), &course, now), None);
+        }
         // One who leaves at once has not lost anything.
         let course = Course {
             retransmits: 0,
@@ -437,6 +460,16 @@ mod tests {
         assert_eq!(memory.advise(peer(1), &asked(), later), Advice::default());
         memory.learn(peer(1), &asked(), &good(later), later);
         assert_eq!(memory.advise(peer(1), &asked(), later), Advice::default());
+    }
+
+    /// The size in a request is that of a file, or nothing: with another one it is the same client with the same options.
+    #[test]
+    fn the_size_that_is_asked_with_makes_no_difference() {
+        let (mut memory, now) = (Memory::default(), start());
+        let sized = |size| asked().with(OptionName::Tsize, size);
+        memory.learn(peer(1), &sized(0), &torn(now), now);
+        assert_eq!(memory.advise(peer(1), &sized(7), now).max_windowsize, 32);
+        assert_eq!(memory.advise(peer(1), &asked(), now), Advice::default());
     }
 
     #[test]

@@ -88,6 +88,9 @@ pub struct Limits {
     /// Listen also on an address that no interface has yet. The server takes requests there as soon as one has it.
     /// Linux only.
     pub freebind: bool,
+    /// Answer read requests that are sent to an IPv4 broadcast address, from the address of the interface they come in by. RFC
+    /// 1123 has them ignored. No ERROR goes to such a request: another server may have the file.
+    pub answer_broadcast: bool,
 }
 
 impl Default for Limits {
@@ -113,6 +116,7 @@ impl Default for Limits {
             client_memory: true,
             dont_fragment: false,
             freebind: false,
+            answer_broadcast: false,
         }
     }
 }
@@ -429,6 +433,7 @@ impl Listening {
                 ..Policy::default()
             },
             fit_route: limits.fit_route,
+            answer_broadcast: limits.answer_broadcast,
             sockets: SocketOptions {
                 ports: limits.ports.clone(),
                 dont_fragment: limits.dont_fragment,

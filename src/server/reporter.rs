@@ -1,13 +1,17 @@
 //! Where events go: the log, the counters, and whoever listens. Never waits for any of them.
 
-use super::bucket::Bucket;
-use crate::error::Failure;
+use crate::error::{Failure, Fault};
 use crate::event::{Event, Stats};
 use crate::limits::{EVENT_QUEUE, REFUSAL_LINES_PER_SECOND};
 use crate::transfer::now;
 use crossbeam_channel::{Receiver, Sender, bounded};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A line that is missing is counted in the log within this time; counts are as far apart.
+const COUNT_AFTER: Duration = Duration::from_secs(1);
 
 /// Shared by the loop and the workers.
 #[derive(Default)]
@@ -20,40 +24,89 @@ pub(super) struct Reporter {
     is_rollover_known: AtomicBool,
 }
 
-/// Lines that anybody can bring about with a request: so many a second, the others are counted.
+/// Log lines that any host can bring about with a request. In no second there are more than
+/// [`REFUSAL_LINES_PER_SECOND`] of them; the others are counted, and a count is at most a second old.
+#[derive(Default)]
 struct Flood {
-    lines: Bucket,
-    /// How many lines that begin with this word are missing.
-    unsaid: [(&'static str, u64); 2],
+    /// When the last of these lines were written, oldest first.
+    said: VecDeque<Instant>,
+    /// Lines that are missing, in the order of [`Cheap::WORDS`], since when, and whether one of them is a warning.
+    unsaid: [u64; Cheap::WORDS.len()],
+    since: Option<Instant>,
+    has_warning: bool,
 }
 
-impl Default for Flood {
-    fn default() -> Self {
-        Self {
-            lines: Bucket::new(REFUSAL_LINES_PER_SECOND, now()),
-            unsaid: [("refused", 0), ("failed", 0)],
-        }
+/// What a request with a forged source can bring about: not one byte has got through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Cheap {
+    place: usize,
+    is_warning: bool,
+}
+
+impl Cheap {
+    /// How their lines begin.
+    const WORDS: [&'static str; 3] = ["refused", "failed", "probe"];
+
+    /// `None` for a line that takes a client which has received something, and where there is no line.
+    fn of(event: &Event) -> Option<Self> {
+        let (place, is_warning) = match event {
+            Event::Refused { .. } => (0, false),
+            Event::Failed(summary, failure) if summary.bytes == 0 && !failure.is_common() => {
+                (1, failure.fault() == Fault::Here)
+            }
+            Event::Probe(_) => (2, false),
+            _ => return None,
+        };
+        Some(Self { place, is_warning })
     }
 }
 
 impl Flood {
-    /// Says how many lines are missing, if any are.
-    fn catch_up(&mut self) {
-        for (word, unsaid) in &mut self.unsaid {
-            if *unsaid > 0 {
-                log::info!("{word} count={unsaid} reason=\"too many to tell one by one\"");
-                *unsaid = 0;
+    /// Whether one more line may be written; otherwise it counts as missing.
+    fn take(&mut self, cheap: Cheap, now: Instant) -> bool {
+        if self.said.len() == REFUSAL_LINES_PER_SECOND as usize {
+            let is_over = |oldest: &Instant| now >= *oldest + COUNT_AFTER;
+            if self.said.pop_front_if(|oldest| is_over(oldest)).is_none() {
+                self.unsaid[cheap.place] += 1;
+                self.has_warning |= cheap.is_warning;
+                self.since.get_or_insert(now);
+                return false;
             }
         }
+        self.said.push_back(now);
+        true
     }
-}
 
-/// The place in [`Flood::unsaid`] of what a request with a forged source can bring about: not one octet has got through.
-fn is_cheap(event: &Event) -> Option<usize> {
-    match event {
-        Event::Refused { .. } => Some(0),
-        Event::Failed(summary, failure) if summary.bytes == 0 && !failure.is_common() => Some(1),
-        _ => None,
+    /// When the count of missing lines is to be written.
+    fn due(&self) -> Option<Instant> {
+        Some(self.since? + COUNT_AFTER)
+    }
+
+    /// How many lines are missing, and the level to say it at; from then on none is.
+    fn count(&mut self) -> Option<(log::Level, String)> {
+        self.since.take()?;
+        let unsaid = std::mem::take(&mut self.unsaid);
+        let counts = Cheap::WORDS
+            .iter()
+            .zip(unsaid)
+            .filter(|(_, count)| *count > 0);
+        let counts: Vec<_> = counts
+            .map(|(word, count)| format!("{word}={count}"))
+            .collect();
+        let level = match std::mem::take(&mut self.has_warning) {
+            true => log::Level::Warn,
+            false => log::Level::Info,
+        };
+        Some((level, counts.join(" ")))
+    }
+
+    fn say(&mut self) {
+        if let Some((level, counts)) = self.count() {
+            log::log!(
+                level,
+                "suppressed {counts} reason=\"more than {REFUSAL_LINES_PER_SECOND} lines a second\""
+            );
+        }
     }
 }
 
@@ -81,19 +134,12 @@ impl Reporter {
         self.is_heard.store(is_heard, Ordering::Relaxed);
     }
 
-    /// Whoever asks for a line per decision gets it.
+    /// Where a line per decision is asked for, none is missing.
     fn log(&self, event: &Event) {
-        if let Some(place) = is_cheap(event)
-            && !log::log_enabled!(log::Level::Debug)
-        {
-            let mut flood = self.flood.lock().unwrap_or_else(PoisonError::into_inner);
-            if !flood.lines.take(now()) {
-                flood.unsaid[place].1 += 1;
-                return;
-            }
-            flood.catch_up();
+        let cheap = Cheap::of(event).filter(|_| !log::log_enabled!(log::Level::Debug));
+        if cheap.is_none_or(|cheap| self.flood().take(cheap, now())) {
+            event.log();
         }
-        event.log();
         if let Event::Failed(summary, Failure::SilentAtRollover) = event
             && !self.is_rollover_known.swap(true, Ordering::Relaxed)
         {
@@ -102,6 +148,20 @@ impl Reporter {
                 summary.peer.ip(),
                 summary.name
             );
+        }
+    }
+
+    /// When there is something to [`catch_up`](Self::catch_up) with. What makes lines go missing is followed by a message to
+    /// the loop, or done by it.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.flood().due()
+    }
+
+    /// Says how many lines are missing, if that is due.
+    pub(super) fn catch_up(&self, time: Instant) {
+        let mut flood = self.flood();
+        if flood.due().is_some_and(|due| time >= due) {
+            flood.say();
         }
     }
 
@@ -126,8 +186,7 @@ impl Reporter {
 
     /// Nothing more will be delivered: readers, also later ones, come to an end.
     pub(super) fn close(&self) {
-        let mut flood = self.flood.lock().unwrap_or_else(PoisonError::into_inner);
-        flood.catch_up();
+        self.flood().say();
         let mut state = self.lock();
         state.closed = true;
         self.is_heard.store(false, Ordering::Relaxed);
@@ -136,6 +195,10 @@ impl Reporter {
                 let _ = queue.try_send(Event::Lagged { missed });
             }
         }
+    }
+
+    fn flood(&self) -> MutexGuard<'_, Flood> {
+        self.flood.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -232,20 +295,96 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_failures_before_the_first_block_is_a_few_lines_and_a_count() {
-        assert_eq!(is_cheap(&failed(512, Failure::FileChanged)), None);
+    fn lines_that_any_host_can_bring_about_are_known() {
+        let cheap = |place, is_warning| Some(Cheap { place, is_warning });
+        assert_eq!(Cheap::of(&failed(512, Failure::FileChanged)), None);
+        let no_line = failed(0, Failure::Evicted);
+        assert_eq!(Cheap::of(&no_line), None);
         assert_eq!(
-            is_cheap(&failed(0, Failure::Evicted)),
-            None,
-            "it has no line"
+            Cheap::of(&failed(0, Failure::Read("x".into()))),
+            cheap(1, true)
         );
+        assert_eq!(Cheap::of(&failed(0, Failure::TooLong)), cheap(1, false));
+        let Event::Failed(summary, _) = failed(1000, Failure::Silent) else {
+            unreachable!("it was just made");
+        };
+        assert_eq!(Cheap::of(&Event::Probe(summary)), cheap(2, false));
+        assert_eq!(Cheap::of(&dropped()), None);
+    }
+
+    /// 700 lines a second for ten seconds, of which 200 may be written.
+    #[test]
+    fn a_flood_is_200_lines_a_second_and_a_count_a_second() {
+        let start = now();
+        let mut flood = Flood::default();
+        let refused = Cheap {
+            place: 0,
+            is_warning: false,
+        };
+        let (mut lines, mut counts) = (Vec::new(), Vec::new());
+        let mut missing = 0;
+        for tick in 0..12_000 {
+            let time = start + Duration::from_millis(tick);
+            if tick < 10_000 && tick % 10 < 7 {
+                match flood.take(refused, time) {
+                    true => lines.push(tick),
+                    false => missing += 1,
+                }
+            }
+            if flood.due().is_some_and(|due| time >= due) {
+                let (level, text) = flood.count().expect("what is due is there");
+                assert_eq!(level, log::Level::Info);
+                let count = text.strip_prefix("refused=").expect("one word");
+                counts.push((tick, count.parse::<u64>().expect("a number")));
+            }
+        }
+        for (index, line) in lines.iter().enumerate().skip(200) {
+            assert!(line - lines[index - 200] >= 1000, "201 lines in a second");
+        }
+        assert!((2000..=2200).contains(&lines.len()), "{}", lines.len());
+        assert!(counts.windows(2).all(|pair| pair[1].0 - pair[0].0 >= 1000));
+        assert!(counts.len() >= 9, "{counts:?}");
+        let last = counts.last().expect("at least one").0;
+        assert!(last < 10_000 + 1000, "the last one came at {last}");
+        let counted: u64 = counts.iter().map(|(_, count)| count).sum();
+        assert_eq!(counted, missing);
+        assert_eq!((flood.due(), flood.count()), (None, None));
+    }
+
+    #[test]
+    fn a_count_is_written_when_it_is_due_and_not_before() {
         let reporter = Reporter::default();
-        let is_counted = || reporter.flood.lock().expect("no panic").unsaid[1].1 > 0;
-        let flood = (0..1_000_000).any(|_| {
-            reporter.report(failed(0, Failure::Read("no such disk".into())));
-            is_counted()
-        });
-        assert!(flood);
+        assert_eq!(reporter.due(), None);
+        let failed = failed(0, Failure::Read("no such disk".into()));
+        let begun = now();
+        while reporter.due().is_none() {
+            reporter.report(failed.clone());
+        }
+        let due = reporter.due().expect("it was just asked");
+        assert!(due >= begun + COUNT_AFTER);
+        reporter.catch_up(due - Duration::from_millis(1));
+        assert_eq!(reporter.due(), Some(due));
+        reporter.catch_up(due);
+        assert_eq!(reporter.due(), None);
+    }
+
+    #[test]
+    fn a_count_names_what_is_missing_and_is_a_warning_where_a_line_was() {
+        let time = now();
+        let mut flood = Flood::default();
+        let cheap = |place, is_warning| Cheap { place, is_warning };
+        let refused = cheap(0, false);
+        assert!((0..REFUSAL_LINES_PER_SECOND).all(|_| flood.take(refused, time)));
+        for missing in [refused, cheap(2, false), cheap(1, true), refused] {
+            assert!(!flood.take(missing, time));
+        }
+        let said = (log::Level::Warn, "refused=2 failed=1 probe=1".to_owned());
+        assert_eq!(flood.count(), Some(said));
+        assert!(!flood.take(refused, time));
+        assert_eq!(
+            flood.count().map(|(level, _)| level),
+            Some(log::Level::Info)
+        );
     }
 
     fn dropped() -> Event {

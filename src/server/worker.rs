@@ -42,6 +42,8 @@ pub(super) struct Opening {
     pub(super) tense: bool,
     /// It is a WRQ that comes again from the TID whose upload is complete: a late copy, or the same once more. Only DATA tells.
     pub(super) may_be_copy: bool,
+    /// It was sent to a broadcast address: a refusal is not told, because another server may have the file.
+    pub(super) broadcast: bool,
     pub(super) stage: Mutex<Stage>,
 }
 
@@ -164,6 +166,7 @@ pub(super) struct Shared {
     pub(super) terms: Terms,
     pub(super) policy: Policy,
     pub(super) fit_route: bool,
+    pub(super) answer_broadcast: bool,
     pub(super) sockets: SocketOptions,
     /// Workers there may be inside the store at once, so that a slow one leaves the others to running transfers.
     pub(super) store_slots: usize,
@@ -515,7 +518,7 @@ impl Worker {
             Ok(granted) => Some(self.place.begin(granted, &request, &opening, socket)),
             Err(refusal) => {
                 let answered = now();
-                if self.place.shared.may_refuse(answered) {
+                if !opening.broadcast && self.place.shared.may_refuse(answered) {
                     tell(&socket, refusal.code(), refusal.text());
                 }
                 let (direction, name) = (request.direction, Name::new(request.name));
@@ -681,7 +684,7 @@ impl Place {
                 ),
             max_windowsize: shared.terms.max_windowsize.min(advice.max_windowsize),
         };
-        let (agreed, answer) = grant(&options, size.filter(|size| *size > 0), &terms);
+        let (agreed, answer) = grant(&options, size, &terms);
         let mut policy = shared.policy;
         if opening.tense {
             policy.opening_sends = UNPROVEN_DATA_SENDS;

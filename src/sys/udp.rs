@@ -41,13 +41,15 @@ pub(crate) struct Received {
     pub(crate) truncated: bool,
     /// Who sent it. A link-local address carries its interface as the scope.
     pub(crate) peer: SocketAddr,
-    /// The address that was asked, with our port; a link-local one with the arriving interface as its scope. Not ours
-    /// when `broadcast` is set.
+    /// The address that was asked, with our port; a link-local one with the arriving interface as its scope. Of a broadcast
+    /// that is `answerable` it is the address of the interface that it came in by; of others it is not ours.
     pub(crate) local: SocketAddr,
     /// Index of the interface it came in by; 0 when unknown.
     pub(crate) interface: u32,
     /// Whether it was sent to a broadcast or multicast address.
     pub(crate) broadcast: bool,
+    /// A broadcast over IPv4, and the address to answer it from is known.
+    pub(crate) answerable: bool,
 }
 
 impl Listener {
@@ -139,6 +141,7 @@ impl Listener {
             address: self.local.ip().to_canonical(),
             interface: 0,
             broadcast: false,
+            answerable: false,
         };
         for control in message.cmsgs().into_iter().flatten() {
             match control {
@@ -157,6 +160,7 @@ impl Listener {
             local: asked.local(self.local.port()),
             interface: asked.interface,
             broadcast: asked.broadcast,
+            answerable: asked.answerable,
         })
     }
 
@@ -227,6 +231,7 @@ struct Asked {
     address: IpAddr,
     interface: u32,
     broadcast: bool,
+    answerable: bool,
 }
 
 impl Asked {
@@ -235,12 +240,13 @@ impl Asked {
         let ours = ipv4(info.ipi_spec_dst);
         // Ours is missing in what was queued before the option was set, as by the packet that made systemd start us.
         let known = !ours.is_unspecified();
+        let is_ours = known && sent_to == ours;
         Asked {
             address: if known { ours } else { sent_to }.into(),
             interface: info.ipi_ifindex as u32,
-            broadcast: sent_to.is_multicast()
-                || sent_to.is_broadcast()
-                || (known && sent_to != ours),
+            broadcast: sent_to.is_multicast() || sent_to.is_broadcast() || (known && !is_ours),
+            // The kernel gives the address that it would answer from: that of the interface.
+            answerable: known && !is_ours && !sent_to.is_multicast(),
         }
     }
 
@@ -250,6 +256,7 @@ impl Asked {
             address: sent_to.into(),
             interface: info.ipi6_ifindex,
             broadcast: sent_to.is_multicast(),
+            answerable: false,
         }
     }
 

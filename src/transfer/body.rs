@@ -3,7 +3,7 @@
 //! Invariant: the same block always goes out with the same octets, and the last block of a file only after the
 //! file was found to be what was opened.
 
-use super::netascii::Netascii;
+use super::netascii::{self, Netascii};
 use crate::error::plain;
 use crate::limits::{
     BUFFERED_OCTETS, BUFFERED_SHARE, BURST_OCTETS, BURST_SEGMENTS, DATA_HEADER, IN_FLIGHT_OCTETS,
@@ -205,7 +205,10 @@ impl Body {
             // The announced length is that of the stream before its translation: check it there.
             Self::Stream(stream) => Box::new(Netascii::new(stream.checked())),
         };
-        Stream::new(reader, None)
+        Stream {
+            translates: true,
+            ..Stream::new(reader, None)
+        }
     }
 
     /// Octets on the wire, where they are known before they are sent.
@@ -237,7 +240,7 @@ impl Body {
     /// Takes what was agreed out of the common memory, for as long as this body lives.
     pub(crate) fn reserve(&mut self, buffers: &Arc<Buffers>, agreed: &Agreed) {
         if let Self::Stream(stream) = self {
-            let octets = u64::from(agreed.blksize) * u64::from(agreed.windowsize);
+            let octets = stream.held(agreed);
             buffers.held.fetch_add(octets, Ordering::Relaxed);
             stream.reserved = Some(Reservation {
                 buffers: Arc::clone(buffers),
@@ -449,6 +452,8 @@ pub(crate) struct Stream {
     /// Octets read so far.
     total: u64,
     last: Option<u64>,
+    /// The reader translates, and has a buffer for it.
+    translates: bool,
     /// Its part of the memory for resending.
     reserved: Option<Reservation>,
 }
@@ -464,7 +469,17 @@ impl Stream {
             read: 0,
             total: 0,
             last: None,
+            translates: false,
             reserved: None,
+        }
+    }
+
+    /// Bytes of memory that it holds at most: a window, and what its translation has read ahead.
+    fn held(&self, agreed: &Agreed) -> u64 {
+        let window = u64::from(agreed.blksize) * u64::from(agreed.windowsize);
+        match self.translates {
+            true => window + netascii::held(agreed.blksize.into()) as u64,
+            false => window,
         }
     }
 
@@ -472,7 +487,10 @@ impl Stream {
         debug_assert!(self.read <= self.window as u64);
         self.slots.truncate(self.total as usize);
         let reader = io::Cursor::new(self.slots).chain(self.reader);
-        Self::new(Box::new(reader), self.announced)
+        Self {
+            translates: self.translates,
+            ..Self::new(Box::new(reader), self.announced)
+        }
     }
 
     fn checked(self) -> impl Read + Send {
@@ -492,6 +510,10 @@ impl Stream {
             let start = self.slot(self.read + 1);
             let end = start + self.blksize;
             if self.slots.len() < end {
+                // One block for a peer that may not have answered yet, then the whole window, and never more.
+                let most = if self.read == 0 { 1 } else { self.window };
+                let room = (self.blksize * most).max(end);
+                self.slots.reserve_exact(room - self.slots.len());
                 self.slots.resize(end, 0);
             }
             let mut filled = start;
@@ -608,5 +630,55 @@ impl Read for Checked {
         }
         self.left -= length;
         Ok(length as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stream(mode: Mode, agreed: &Agreed, buffers: &Arc<Buffers>) -> Body {
+        let source = Source::reader(io::repeat(b'\n').take(1 << 20), None);
+        let mappings = Mappings::new(0, std::time::Duration::ZERO);
+        let body = Body::new(source, mode, &mappings, crate::transfer::now());
+        let mut body = body.expect("a body");
+        body.reserve(buffers, agreed);
+        let format = Format {
+            blksize: agreed.blksize,
+            rollover: agreed.rollover,
+        };
+        body.set_format(format, agreed.windowsize);
+        body
+    }
+
+    /// What a transfer may keep is taken out of the common memory, the buffer of a translation included, and given back.
+    #[test]
+    fn all_that_a_stream_holds_is_counted() {
+        for (blksize, windowsize, window, buffer) in [
+            (512, 1, 512, 512),
+            (1428, 64, 1428 * 64, 1428),
+            (65464, 2, 65464 * 2, 8192),
+        ] {
+            let agreed = Agreed {
+                blksize,
+                windowsize,
+                ..Agreed::default()
+            };
+            let buffers = Buffers::new(1 << 20);
+            for (mode, held) in [(Mode::Octet, window), (Mode::Netascii, window + buffer)] {
+                let body = stream(mode, &agreed, &buffers);
+                assert_eq!(buffers.held.load(Ordering::Relaxed), held, "{mode:?}");
+                let Body::Stream(mut stream) = body else {
+                    panic!("no stream");
+                };
+                stream.read_to(1).expect("a block");
+                assert_eq!(stream.slots.capacity(), usize::from(blksize), "an opening");
+                let blocks = 3 * u64::from(windowsize);
+                stream.read_to(blocks).expect("more");
+                assert!(stream.slots.capacity() as u64 <= window, "{mode:?}");
+                drop(stream);
+                assert_eq!(buffers.held.load(Ordering::Relaxed), 0);
+            }
+        }
     }
 }

@@ -33,6 +33,8 @@ const DRAIN: Duration = Duration::from_millis(2);
 
 /// The first block whose number does not fit into 16 bits.
 const ROLLOVER: u64 = 1 << 16;
+/// A client that breaks off before it has acknowledged so many blocks wanted to know something, and not the file.
+const PROBED_BLOCKS: u64 = 2;
 
 /// The clock. Read here and in the server's loop, nowhere below.
 #[allow(clippy::disallowed_methods)] // floor 2 is where time is read and handed down
@@ -62,7 +64,7 @@ pub(crate) enum Turn {
 pub(crate) enum Ending {
     /// The last block was acknowledged.
     Completed,
-    /// The peer asked for the size and left.
+    /// The peer found out what it wanted to know, and left.
     Probed,
     /// Anything else.
     Failed(Failure),
@@ -78,6 +80,8 @@ pub(crate) struct Course {
     pub(crate) outset: Outset,
     /// It did not come to its end, and not because the server stopped.
     pub(crate) failed: bool,
+    /// The client ended it with an ERROR.
+    pub(crate) aborted: bool,
     pub(crate) blksize: u16,
     pub(crate) windowsize: u16,
     /// Blocks that were acknowledged.
@@ -587,11 +591,12 @@ impl<'a> Exchange<'a> {
     fn ending(&mut self, outcome: Outcome, around: &impl Surroundings) -> Ending {
         Ending::Failed(match outcome {
             Outcome::Complete => return Ending::Completed,
-            // UEFI firmware asks for the size, and says 8 (or 0) to the OACK that holds it.
             Outcome::Aborted {
-                code: ErrorCode(0 | 8),
-                at_opening: true,
-            } if self.is_probe() => {
+                code: code @ ErrorCode(0 | 8),
+                at_opening,
+            } if self.is_probe(at_opening) => {
+                let text = self.peer_text.take().unwrap_or_else(|| Name::new(b""));
+                log::debug!("probe id={} error={} text={text}", self.origin.id, code.0);
                 return Ending::Probed;
             }
             Outcome::Aborted { code, .. } => Failure::Aborted {
@@ -625,10 +630,16 @@ impl<'a> Exchange<'a> {
         passed < ROLLOVER && passed + u64::from(self.agreed.windowsize) >= ROLLOVER
     }
 
-    /// Only who asks for the size can be content with it.
-    fn is_probe(&self) -> bool {
-        let is_read = matches!(self.end, End::Sending(_)) && self.call.is_none();
-        is_read && self.origin.asked.is_present(OptionName::Tsize)
+    /// Whether a client that breaks off with ERROR 0 or 8 has learned what it asked for. UEFI firmware asks for the size and
+    /// refuses the OACK that holds it; an OACK without a size that is refused is a client that cannot use options. Programs
+    /// that find out what a server can do take a window and leave: fewer than two blocks are acknowledged then.
+    fn is_probe(&self, at_opening: bool) -> bool {
+        match &self.end {
+            End::Sending(_) if self.call.is_some() => false,
+            End::Sending(_) if at_opening => self.origin.asked.is_present(OptionName::Tsize),
+            End::Sending(sending) => sending.machine().acked() < PROBED_BLOCKS,
+            End::Receiving(_) => false,
+        }
     }
 
     /// How it went, where this end has sent the file.
@@ -636,18 +647,16 @@ impl<'a> Exchange<'a> {
         let End::Sending(sending) = &self.end else {
             return None;
         };
-        let refused = matches!(
-            ending,
-            Ending::Failed(Failure::Aborted {
-                code: ErrorCode(0 | 4 | 8),
-                ..
-            })
-        );
+        // Whether the client's ERROR may be about the options.
+        let aborted = match ending {
+            Ending::Failed(Failure::Aborted { code, .. }) => Some(matches!(code.0, 0 | 4 | 8)),
+            _ => None,
+        };
         let outset = if self.opening.is_empty() {
             Outset::Plain
         } else if self.is_proven() {
             Outset::Agreed
-        } else if refused && !self.is_probe() {
+        } else if aborted == Some(true) && !self.is_probe(true) {
             Outset::Refused
         } else {
             Outset::Plain
@@ -657,10 +666,8 @@ impl<'a> Exchange<'a> {
             begun: self.origin.arrived,
             moved: machine.moved(),
             outset,
-            failed: !matches!(
-                ending,
-                Ending::Completed | Ending::Probed | Ending::Failed(Failure::Stopped)
-            ),
+            failed: !matches!(ending, Ending::Completed | Ending::Failed(Failure::Stopped)),
+            aborted: aborted.is_some() || matches!(ending, Ending::Probed),
             blksize: self.agreed.blksize,
             windowsize: self.agreed.windowsize,
             blocks: machine.acked(),

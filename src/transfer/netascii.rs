@@ -9,6 +9,17 @@ const CR: u8 = b'\r';
 const LF: u8 = b'\n';
 const NUL: u8 = 0;
 
+/// Bytes that are read at once, at the least.
+const LEAST_READ: usize = 512;
+/// And at most.
+const MOST_READ: usize = 8 << 10;
+
+/// Bytes that a [`Netascii`] holds at most where blocks of this size are read from it: a request that may be forged makes it read
+/// one block, and the buffer is no larger than that block.
+pub(super) fn held(blksize: usize) -> usize {
+    blksize.clamp(LEAST_READ, MOST_READ)
+}
+
 /// Translates what it reads for the wire.
 pub(super) struct Netascii<R> {
     reader: R,
@@ -20,8 +31,6 @@ pub(super) struct Netascii<R> {
 }
 
 impl<R: Read> Netascii<R> {
-    const BUFFER: usize = 8 << 10;
-
     pub(super) fn new(reader: R) -> Self {
         Self {
             reader,
@@ -45,7 +54,9 @@ impl<R: Read> Read for Netascii<R> {
                 if written > 0 {
                     break;
                 }
-                self.buffer.resize(Self::BUFFER, 0);
+                self.buffer.clear();
+                self.buffer.reserve_exact(held(out.len()));
+                self.buffer.resize(held(out.len()), 0);
                 self.taken = 0;
                 let length = self.reader.read(&mut self.buffer);
                 self.buffer.truncate(*length.as_ref().unwrap_or(&0));
@@ -140,6 +151,20 @@ mod tests {
         for size in 1..6 {
             assert_eq!(decoded(b"a\rb\r\r\nc\r", size), b"a\rb\r\nc\r");
         }
+    }
+
+    /// What is counted is what is held, whatever was read before.
+    #[test]
+    fn the_buffer_is_as_large_as_a_block() {
+        for blksize in [8, 512, 1428, 8192, 65464] {
+            let mut reader = Netascii::new(io::repeat(LF));
+            let mut block = vec![0; blksize];
+            for _ in 0..20 {
+                reader.read_exact(&mut block).expect("it never ends");
+                assert!(reader.buffer.capacity() <= held(blksize), "{blksize}");
+            }
+        }
+        assert_eq!([0, 512, 1428, 65464].map(held), [512, 512, 1428, 8192]);
     }
 
     /// Translated with reads of every small size on both sides.

@@ -1,5 +1,5 @@
 //! The options of RFC 2347 and their numbers. Values are strict decimals: a wrong one is *present without a value*, which
-//! a server leaves out and a client refuses.
+//! a server leaves out and a client refuses. [`passed_over`] says for logs what was not understood.
 
 use super::split_string;
 use crate::limits::{MAX_OPTION_NAME, MAX_OPTIONS};
@@ -50,6 +50,14 @@ impl OptionName {
         }
     }
 
+    /// Its place in [`ALL`](Self::ALL).
+    fn place(self) -> usize {
+        Self::ALL
+            .iter()
+            .position(|name| *name == self)
+            .unwrap_or(Self::ALL.len())
+    }
+
     fn from_wire(name: &[u8]) -> Option<Self> {
         if name.len() > MAX_OPTION_NAME {
             return None;
@@ -66,34 +74,57 @@ pub struct Options {
     values: [Option<u64>; OptionName::ALL.len()],
     present: u8,
     unknown: u8,
+    /// The known options came in another order than that of [`OptionName::ALL`].
+    shuffled: bool,
+}
+
+/// The name/value pairs of an option list, as they stand there. The list ends before an empty name and before what forms no
+/// complete pair: that is padding.
+struct Pairs<'a>(&'a [u8]);
+
+impl<'a> Iterator for Pairs<'a> {
+    type Item = (&'a [u8], &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (name, rest) = split_string(self.0)?;
+        let (value, rest) = split_string(rest)?;
+        if name.is_empty() {
+            return None;
+        }
+        self.0 = rest;
+        Some((name, value))
+    }
 }
 
 impl Options {
     /// Reads name/value pairs. What does not form a complete pair, and everything from the first empty name on, is
     /// padding. An option stands there once (RFC 2347): of a repeated one the first counts.
-    pub fn parse(mut bytes: &[u8]) -> Self {
+    pub fn parse(bytes: &[u8]) -> Self {
         let mut options = Self::default();
-        for _ in 0..MAX_OPTIONS {
-            let Some((name, rest)) = split_string(bytes) else {
-                break;
-            };
-            let Some((value, rest)) = split_string(rest) else {
-                break;
-            };
-            if name.is_empty() {
-                break;
-            }
-            bytes = rest;
+        let mut last = 0;
+        for (name, value) in Pairs(bytes).take(MAX_OPTIONS) {
             match OptionName::from_wire(name) {
                 None => options.unknown += 1,
                 Some(name) if options.is_present(name) => {}
                 Some(name) => {
                     options.present |= 1 << name as u8;
                     options.values[name as usize] = decimal(value);
+                    let place = name.place();
+                    options.shuffled |= place < last;
+                    last = place;
                 }
             }
         }
         options
+    }
+
+    /// True of the options that curl asks for a file with, and no other client that is known: `tsize=0`, `blksize` and
+    /// `timeout`, in this order and with nothing else. curl takes `tsize=0` in the answer for an error.
+    pub(crate) fn are_curls(&self) -> bool {
+        use OptionName::{Blksize, Timeout, Tsize};
+        let names = [Tsize, Blksize, Timeout];
+        let present = names.iter().fold(0, |all, name| all | 1 << *name as u8);
+        self.present == present && self.unknown == 0 && !self.shuffled && self.get(Tsize) == Some(0)
     }
 
     /// The same options and this one.
@@ -159,6 +190,36 @@ impl fmt::Debug for Options {
     }
 }
 
+/// What [`Options::parse`] makes nothing of, as `name=value` with spaces between: unknown options, values that are no numbers,
+/// repeated options, those past the limit, and what forms no complete pair. `None` where there is nothing but padding. Not
+/// escaped, and as long as the octets that it is made of.
+pub(crate) fn passed_over(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut text = Vec::new();
+    let mut pairs = Pairs(bytes);
+    let mut seen = Options::default();
+    for (index, (name, value)) in pairs.by_ref().enumerate() {
+        let number = decimal(value).filter(|_| index < MAX_OPTIONS);
+        if let (Some(known), Some(number)) = (OptionName::from_wire(name), number)
+            && !seen.is_present(known)
+        {
+            seen = seen.with(known, number);
+            continue;
+        }
+        if let Some(known) = OptionName::from_wire(name) {
+            seen.present |= 1 << known as u8;
+        }
+        for part in [b" ".as_slice(), name, b"=", value] {
+            text.extend_from_slice(part);
+        }
+    }
+    let rest = pairs.0;
+    if let Some(end) = rest.iter().rposition(|octet| *octet != 0) {
+        text.push(b' ');
+        text.extend_from_slice(&rest[..=end]);
+    }
+    (!text.is_empty()).then(|| text.split_off(1))
+}
+
 /// ASCII digits only, checked before any narrowing: no sign, no space, nothing behind, no wrap.
 fn decimal(text: &[u8]) -> Option<u64> {
     if text.is_empty() {
@@ -218,6 +279,56 @@ mod tests {
         let options = Options::parse(&bytes);
         assert_eq!(options.get(OptionName::Blksize), None);
         assert_eq!(usize::from(options.unknown()), MAX_OPTIONS);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_named() {
+        let over = |bytes: &[u8]| {
+            passed_over(bytes).map(|text| String::from_utf8_lossy(&text).into_owned())
+        };
+        let cases: [(&[u8], Option<&str>); 9] = [
+            (b"", None),
+            (b"blksize\x00512\0tsize\x000\0", None),
+            (b"blksize\x00512\0\0\0\0\0", None),
+            (b"multicast\0\0BLKSIZE\x001024\0", Some("multicast=")),
+            (b"blksize\x001e3\0x\0y\0", Some("blksize=1e3 x=y")),
+            (b"blksize\x00512\0blksize\x001024\0", Some("blksize=1024")),
+            (
+                b"blksize\0-1\0blksize\x001024\0",
+                Some("blksize=-1 blksize=1024"),
+            ),
+            (b"tsize\x000\0blksize\x001468", Some("blksize\0\x31468")),
+            (b"tsize\x000\0\0junk\0\0", Some("\0junk")),
+        ];
+        for (bytes, expected) in cases {
+            assert_eq!(over(bytes).as_deref(), expected, "{bytes:?}");
+        }
+        let mut many = b"x\0y\0".repeat(MAX_OPTIONS);
+        many.extend_from_slice(b"blksize\x001024\0");
+        assert!(
+            over(&many)
+                .expect("all of them")
+                .ends_with(" x=y blksize=1024")
+        );
+    }
+
+    #[test]
+    fn the_options_of_curl_are_known_by_their_values_and_their_order() {
+        let are_curls = |bytes: &[u8]| Options::parse(bytes).are_curls();
+        assert!(are_curls(b"tsize\x000\0blksize\x00512\0timeout\x006\0"));
+        assert!(are_curls(b"tsize\x000\0blksize\x001468\0timeout\x003600\0"));
+        let others: [&[u8]; 7] = [
+            b"",
+            b"tsize\x000\0",
+            b"tsize\x000\0blksize\x00512\0",
+            b"tsize\x001\0blksize\x00512\0timeout\x006\0",
+            b"blksize\x00512\0tsize\x000\0timeout\x006\0",
+            b"tsize\x000\0blksize\x00512\0timeout\x006\0windowsize\x004\0",
+            b"tsize\x000\0blksize\x00512\0timeout\x006\0multicast\0\0",
+        ];
+        for bytes in others {
+            assert!(!are_curls(bytes), "{bytes:?}");
+        }
     }
 
     #[test]

@@ -33,18 +33,23 @@ fn before_the_first_ack_the_same_transfer_answers_again() {
 }
 
 #[test]
-fn asking_without_end_brings_a_few_copies_and_no_more() {
+fn asking_without_end_brings_a_few_copies_and_then_one_a_second() {
     let server = calm(shelf([("file", pattern(2000))]));
     for (options, own) in [(&[][..], 2), (&[("blksize", "1000")], 4)] {
         let mut client = Client::new(server.local_addr());
         client.ask("file", options);
         let first = client.next();
-        for _ in 0..20_000 {
-            client.shout(&rrq("file", "octet", options));
+        let begun = now();
+        for _ in 0..200 {
+            for _ in 0..100 {
+                client.shout(&rrq("file", "octet", options));
+            }
+            fence(&server); // no faster than they are taken in
         }
-        fence(&server);
         let more: Vec<_> = std::iter::from_fn(|| client.at_hand()).collect();
-        assert!(more.len() < own + REPEATED_REQUESTS as usize, "{more:?}");
+        let refilled = begun.elapsed().as_secs() as usize + 1;
+        let most = own + REPEATED_REQUESTS as usize + refilled;
+        assert!(more.len() < most, "{more:?}");
         assert!(more.iter().all(|reply| *reply == first));
         client.abort(8);
     }

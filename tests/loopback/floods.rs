@@ -148,6 +148,21 @@ fn windows_of_streams_get_smaller_when_the_memory_for_them_is_used_up() {
         }
         assert!(now() < end, "memory was not given back");
     }
+    // A translation has a buffer of a block's size besides, and that counts as well.
+    let server = start(
+        calmly(builder(shelf([("file", pattern(200_000))]))).limits(|limits| {
+            limits.max_buffered = 64 << 10;
+        }),
+    );
+    let netascii = |options| {
+        let client = Client::new(server.local_addr());
+        client.shout(&rrq("file", "netascii", options));
+        client
+    };
+    let mut plain: Vec<_> = (0..32).map(|_| netascii(&[])).collect();
+    plain.iter_mut().for_each(|client| drop(client.data(1)));
+    // 32 of 64 KiB are left, of which an eighth is 8 blocks of 512 bytes.
+    assert_eq!(netascii(&[("windowsize", "64")]).oack(), "windowsize=8");
     // What lies in files or in memory anyway needs none.
     let server = start(
         calmly(builder(shelf([("file", pattern(200_000))])))

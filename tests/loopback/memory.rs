@@ -122,6 +122,65 @@ fn who_never_got_the_first_block_gets_a_smaller_one() {
     assert!(client.rest(0, 512).is_ok());
 }
 
+/// A program that finds out what a server can do takes the first window, looks at it while the server sends it again, and
+/// leaves. That is a probe and no failure, and says nothing about the path.
+#[test]
+fn a_client_that_leaves_before_the_second_block_teaches_nothing() {
+    let server = start(builder(shelves()).limits(|limits| {
+        limits.timeout = Duration::from_millis(10);
+        limits.retries = 100;
+    }));
+    let mut events = server.events();
+    let options = [("blksize", "2000"), ("windowsize", "4")];
+    for code in [0, 8] {
+        let mut client = Client::new(server.local_addr());
+        client.ask("file", &options);
+        assert_eq!(client.oack(), "blksize=2000 windowsize=4");
+        client.ack(0);
+        // Each window came at least four times.
+        for _ in 0..6 {
+            client.data_at_last(4);
+        }
+        client.abort(code);
+        let retransmits = wait_for(&mut events, |event| match event {
+            Event::Probe(summary) => Some(summary.retransmits),
+            Event::Failed(..) | Event::Learned { .. } => panic!("{event:?}"),
+            _ => None,
+        });
+        assert!(retransmits >= 3, "{retransmits}");
+    }
+    // Without options DATA 1 is all that a client needs to see.
+    let mut client = Client::new(server.local_addr());
+    client.ask("file", &[]);
+    client.data(1);
+    client.abort(0);
+    wait_for(&mut events, |event| {
+        matches!(event, Event::Probe(_)).then_some(())
+    });
+    client = Client::new(server.local_addr());
+    client.ask("file", &[]);
+    client.data(1);
+    client.ack(1);
+    client.data_at_last(2);
+    client.abort(0);
+    wait_for(&mut events, |event| {
+        matches!(event, Event::Probe(_)).then_some(())
+    });
+    // One that has acknowledged two blocks wanted the file; so did one that says what went wrong.
+    for (acknowledged, code) in [(2, 0), (0, 3)] {
+        let mut client = Client::new(server.local_addr());
+        client.ask("file", &[("blksize", "600")]);
+        client.oack();
+        for block in 0..=acknowledged {
+            client.ack(block);
+            client.data_at_last(block + 1);
+        }
+        client.abort(code);
+        assert!(matches!(failed(&mut events).1, Failure::Aborted { .. }));
+    }
+    assert_eq!(server.stats().probes, 4);
+}
+
 /// Takes the first two blocks of each window and loses the rest.
 fn fetch_with_two_buffers(client: &mut Client) {
     let mut block = 0;

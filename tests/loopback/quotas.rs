@@ -51,7 +51,7 @@ fn no_more_transfers_than_there_may_be() {
     third.ask("file", &[]);
     dropped(&mut events, DropReason::Full);
     third.quiet();
-    first.abort(0);
+    first.abort(3);
     // It is over a little later than its event; until then requests are dropped, and a client asks again.
     failed(&mut events);
     let options = [];

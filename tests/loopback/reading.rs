@@ -92,7 +92,7 @@ fn an_exact_multiple_ends_with_an_empty_block() {
 }
 
 #[test]
-fn tsize_is_true_and_left_out_for_an_empty_file() {
+fn tsize_is_true_and_0_for_an_empty_file_but_not_to_curl() {
     let server = calm(shelf([("file", pattern(70_000)), ("none", Vec::new())]));
     let mut client = Client::new(server.local_addr());
     client.ask("file", &[("tsize", "0")]);
@@ -105,7 +105,17 @@ fn tsize_is_true_and_left_out_for_an_empty_file() {
     );
     assert_eq!(client.oack(), "blksize=512 timeout=6");
     client.ask("none", &[("tsize", "0")]);
+    assert_eq!(client.oack(), "tsize=0");
+    client.ack(0);
     assert_eq!(client.data(1), []);
+    client.ack(1);
+    // Erlang's client and pack.ag/tftp fail without it.
+    let mut client = Client::new(server.local_addr());
+    client.ask(
+        "none",
+        &[("blksize", "512"), ("tsize", "0"), ("timeout", "6")],
+    );
+    assert_eq!(client.oack(), "tsize=0 blksize=512 timeout=6");
 }
 
 #[test]

@@ -311,14 +311,16 @@ fn a_size_probe_is_no_failure() {
 }
 
 #[test]
-fn error_8_behind_the_opening_is_a_failure() {
+fn error_8_behind_the_second_block_is_a_failure() {
     let server = calm(shelf([("file", pattern(10_000))]));
     let mut events = server.events();
     let mut client = Client::new(server.local_addr());
     client.ask("file", &[("blksize", "512")]);
     client.oack();
-    client.ack(0);
-    client.data(1);
+    for block in 0..=2 {
+        client.ack(block);
+        client.data(block + 1);
+    }
     client.abort(8);
     assert!(matches!(failed(&mut events).1, Failure::Aborted { .. }));
 }
@@ -340,6 +342,47 @@ fn a_broadcast_is_dropped_and_counted() {
     assert_eq!(next_drop(&mut events), DropReason::Broadcast);
     client.quiet();
     assert_eq!(server.stats().requests, 0);
+}
+
+/// Where it is asked for, a read request to a broadcast address is answered from the address of its interface. A server that does
+/// not have the file is silent: another one may have it.
+#[test]
+fn a_broadcast_is_answered_from_the_address_of_its_interface_where_asked_for() {
+    let server = start(
+        calmly(
+            tftpool::Server::builder(shelf([("file", pattern(700))]))
+                .bind("0.0.0.0:0".parse().expect("an address")),
+        )
+        .limits(|limits| limits.answer_broadcast = true),
+    );
+    let mut events = server.events();
+    let port = server.local_addr().port();
+    let asking = || {
+        let client = Client::new(([127, 255, 255, 255], port).into());
+        client.socket.set_broadcast(true).expect("allowed");
+        client
+    };
+    let mut client = asking();
+    client.ask("file", &[("blksize", "600")]);
+    let (from, reply) = client.next_from();
+    assert_eq!(from.ip(), std::net::Ipv4Addr::LOCALHOST);
+    assert_eq!(reply, Reply::Oack("blksize=600".into()));
+    client.tid = Some(from);
+    assert_eq!(client.rest(0, 600), Ok(pattern(700)));
+    assert_eq!(completed(&mut events).local.ip(), from.ip());
+    // Neither a file that is not there, nor an upload, nor nonsense is told anything.
+    let mut client = asking();
+    client.ask("missing", &[]);
+    wait_for(&mut events, |event| {
+        matches!(event, Event::Refused { .. }).then_some(())
+    });
+    client.shout(&wrq("file", "octet", &[]));
+    assert_eq!(next_drop(&mut events), DropReason::Broadcast);
+    client.shout(b"\0\x01file\0mail\0");
+    assert_eq!(next_drop(&mut events), DropReason::Broadcast);
+    client.shout(&tftpool::unversioned::wire::ack(1));
+    assert_eq!(next_drop(&mut events), DropReason::NotARequest);
+    client.quiet();
 }
 
 #[test]
@@ -391,4 +434,27 @@ fn forged(source: fn(u16) -> u16) {
     .expect("a send");
     assert_eq!(next_drop(&mut events), DropReason::NoReturn);
     assert_eq!(server.stats().requests, 0);
+}
+
+/// The log of a request says what was not understood of it.
+#[test]
+fn options_that_are_not_understood_stand_in_the_event_of_the_request() {
+    let server = calm(shelf([("file", pattern(100))]));
+    let mut events = server.events();
+    for (options, expected) in [
+        (&[("blksize", "600")][..], None),
+        (
+            &[("multicast", ""), ("blksize", "1e3"), ("x\u{1b}", "\"")],
+            Some("multicast= blksize=1e3 x\u{1b}=\""),
+        ),
+    ] {
+        let mut client = Client::new(server.local_addr());
+        client.ask("file", options);
+        let ignored = wait_for(&mut events, |event| match event {
+            Event::Request { ignored, .. } => Some(ignored.clone()),
+            _ => None,
+        });
+        let text = ignored.as_ref().map(tftpool::Name::as_bytes);
+        assert_eq!(text, expected.map(str::as_bytes));
+    }
 }

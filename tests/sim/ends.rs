@@ -141,7 +141,7 @@ impl Ask {
     /// What a server with these terms makes of it: the agreement and the opening datagram, if there is one.
     pub fn granted(&self, terms: &Terms) -> (Agreed, Option<Vec<u8>>) {
         let size = match self.direction {
-            Direction::Read => Some(self.file.octets).filter(|octets| *octets > 0),
+            Direction::Read => Some(self.file.octets),
             Direction::Write => self.options.get(OptionName::Tsize),
         };
         let (agreed, oack) = grant(&self.options, size, terms);

@@ -689,6 +689,17 @@ fn a_broadcast_is_recognised_without_the_local_address() {
     assert!(asked("224.0.1.1", "0.0.0.0").broadcast);
     assert!(asked("192.0.2.255", "192.0.2.1").broadcast);
     assert!(!asked("192.0.2.1", "192.0.2.1").broadcast);
+    // Only a broadcast is answered, and only from an address that is known.
+    for sent_to in ["192.0.2.255", "255.255.255.255"] {
+        assert!(asked(sent_to, "192.0.2.1").answerable);
+        assert!(!asked(sent_to, "0.0.0.0").answerable);
+        assert_eq!(
+            asked(sent_to, "192.0.2.1").local(69),
+            address("192.0.2.1:69")
+        );
+    }
+    assert!(!asked("224.0.1.1", "192.0.2.1").answerable);
+    assert!(!asked("192.0.2.1", "192.0.2.1").answerable);
     let early = asked("192.0.2.1", "0.0.0.0");
     assert!(!early.broadcast);
     assert_eq!(early.local(69), address("192.0.2.1:69"));
