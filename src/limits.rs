@@ -41,10 +41,15 @@ pub const UTIMEOUT_MICROS: std::ops::RangeInclusive<u64> = 10_000..=255_000_000;
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1);
 /// The unagreed interval doubles up to this many times itself.
 pub const TIMEOUT_GROWTH: u32 = 4;
+/// The same behind the last block of an upload, whose ACK may take as long as writing the flash of a device: six copies in a minute.
+pub const FINAL_TIMEOUT_GROWTH: u32 = 16;
 /// Resends after which silence ends a transfer.
 pub const DEFAULT_RETRIES: u32 = 5;
-/// Earliest probe after a send: below this a scheduler hiccup looks like a loss.
+/// Earliest probe after a send: below this a scheduler hiccup looks like a loss. A sender that has seen losses halves it.
 pub const PROBE_FLOOR: Duration = Duration::from_millis(20);
+/// Until a loss was seen on a transfer, a silence is not probed earlier than this. Boards pause for up to a quarter of a second while
+/// they store what they have, and some of them count DATA packets instead of comparing block numbers (raspberrypi/firmware#1631).
+pub const PAUSE_FLOOR: Duration = Duration::from_millis(300);
 /// An OACK is not repeated earlier than this on our own account: atftp aborts on a second one.
 pub const OACK_INTERVAL: Duration = Duration::from_secs(1);
 /// Sends of a DATA 1 to a peer that has never answered: its address may be forged.

@@ -164,8 +164,8 @@ fn sorcerers_apprentice_a_repeated_ack_moves_nothing_in_lock_step() {
         sender.handle(&ack(0), at(now));
         assert_eq!(sender.poll(at(now)), deadline, "a stale ACK moves no clock");
     }
-    assert_eq!(deadline, Step::Wait(at(24)));
-    assert_eq!(bursts(&mut sender, 24), [(2, 2)], "only the timer resends");
+    assert_eq!(deadline, Step::Wait(at(304)));
+    assert_eq!(bursts(&mut sender, 304), [(2, 2)], "only the timer resends");
 }
 
 #[test]
@@ -232,15 +232,15 @@ fn the_answer_to_a_probe_that_was_not_needed_brings_no_window() {
     let mut sender = flowing(4, 100, 20, &ADAPTIVE);
     assert_eq!(bursts(&mut sender, 20), [(1, 4)]);
     sender.handle(&ack(4), at(40));
-    assert_eq!(bursts_until(&mut sender, 40, 101), [(5, 8), (8, 8)]);
-    sender.handle(&ack(8), at(102));
-    assert_eq!(bursts(&mut sender, 102), [(9, 12)]);
-    for echo in [120, 121, 140] {
+    assert_eq!(bursts_until(&mut sender, 40, 341), [(5, 8), (8, 8)]);
+    sender.handle(&ack(8), at(342));
+    assert_eq!(bursts(&mut sender, 342), [(9, 12)]);
+    for echo in [360, 361, 380] {
         sender.handle(&ack(8), at(echo));
         assert_eq!(bursts(&mut sender, echo), [], "at {echo}");
     }
-    sender.handle(&ack(8), at(161));
-    assert_eq!(bursts(&mut sender, 161), [(9, 12)], "asked again");
+    sender.handle(&ack(8), at(1000));
+    assert_eq!(bursts(&mut sender, 1000)[0], (9, 12), "asked again");
 }
 
 /// Block 2 was only late. So what goes out again for it arrives twice, and whatever goes out for the answers to that does too.
@@ -380,32 +380,385 @@ fn the_first_large_window_goes_in_bursts_of_16_and_the_next_at_once() {
 
 // ---- the sender: silence ------------------------------------------------------------------
 
+/// A sender whose path has lost a block: blocks 1 to 16 in windows of `window`, block 17 on in flight since 1000.
+fn lossy(window: u16) -> Sender {
+    let mut sender = flowing(window, 1000, 2, &ADAPTIVE);
+    let mut now = 2;
+    for block in (window..=16).step_by(window.into()) {
+        bursts(&mut sender, now);
+        now += 2;
+        if block == window {
+            now += 300; // the probe finds out that the ACK was lost
+            bursts_until(&mut sender, now - 300, now - 2);
+        }
+        sender.handle(&ack(block), at(now));
+    }
+    assert_eq!(bursts(&mut sender, 1000)[0].0, 17);
+    sender
+}
+
+fn blocks_of(all: &[(u128, u64, u64)]) -> Vec<(u64, u64)> {
+    all.iter().map(|(_, first, last)| (*first, *last)).collect()
+}
+
 #[test]
-fn a_silent_window_is_probed_by_its_last_block_then_its_first_then_short_bursts() {
-    let mut sender = flowing(64, 1000, 2, &ADAPTIVE);
-    bursts(&mut sender, 2);
-    let (all, end, outcome) = silence(&mut sender, 2);
-    let probes: Vec<_> = all
+fn a_silent_window_is_probed_by_its_last_block_then_by_the_window() {
+    let mut sender = lossy(4);
+    let (all, end, outcome) = silence(&mut sender, 1000);
+    let early: Vec<_> = all.into_iter().filter(|(now, ..)| *now < 2000).collect();
+    let window = [(17, 20), (20, 20)];
+    assert_eq!(blocks_of(&early)[0], (20, 20));
+    assert_eq!(blocks_of(&early)[1..3], window, "its last block twice");
+    let starts: Vec<_> = early
         .iter()
-        .filter(|(now, ..)| (10..900).contains(now))
+        .enumerate()
+        .filter(|(index, (_, first, _))| *index == 0 || *first == 17)
+        .map(|(_, burst)| burst)
+        .map(|(now, ..)| now - 1000)
         .collect();
-    let blocks: Vec<_> = probes
+    assert_eq!(starts[..3], [10, 20, 30], "half of the floor, three times");
+    let beyond: Vec<_> = early
         .iter()
+        .filter(|(_, first, _)| *first > 20)
         .map(|(_, first, last)| (*first, *last))
         .collect();
-    assert_eq!(blocks, [(64, 64), (1, 1), (1, 2), (1, 4), (1, 8), (1, 16)]);
-    let first = probes[0].0;
-    let waits: Vec<_> = probes.iter().map(|(now, ..)| now - first).collect();
-    assert_eq!(
-        waits,
-        [0, 20, 60, 140, 300, 620],
-        "another question at once, then doubling from the floor of 20 ms"
+    assert!(
+        !beyond.is_empty() && beyond.iter().all(|burst| *burst == (21, 21)),
+        "one block beyond the window, where the window brought nothing: {beyond:?}"
     );
     assert_eq!(outcome, Outcome::Silent);
     assert!(
-        (19_000..19_100).contains(&end),
+        (20_000..20_100).contains(&end),
         "1 + 2 + 4 + 4 + 4 + 4 s, not {end}"
     );
+}
+
+#[test]
+fn a_window_that_was_reported_broken_and_stays_silent_goes_out_whole_at_once() {
+    let mut sender = lossy(8);
+    sender.handle(&ack(18), at(1002));
+    assert_eq!(bursts(&mut sender, 1002), [(19, 26)]);
+    // U-Boot has reported this hole, and is silent where block 19 is lost again.
+    assert_eq!(bursts_until(&mut sender, 1002, 1012), [(19, 26), (26, 26)]);
+    sender.handle(&ack(26), at(1014));
+    assert_eq!(bursts(&mut sender, 1014), [(27, 34)]);
+    // Nothing was reported of the next one: its last block comes first.
+    assert_eq!(bursts_until(&mut sender, 1015, 1025), [(34, 34)]);
+}
+
+/// A receiver that never reports leaves the probes of the last block unanswered; then they are left out.
+#[test]
+fn a_receiver_that_answers_no_probes_gets_windows_at_once() {
+    let mut sender = lossy(8);
+    let (mut block, mut now) = (17, 1000);
+    let mut probed = Vec::new();
+    for _ in 0..3 {
+        // The whole window brings the answer, whether the last block went out before or not.
+        let mut all = Vec::new();
+        while all.last() != Some(&(block + 7, block + 7)) || all.len() < 2 {
+            now += 1;
+            assert!(now < 5000, "{all:?}");
+            all.extend(bursts(&mut sender, now));
+        }
+        probed.push(all[0].0 - block);
+        now += 2;
+        block += 8;
+        sender.handle(&ack(block as u16 - 1), at(now));
+        assert_eq!(bursts(&mut sender, now), [(block, block + 7)]);
+    }
+    assert_eq!(probed, [7, 7, 0]);
+    // This time the window was not needed: its answer comes too soon.
+    let mut all = Vec::new();
+    while all.is_empty() {
+        now += 1;
+        assert!(now < 5000);
+        all = bursts(&mut sender, now);
+    }
+    assert_eq!(all[0], (block, block + 7));
+    sender.handle(&ack(block as u16 + 7), at(now + 1));
+    bursts(&mut sender, now + 1);
+    let next = bursts_until(&mut sender, now + 2, now + 200);
+    assert_eq!(next[0], (block + 15, block + 15), "the last block again");
+}
+
+#[test]
+fn what_was_agreed_is_left_by_one_block_only_where_the_end_of_the_file_is_known() {
+    let mut stream = Sender::answering(&windows_of(4), true, None, &ADAPTIVE, at(0));
+    bursts(&mut stream, 0);
+    stream.handle(&ack(0), at(2));
+    bursts(&mut stream, 2);
+    stream.handle(&ack(2), at(4));
+    let (all, ..) = silence(&mut stream, 4);
+    assert!(all.iter().all(|(_, _, last)| *last <= 6), "{all:?}");
+    let mut end = flowing(4, 6, 2, &ADAPTIVE);
+    bursts(&mut end, 2);
+    end.handle(&ack(2), at(4));
+    let (all, ..) = silence(&mut end, 4);
+    assert!(all.iter().all(|(_, _, last)| *last <= 6), "{all:?}");
+}
+
+/// The block beyond the window arrived: all of it did.
+#[test]
+fn an_ack_of_the_block_beyond_the_window_goes_on_behind_it() {
+    let mut sender = lossy(4);
+    let mut now = 1000;
+    let mut sent = Vec::new();
+    while !sent.contains(&(21, 21)) {
+        now += 1;
+        assert!(now < 5000);
+        sent = bursts(&mut sender, now);
+    }
+    let beyond = sent.iter().filter(|burst| **burst == (21, 21)).count();
+    assert_eq!(beyond, 2, "the second copy is the one that is answered");
+    let mut all_of_it = sender.clone();
+    all_of_it.handle(&ack(20), at(now + 2));
+    assert_eq!(bursts(&mut all_of_it, now + 2)[0].0, 21);
+    let torn = sender.torn();
+    sender.handle(&ack(21), at(now + 2));
+    assert_eq!(bursts(&mut sender, now + 2)[0].0, 22);
+    assert_eq!(sender.torn(), torn, "nothing was lost");
+}
+
+/// The first ACK inside the window looks like a report of a hole. Those that follow come too soon to be answers to what it brought.
+#[test]
+fn a_receiver_that_acknowledges_every_block_gets_each_block_once() {
+    let mut sender = flowing(8, 1000, 20, &ADAPTIVE);
+    assert_eq!(bursts(&mut sender, 20), [(1, 8)]);
+    sender.handle(&ack(1), at(40));
+    assert_eq!(bursts(&mut sender, 40), [(2, 9)]);
+    for block in 2..=8 {
+        sender.handle(&ack(block), at(40));
+        let next = u64::from(block) + 8;
+        assert_eq!(bursts(&mut sender, 40), [(next, next)]);
+    }
+    for block in 9..=100 {
+        let now = 60 + (u64::from(block) - 9) / 8 * 20;
+        sender.handle(&ack(block), at(now));
+        let next = u64::from(block) + 8;
+        assert_eq!(bursts(&mut sender, now), [(next, next)]);
+    }
+    assert_eq!(sender.retransmits(), 7);
+    // A hole is reported right behind the last ACK.
+    sender.handle(&ack(100), at(280));
+    assert_eq!(bursts(&mut sender, 280), [(101, 108)]);
+}
+
+// ---- the sender: a pause is not a loss ----------------------------------------------------
+
+/// Hands in the ACK of each block after its round trip, or after its pause. The copies that went out.
+fn copies_with_pauses(sender: &mut Sender, round_trip: u64, pauses: &[(u16, u64)]) -> u64 {
+    let mut now = round_trip;
+    for block in 1..=100 {
+        bursts(sender, now);
+        let pause = pauses.iter().find(|(at, _)| *at == block);
+        let until = now + pause.map_or(round_trip, |(_, pause)| *pause);
+        bursts_until(sender, now, until - 1);
+        now = until;
+        sender.handle(&ack(block), at(now));
+    }
+    sender.retransmits()
+}
+
+#[test]
+fn a_pause_brings_no_copy_where_nothing_was_lost() {
+    for (pauses, copies) in [
+        (&[(10, 30), (50, 100), (90, 200)][..], 0),
+        (&[(10, 200), (11, 200), (12, 200), (90, 250)], 0),
+        (&[(10, 299), (50, 299)], 0),
+        (&[(10, 900)], 1),
+        (&[(10, 900), (40, 900), (70, 950)], 1),
+        (&[(10, 400), (40, 450), (70, 400)], 1),
+        (&[(10, 900), (40, 1900)], 2),
+    ] {
+        for round_trip in [1, 10] {
+            let mut sender = flowing(1, 1000, round_trip, &ADAPTIVE);
+            let sent = copies_with_pauses(&mut sender, round_trip, pauses);
+            assert_eq!(sent, copies, "{pauses:?}, {round_trip} ms");
+        }
+    }
+}
+
+/// The block is lost at 1000, and its first copy is answered after a round trip.
+#[test]
+fn a_prompt_answer_to_a_copy_proves_a_loss_and_the_next_probe_is_early() {
+    let mut sender = flowing(1, 1000, 4, &ADAPTIVE);
+    bursts(&mut sender, 4);
+    sender.handle(&ack(1), at(8));
+    assert_eq!(bursts_until(&mut sender, 8, 308), [(2, 2), (2, 2)]);
+    sender.handle(&ack(2), at(312));
+    assert_eq!(bursts_until(&mut sender, 312, 324), [(3, 3), (3, 3)]);
+}
+
+#[test]
+fn an_answer_that_no_copy_can_have_brought_proves_a_pause() {
+    // The copy leaves at 308: too soon, or later than answers come.
+    for (answer, early) in [
+        (311, false),
+        (312, true),
+        (328, true),
+        (330, false),
+        (600, false),
+    ] {
+        let mut sender = flowing(1, 1000, 4, &ADAPTIVE);
+        bursts(&mut sender, 4);
+        sender.handle(&ack(1), at(8));
+        assert_eq!(bursts_until(&mut sender, 8, 308), [(2, 2), (2, 2)]);
+        sender.handle(&ack(2), at(answer));
+        let sent = bursts_until(&mut sender, answer, answer + 299);
+        assert_eq!(sent.len() > 1, early, "answered at {answer}: {sent:?}");
+    }
+}
+
+/// Two ACKs for two copies: both had arrived.
+#[test]
+fn a_second_answer_takes_the_proof_of_a_loss_back() {
+    let mut sender = flowing(1, 1000, 4, &ADAPTIVE);
+    bursts(&mut sender, 4);
+    sender.handle(&ack(1), at(8));
+    assert_eq!(bursts_until(&mut sender, 8, 308), [(2, 2), (2, 2)]);
+    sender.handle(&ack(2), at(312));
+    assert_eq!(bursts(&mut sender, 312), [(3, 3)]);
+    sender.handle(&ack(2), at(313));
+    sender.handle(&ack(2), at(314));
+    assert_eq!(bursts_until(&mut sender, 314, 312 + 379), []);
+    assert_eq!(
+        bursts(&mut sender, 312 + 380),
+        [(3, 3)],
+        "304 ms and a quarter"
+    );
+}
+
+#[test]
+fn a_device_that_writes_its_flash_before_the_last_ack_gets_few_copies() {
+    // A probe and five intervals; in a window a probe of the last block, one of the window, and five intervals.
+    for (window, most) in [(1, 6), (8, 1 + 9 + 5 * 8)] {
+        let mut sender = flowing(window, u64::from(window), 2, &ADAPTIVE);
+        bursts(&mut sender, 2);
+        let copies = bursts_until(&mut sender, 3, 15_001);
+        let blocks: u64 = copies.iter().map(|(first, last)| last - first + 1).sum();
+        assert!(blocks <= most, "{blocks} blocks: {copies:?}");
+        sender.handle(&ack(window), at(15_002));
+        assert_eq!(sender.poll(at(15_002)), Step::Done(Outcome::Complete));
+    }
+    // Also where something was lost before.
+    let mut sender = lossy(1);
+    let copies = bursts_until(&mut sender, 1000, 16_000);
+    assert!(copies.len() <= 11, "{copies:?}");
+}
+
+/// Answers take 20 ms, and 60 at most. A receiver's own timer says nothing of the path.
+#[test]
+fn an_ack_from_inside_the_window_that_comes_late_is_no_round_trip() {
+    // In time; late, before a probe; behind the probe of the last block; behind that of the window.
+    for (answer, is_sample) in [(70, true), (240, false), (400, false), (700, false)] {
+        let mut sender = flowing(8, 1000, 20, &ADAPTIVE);
+        assert_eq!(bursts(&mut sender, 20), [(1, 8)]);
+        sender.handle(&ack(8), at(40));
+        bursts_until(&mut sender, 40, answer);
+        let before = sender.round_trip();
+        sender.handle(&ack(11), at(answer));
+        let after = sender.round_trip();
+        assert_eq!(before != after, is_sample, "at {answer}: {after:?}");
+    }
+}
+
+/// A receiver that was taken for one that acknowledges every block reports a hole after all.
+#[test]
+fn whole_windows_end_the_belief_that_every_block_is_acknowledged() {
+    let mut sender = flowing(8, 1000, 20, &ADAPTIVE);
+    assert_eq!(bursts(&mut sender, 20), [(1, 8)]);
+    sender.handle(&ack(1), at(40));
+    assert_eq!(bursts(&mut sender, 40), [(2, 9)]);
+    for block in 2..=4 {
+        sender.handle(&ack(block), at(40));
+        bursts(&mut sender, 40);
+    }
+    sender.handle(&ack(12), at(60));
+    assert_eq!(bursts(&mut sender, 60), [(13, 20)]);
+    sender.handle(&ack(20), at(80));
+    assert_eq!(bursts(&mut sender, 80), [(21, 28)]);
+    sender.handle(&ack(21), at(100));
+    assert_eq!(bursts(&mut sender, 100), [(22, 29)], "block 22 is missing");
+}
+
+/// So does a silence.
+#[test]
+fn a_silence_ends_the_belief_that_every_block_is_acknowledged() {
+    let mut sender = flowing(8, 1000, 20, &ADAPTIVE);
+    bursts(&mut sender, 20);
+    for block in 1..=4 {
+        sender.handle(&ack(block), at(40));
+        bursts(&mut sender, 40);
+    }
+    let probed = (41..200).find(|now| !bursts(&mut sender, *now).is_empty());
+    let now = probed.expect("a probe") + 25;
+    sender.handle(&ack(5), at(now));
+    assert_eq!(bursts(&mut sender, now), [(6, 13)], "block 6 is missing");
+}
+
+/// Block 11 is lost, and each block behind it brings ACK 10 again, over a slow line.
+#[test]
+fn the_acks_of_one_hole_bring_one_window() {
+    let mut sender = flowing(8, 1000, 20, &ADAPTIVE);
+    bursts(&mut sender, 20);
+    sender.handle(&ack(8), at(40));
+    bursts(&mut sender, 40);
+    sender.handle(&ack(10), at(60));
+    assert_eq!(bursts(&mut sender, 60), [(11, 18)]);
+    for now in [62, 66, 70, 72, 74, 76] {
+        sender.handle(&ack(10), at(now));
+        assert_eq!(bursts(&mut sender, now), [], "at {now}");
+    }
+    sender.handle(&ack(10), at(80));
+    assert_eq!(bursts(&mut sender, 80), [(11, 18)], "lost again");
+}
+
+/// That windows have holes says nothing of a receiver's room.
+#[test]
+fn windows_that_a_silent_receiver_needed_twice_keep_their_bursts() {
+    let mut sender = flowing(16, 1000, 2, &ADAPTIVE);
+    for (now, block) in [(2, 16), (4, 20), (6, 36)] {
+        bursts(&mut sender, now);
+        sender.handle(&ack(block), at(now + 2));
+    }
+    let mut now = 8;
+    bursts(&mut sender, now);
+    for window in 1..=20u64 {
+        let before = sender.retransmits();
+        while sender.retransmits() < before + 16 {
+            now += 1;
+            assert!(now < 5000);
+            bursts(&mut sender, now);
+        }
+        now += 2;
+        sender.handle(&ack((36 + 16 * window) as u16), at(now));
+        bursts(&mut sender, now);
+        assert_eq!(sender.burst(), 16, "window {window}");
+    }
+}
+
+/// Two may have had holes; three in a row that bring nothing may have found no room.
+#[test]
+fn the_third_window_of_a_silence_goes_out_in_smaller_bursts() {
+    let mut sender = lossy(8);
+    let mut seen = Vec::new();
+    for now in 1000..1100 {
+        bursts(&mut sender, now);
+        seen.push((now, sender.burst()));
+    }
+    seen.dedup_by_key(|(_, burst)| *burst);
+    assert_eq!(seen[..2], [(1000, 8), (1050, 4)]);
+}
+
+/// The opening took 2 ms, and a window takes 700. Its last block is all that goes out twice.
+#[test]
+fn a_window_that_takes_longer_than_the_opening_is_not_queued_behind_itself() {
+    let mut sender = flowing(16, 1000, 2, &ADAPTIVE);
+    assert_eq!(bursts(&mut sender, 2), [(1, 16)]);
+    assert_eq!(bursts_until(&mut sender, 3, 700), [(16, 16), (16, 16)]);
+    sender.handle(&ack(16), at(702));
+    assert_eq!(sender.round_trip(), Some(Duration::from_millis(700)));
+    assert_eq!(bursts_until(&mut sender, 702, 1800), [(17, 32)]);
 }
 
 #[test]
@@ -468,13 +821,13 @@ fn progress_gives_the_whole_budget_back_and_a_stale_ack_gives_nothing() {
 fn the_last_block_is_probed_like_any_other_and_nothing_follows_its_ack() {
     let mut sender = flowing(1, 1, 2, &ADAPTIVE);
     assert_eq!(bursts(&mut sender, 2), [(1, 1)]);
-    assert_eq!(bursts(&mut sender, 22), [(1, 1)]);
-    sender.handle(&ack(1), at(24));
+    assert_eq!(bursts(&mut sender, 302), [(1, 1)]);
+    sender.handle(&ack(1), at(304));
     assert_eq!(
-        drain(&mut sender, at(24)),
+        drain(&mut sender, at(304)),
         (vec![], Step::Done(Outcome::Complete))
     );
-    sender.handle(&REFUSED, at(25));
+    sender.handle(&REFUSED, at(305));
     assert_eq!(sender.poll(at(99_999)), Step::Done(Outcome::Complete));
 }
 
@@ -853,7 +1206,7 @@ fn a_full_send_buffer_loses_nothing() {
     sender.sent(4, at(2));
     assert_eq!(sender.poll(at(3)), Step::Data { first: 4, end: 9 });
     sender.sent(9, at(3));
-    assert_eq!(sender.poll(at(3)), Step::Wait(at(23)));
+    assert_eq!(sender.poll(at(3)), Step::Wait(at(303)));
 }
 
 #[test]

@@ -7,11 +7,14 @@ use std::time::Duration;
 use tftpool::testing::*;
 use tftpool::{Event, Server, Source};
 
-/// Loaders whose timers make no test wait, and a server that does not give up on them.
+/// Loaders whose timers make no test wait, and which are as patient as with their own: the server gives a pause 300 ms before it
+/// takes it for a loss.
 fn hurried() -> impl Iterator<Item = Profile> {
-    Profile::all()
-        .into_iter()
-        .map(|profile| profile.hurried(20))
+    Profile::all().into_iter().map(|profile| {
+        let mut profile = profile.hurried(20);
+        profile.acks *= 20;
+        profile
+    })
 }
 
 fn booted(profile: &Profile, server: SocketAddr) -> Boot {

@@ -6,6 +6,7 @@ use crate::client::Fetch;
 use crate::contenders::{self, Contender, Ready, Role};
 use crate::load::{self, Crowd, percentile};
 use crate::pattern::Pattern;
+use crate::receivers::{self, HABITS, Habit};
 use crate::relay::Link;
 use crate::{Settings, machine};
 use nix::libc;
@@ -32,9 +33,10 @@ pub(crate) fn compare(settings: &Settings) -> io::Result<()> {
     println!("{}", machine::description());
     let bench = Bench::new(settings)?;
     type Part = fn(&Bench) -> io::Result<()>;
-    let parts: [(&str, Part); 5] = [
+    let parts: [(&str, Part); 6] = [
         ("reflection", Bench::reflection),
         ("loss", Bench::loss),
+        ("receivers", Bench::receivers),
         ("silent", Bench::silent),
         ("flood", Bench::flood),
         ("highest", Bench::highest_rate),
@@ -168,6 +170,83 @@ impl Bench {
             );
         }
         Ok(cell)
+    }
+
+    /// Receivers of the field, which report holes in their own ways, and this crate's server.
+    fn receivers(&self) -> io::Result<()> {
+        println!("\n### Receivers\n");
+        println!("Seconds for one file, the median of {} runs.\n", self.runs);
+        let foreign = HABITS.map(|(name, habit)| (name, Some(habit)));
+        let receivers = [("proto::Receiver", None)].into_iter().chain(foreign);
+        let receivers: Vec<_> = receivers.collect();
+        header(
+            "loss each way, RTT, file",
+            receivers.iter().map(|(name, _)| *name),
+        );
+        let Some(own) = self.real().find(|one| one.role == Role::Own) else {
+            return Ok(());
+        };
+        for (mib, window, rtt_millis) in [(8, 16, 2), (8, 16, 20), (1, 1, 2)] {
+            let fetch = self.file(mib * MIB, window)?;
+            for percent in [0, 1, 5] {
+                let link = Link {
+                    delay: Duration::from_millis(rtt_millis) / 2,
+                    loss: percent * 10_000,
+                    ..Link::default()
+                };
+                // One after the other: five relays on two processors would measure each other.
+                let cells = receivers
+                    .iter()
+                    .map(|(_, habit)| match habit {
+                        None => self.lossy_cell(own, &fetch, link),
+                        Some(habit) => self.received_cell(own, *habit, &fetch, link),
+                    })
+                    .collect::<io::Result<Vec<_>>>()?;
+                println!(
+                    "| {percent} %, {rtt_millis} ms, {mib} MiB 1428 × {window} | {} |",
+                    cells.join(" | ")
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn received_cell(
+        &self,
+        contender: &Contender,
+        habit: Habit,
+        fetch: &Fetch,
+        link: Link,
+    ) -> io::Result<String> {
+        let mut times = Vec::new();
+        for run in 0..self.runs {
+            let lab = Lab::relayed(link, link, run as u64)?;
+            let time = lab.server.inside(|| {
+                let server = self.start_in_lab(contender).map_err(io::Error::other)?;
+                lab.clients
+                    .inside(|| self.received(habit, fetch, server.address))
+            });
+            eprintln!("receivers · {link:?} · {habit:?} · {time:?}");
+            match time {
+                Ok(time) => times.push(time),
+                Err(cause) => return Ok(format!("failed: {cause}")),
+            }
+        }
+        Ok(format!("{:.2}", percentile(&mut times, 50).as_secs_f64()))
+    }
+
+    fn received(&self, habit: Habit, fetch: &Fetch, server: SocketAddrV4) -> io::Result<Duration> {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        let (mut offset, mut is_right) = (0, true);
+        let file = (&*fetch.name, fetch.blksize.into(), fetch.windowsize.into());
+        let time = receivers::fetch(habit, &socket, server.into(), file, LOSSY_LIMIT, |octets| {
+            is_right &= self.pattern.matches(offset, octets);
+            offset += octets.len() as u64;
+        })?;
+        match is_right && offset == fetch.size {
+            true => Ok(time),
+            false => Err(io::Error::other("wrong octets")),
+        }
     }
 
     /// What a request with a forged source brings on its victim.

@@ -33,6 +33,8 @@ mod pattern;
 mod plot;
 mod process;
 mod profile;
+#[path = "../../tests/lab/receivers.rs"]
+mod receivers;
 #[path = "../../tests/lab/relay.rs"]
 mod relay;
 mod report;

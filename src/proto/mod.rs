@@ -96,7 +96,7 @@ pub struct Policy {
     pub retries: u32,
     /// Whether to probe earlier.
     pub retransmit: Retransmit,
-    /// Earliest probe.
+    /// Earliest probe; a sender that has seen losses halves it.
     pub probe_floor: Duration,
     /// Sends of the opening datagram to a peer that has not answered; plain DATA 1 is sent
     /// [`limits::UNPROVEN_DATA_SENDS`] times at most.

@@ -9,9 +9,7 @@ use super::pace::Pace;
 use super::progress::Progress;
 use super::timer::{Expiry, Timer};
 use super::{Agreed, Outcome, Policy, Rollover, Step};
-use crate::limits::{
-    FIRST_BURST, OACK_INTERVAL, REPEATED_ACK_INTERVAL, SMALLEST_BURST, UNPROVEN_DATA_SENDS,
-};
+use crate::limits::{MAX_WINDOWSIZE, OACK_INTERVAL, REPEATED_ACK_INTERVAL, UNPROVEN_DATA_SENDS};
 use crate::wire::Packet;
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -19,6 +17,10 @@ use std::time::{Duration, Instant};
 
 /// Bursts whose time of sending is remembered for measuring the round trip.
 const REMEMBERED_BURSTS: usize = 4;
+/// Probes of a window's last block that brought nothing, in a row, before the receiver counts as one that does not answer them.
+const TAILS_UNHEARD: u32 = 2;
+/// ACKs in a row of single blocks, each too early to answer a resend, before the receiver counts as one that acknowledges every block.
+const EAGER_ACKS: u32 = 2;
 
 /// Sends a file: a server's RRQ, a client's WRQ.
 #[derive(Clone, Debug)]
@@ -55,6 +57,7 @@ pub struct Sender {
     opening_due: bool,
     repeats: Repeats,
     echo: Echo,
+    recovery: Recovery,
     pace: Pace,
     timer: Timer,
     progress: Progress,
@@ -89,6 +92,47 @@ struct Echo {
     until: Option<Instant>,
     /// The last report was about the very block behind all that was sent again: a hole, or an echo. The second in a row is one.
     suspected: bool,
+}
+
+/// How a silence behind a window is broken. A probe of the window's last block costs one packet, and a receiver that answers it tells
+/// where it stands. Many do not: U-Boot reports a hole once, others never. Only the whole window moves all of them.
+#[derive(Clone, Debug)]
+struct Recovery {
+    /// The window in flight was begun by a report of its receiver, which may not report the same hole again.
+    reported: bool,
+    /// In this silence the last block was sent as a probe, and so often the whole window was.
+    tail: bool,
+    windows: u32,
+    /// The window that is being sent is a probe, behind which so many single blocks go out.
+    is_probe: bool,
+    tails: u32,
+    /// Blocks beyond the window that went out: one or none.
+    ahead: u64,
+    /// Silences in a row in which a probe of the last block brought nothing and the window did.
+    unheard: u32,
+    /// When a block was last sent.
+    sent: Instant,
+    /// When the window last went out again from its first block.
+    restarted: Option<Instant>,
+    /// Blocks in a row that were acknowledged alone, before a resend could have been answered.
+    eager: u32,
+}
+
+impl Recovery {
+    fn new(now: Instant) -> Self {
+        Self {
+            reported: false,
+            tail: false,
+            windows: 0,
+            is_probe: false,
+            tails: 0,
+            ahead: 0,
+            unheard: 0,
+            sent: now,
+            restarted: None,
+            eager: 0,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -146,8 +190,9 @@ impl Sender {
         let window = u64::from(agreed.windowsize);
         let pace = Pace::new(window);
         let mut timer = Timer::new(policy, agreed.timeout, now);
+        timer.probe_early_after_losses_only();
         if window > 1 {
-            timer.has_two_questions();
+            timer.has_questions(3);
         }
         Self {
             phase: Phase::Flowing,
@@ -171,6 +216,7 @@ impl Sender {
                 answered: now,
             },
             echo: Echo::default(),
+            recovery: Recovery::new(now),
             pace,
             timer,
             progress: Progress::new(policy, agreed.blksize, now),
@@ -245,20 +291,30 @@ impl Sender {
 
     fn progressed(&mut self, block: u64, now: Instant) {
         self.measure(block, now);
-        let at_end = block + 1 == self.sent_end && self.sent_end == self.next;
-        let is_echo = !at_end && self.is_echo(block);
+        let in_order = self.sent_end - self.recovery.ahead;
+        let at_end = block + 1 >= in_order && in_order == self.next;
+        let is_eager = self.learn(block, at_end, now);
+        let is_echo = !at_end && (is_eager || self.is_echo(block));
         if at_end {
-            if self.timer.probes() > 0 {
+            if self.recovery.windows == 0 && self.timer.probes() > 0 {
                 self.pace.doubtful();
-            } else if self.window_is_sent() {
+            } else if self.timer.probes() == 0 && self.window_is_sent() {
                 self.pace.whole();
             }
             // Doubt ends with a window of which nothing was sent again.
             self.echo.suspected &= self.acked + 1 < self.resent_end;
+            self.recovery.reported = false;
         } else if !is_echo {
             self.torn += 1;
+            self.timer.lost();
             self.pace.torn((block - self.acked).min(self.window - 1));
+            self.recovery.reported = true;
         }
+        (
+            self.recovery.tail,
+            self.recovery.windows,
+            self.recovery.ahead,
+        ) = (false, 0, 0);
         self.echo.until = self.echo_until(now);
         self.proven = true;
         self.acked = block;
@@ -288,6 +344,35 @@ impl Sender {
         is_too_soon.then(|| resent + self.timer.answer_time())
     }
 
+    /// What an ACK that moves on says about how its receiver acknowledges. True where it is inside the window and no report of a hole:
+    /// it comes too soon after the window went out again, so the block that seemed lost had arrived, or the receiver acknowledges every
+    /// block anyway. Only where a probe makes up for a mistake.
+    fn learn(&mut self, block: u64, at_end: bool, now: Instant) -> bool {
+        let too_soon = |at: Option<Instant>| at.is_some_and(|at| self.timer.is_too_soon(now - at));
+        let needless = too_soon(self.echo.resent);
+        let early = too_soon(self.recovery.restarted);
+        let Recovery {
+            tail,
+            windows,
+            unheard,
+            eager,
+            ..
+        } = &mut self.recovery;
+        if *windows > 0 && !needless {
+            *unheard += u32::from(*tail);
+        } else if *windows > 0 || *tail {
+            *unheard = 0;
+        }
+        let blocks = block - self.acked;
+        let alone = blocks <= 2 && blocks < self.window && !at_end;
+        if !alone {
+            *eager = 0;
+        } else if early {
+            *eager += 1;
+        }
+        alone && self.timer.probe_interval().is_some() && (early || *eager >= EAGER_ACKS)
+    }
+
     /// Whether this ACK, behind which blocks are under way, speaks of a repetition and not of a hole.
     fn is_echo(&mut self, block: u64) -> bool {
         let is_behind = block + 1 == self.resent_end
@@ -302,12 +387,20 @@ impl Sender {
     /// The same ACK again. In lock step it moves nothing and only the timer resends (RFC 1123 §4.2.3.1, the Sorcerer's
     /// Apprentice). With a larger window it says "start again here" (RFC 7440 §4).
     fn repeated(&mut self, now: Instant) {
-        if self.window == 1 || self.sent_end == self.acked + 1 {
+        if self.window == 1 {
+            self.timer.refute_loss();
+            return;
+        }
+        let is_older = (self.recovery.restarted)
+            .is_some_and(|at| self.timer.is_too_soon(now.saturating_duration_since(at)));
+        if self.sent_end == self.acked + 1 || is_older {
             return;
         }
         // A copy made by the network comes right behind the original; a report that the first block of a window is missing
         // takes as long as the path, but less than a whole window.
         let pause = match self.repeats.count {
+            // Each block brings an ACK, so the report comes right behind the ACK of the last block in order.
+            0 if self.recovery.eager >= EAGER_ACKS => Duration::ZERO,
             0 => self.timer.shortest_round_trip().unwrap_or_default() / 2,
             // A second one from a receiver that is behind with reading: the window is on its way.
             1 => self.timer.round_trip().unwrap_or_default(),
@@ -330,6 +423,11 @@ impl Sender {
         if self.repeats.count > 1 {
             self.pace.vanished();
         }
+        self.timer.lost();
+        if self.recovery.windows == 0 && self.recovery.tail {
+            self.recovery.unheard = 0;
+        }
+        self.recovery.reported = true;
         self.restart_window(now);
     }
 
@@ -337,6 +435,7 @@ impl Sender {
     fn restart_window(&mut self, now: Instant) {
         self.next = self.acked + 1;
         self.probe = None;
+        self.recovery.is_probe = false;
         self.timer.disarm_probe();
         // A receiver that needs the gap needs it here too: its buffers are still full of what came behind the hole.
         self.burst_left = self.pace.burst();
@@ -361,12 +460,24 @@ impl Sender {
         let elapsed = now - sent.at;
         let at_end = block + 1 == self.sent_end;
         if block >= self.resent_end {
-            // Behind a probe, an ACK from inside the window may have waited for the receiver's own timer.
-            if at_end || self.timer.probes() == 0 {
+            // A hole is reported as soon as the next block comes. An ACK from inside the window that comes later than answers do may
+            // have waited for the receiver's own timer.
+            let is_late = self
+                .timer
+                .probe_interval()
+                .is_some_and(|latest| elapsed > latest);
+            if at_end || !is_late {
                 self.timer.sample(elapsed);
             }
         } else if at_end {
-            self.timer.ambiguous_sample(elapsed);
+            match self.echo.resent.filter(|_| self.timer.is_resending()) {
+                Some(at) => {
+                    let since_last = now - self.recovery.sent;
+                    self.timer
+                        .resend_was_answered(elapsed, now - at, since_last);
+                }
+                None => self.timer.ambiguous_sample(elapsed),
+            }
         }
     }
 
@@ -474,22 +585,47 @@ impl Sender {
             }
             Ok(Expiry::Probe(count)) => {
                 self.echo.suspected = false;
-                self.probe = Some(self.probe_blocks(count));
+                self.recovery.eager = 0;
+                self.probe(count, now);
             }
         }
     }
 
-    /// Lock step: the block. A window: first its last block, which makes a receiver with a hole say where it stands; then
-    /// the first unacknowledged one, which every receiver takes; then short bursts from there.
-    fn probe_blocks(&self, count: u32) -> Range<u64> {
-        let first = self.acked + 1;
-        match count {
-            1 => self.next - 1..self.next,
-            2 => first..first + 1,
-            _ => {
-                let most = (SMALLEST_BURST << (count - 3).min(8)).min(FIRST_BURST);
-                first..self.next.min(first + most)
-            }
+    /// Lock step: the block. A window: first its last block, which completes the window, or makes its receiver say where it stands. Then
+    /// the window, again and again, and at once where the last block brings nothing.
+    fn probe(&mut self, count: u32, now: Instant) {
+        let recovery = &mut self.recovery;
+        let is_heard = !recovery.reported && recovery.unheard < TAILS_UNHEARD;
+        // A window takes longer to pass than an opening, on a slow line: until one was measured, it is not doubled.
+        let is_tail = !self.timer.has_sample() || (count == 1 && is_heard);
+        if self.window == 1 || is_tail {
+            recovery.tail = true;
+            self.probe = Some(self.next - 1..self.next);
+            return;
+        }
+        recovery.windows += 1;
+        if recovery.windows > 2 {
+            self.pace.vanished();
+        }
+        self.restart_window(now);
+        self.recovery.is_probe = true;
+        self.recovery.tails = 1;
+    }
+
+    /// What goes out behind a window that breaks a silence: its last block once more. A receiver whose own window began at a report that was
+    /// lost has not come to its end, and says so when a block comes twice.
+    ///
+    /// If that brings nothing, the next window has the block beyond it behind it, twice. A receiver that has the whole window, and whose ACK
+    /// and answer to a copy were both lost, is silent about all further copies: only a new block moves it. It is one block more than
+    /// was agreed, of a file whose end is known: nothing more has to be kept.
+    fn tail(&self) -> Range<u64> {
+        let beyond = self.window_end();
+        let may_go_beyond = self.recovery.windows > 1
+            && self.last.is_some_and(|last| beyond <= last)
+            && self.window < MAX_WINDOWSIZE.into();
+        match may_go_beyond {
+            true => beyond..beyond + 1,
+            false => self.next - 1..self.next,
         }
     }
 
@@ -502,15 +638,24 @@ impl Sender {
 
     /// Of the blocks that `poll` offered, those before `end` have left.
     pub fn sent(&mut self, end: u64, now: Instant) {
+        self.recovery.sent = now;
         if let Some(probe) = &mut self.probe {
             debug_assert!(end <= probe.end);
-            self.retransmits += end.saturating_sub(probe.start);
-            self.resent_end = self.resent_end.max(end);
-            self.echo.resent = Some(now);
             probe.start = end;
+            if end > self.sent_end {
+                self.recovery.ahead = 1;
+                self.sent_end = end;
+                self.recovery.tails = 1;
+            } else {
+                self.retransmits += 1;
+                self.resent_end = self.resent_end.max(end);
+                if !self.recovery.is_probe {
+                    self.echo.resent = Some(now);
+                }
+            }
             if probe.is_empty() {
                 self.probe = None;
-                self.timer.arm_probe(now);
+                self.window_was_sent(now);
             }
             return;
         }
@@ -524,6 +669,7 @@ impl Sender {
             self.resent_end = self.resent_end.max(end.min(self.sent_end));
             if first == self.acked + 1 {
                 self.echo.resent = Some(now);
+                self.recovery.restarted = Some(now);
             }
         }
         if end > self.sent_end {
@@ -537,8 +683,10 @@ impl Sender {
             self.sent_end = end;
         }
         self.next = end;
-        // Silence begins with the last block of a window that takes its time.
-        self.timer.restart_interval(now);
+        // Silence begins with the last block of a window that takes its time, unless the window breaks a silence.
+        if !self.recovery.is_probe {
+            self.timer.restart_interval(now);
+        }
         self.burst_left = self.burst_left.saturating_sub(end - first);
         if self.burst_left == 0 || self.window_is_sent() {
             self.burst_left = self.pace.burst();
@@ -548,9 +696,19 @@ impl Sender {
         }
         if self.window_is_sent() {
             self.repeats.answered = now;
+            self.window_was_sent(now);
+        }
+    }
+
+    /// From now on an answer is due, unless something goes out behind the window.
+    fn window_was_sent(&mut self, now: Instant) {
+        if self.recovery.is_probe && self.recovery.tails > 0 {
+            self.recovery.tails -= 1;
+            self.probe = Some(self.tail());
+        } else {
             self.timer.arm_probe(now);
         }
-        if self.last.is_some_and(|last| end > last) {
+        if self.last.is_some_and(|last| self.sent_end > last) {
             self.timer.await_end();
         }
     }

@@ -2,15 +2,18 @@
 //!
 //! The *agreed interval* is the promise of RFC 2349 (or of `--timeout`): when it passes, everything goes out again, and
 //! only progress resets its budget. The *probe* comes earlier, after the round trip that was measured (RFC 6298), and
-//! doubles up to the agreed interval; it costs a block and finds out where the peer stands.
+//! doubles up to the agreed interval; it costs a block and finds out where the peer stands. A sender probes early only where it has seen
+//! losses; until then a silence is taken for a pause of the peer, see [`limits::PAUSE_FLOOR`](crate::limits::PAUSE_FLOOR).
 
 use super::{Policy, Retransmit};
-use crate::limits::TIMEOUT_GROWTH;
+use crate::limits::{FINAL_TIMEOUT_GROWTH, PAUSE_FLOOR, TIMEOUT_GROWTH};
 use std::time::{Duration, Instant};
 
 /// Blocks in a row without a clean sample after which an unclean one is taken: the round trip has grown over
 /// the probe interval, or the link is very bad, and in both cases longer waits are right.
 const UNSAMPLED_LIMIT: u32 = 3;
+/// An answer that proves a loss says little of the round trip: so many of them count as one of the others.
+const PROVEN_LOSSES: u32 = 3;
 
 /// The retransmission timer of one transfer.
 #[derive(Clone, Debug)]
@@ -29,8 +32,18 @@ pub(super) struct Timer {
     floor: Duration,
     /// Round trips that a first probe waits for at least; see [`Timer::let_the_peer_go_first`].
     patience: u32,
-    /// Probes before the wait for an answer doubles; see [`Timer::has_two_questions`].
+    /// Probes before the wait for an answer doubles; see [`Timer::has_questions`].
     questions: u32,
+
+    /// A probe comes early only where losses were seen; see [`Timer::probe_early_after_losses_only`].
+    careful: bool,
+    /// Losses that were seen, and resends that turned out to be needless because the peer had only paused.
+    losses: u32,
+    pauses: u32,
+    /// The longest time after which the peer answered something that was not lost.
+    longest_pause: Duration,
+    /// The loss that the last answer seemed to prove, as the time from the first send to the answer.
+    last_loss: Option<Duration>,
 
     round_trip: Option<RoundTrip>,
     unsampled: u32,
@@ -98,6 +111,11 @@ impl Timer {
             floor: policy.probe_floor,
             patience: 1,
             questions: 1,
+            careful: false,
+            losses: 0,
+            pauses: 0,
+            longest_pause: Duration::ZERO,
+            last_loss: None,
             round_trip: None,
             unsampled: 0,
             silent_from: now,
@@ -123,9 +141,45 @@ impl Timer {
         self.patience = 2;
     }
 
-    /// For an end whose second probe asks something else than the first: it need not wait any longer for its answer.
-    pub(super) fn has_two_questions(&mut self) {
-        self.questions = 2;
+    /// For an end whose first probes each ask something else: the later ones need not wait any longer for their answers.
+    pub(super) fn has_questions(&mut self, questions: u32) {
+        self.questions = questions;
+    }
+
+    /// For an end whose probe is a second copy of something: as long as nothing shows that packets get lost, a silence is taken for a
+    /// pause of the peer.
+    pub(super) fn probe_early_after_losses_only(&mut self) {
+        self.careful = true;
+    }
+
+    /// A loss was seen: the peer reported a hole.
+    pub(super) fn lost(&mut self) {
+        self.losses = self.losses.saturating_add(1);
+    }
+
+    /// What looked like a loss was none: the answer to the first send came as well, or too soon for a resend.
+    pub(super) fn refute_loss(&mut self) {
+        if let Some(pause) = self.last_loss.take() {
+            self.losses -= 1;
+            self.paused(pause);
+        }
+    }
+
+    /// In a window, where a copy of a block harms no receiver, one loss is enough for early probes, and pauses do not count.
+    fn paused(&mut self, pause: Duration) {
+        self.pauses += u32::from(self.questions == 1);
+        self.longest_pause = self.longest_pause.max(pause);
+    }
+
+    /// Silence means loss: more losses were seen than pauses that looked like one.
+    fn expects_loss(&self) -> bool {
+        !self.careful || self.losses > self.pauses
+    }
+
+    /// True where an answer that comes so long after a resend cannot be the answer to it.
+    pub(super) fn is_too_soon(&self, since_resend: Duration) -> bool {
+        self.shortest_round_trip()
+            .is_some_and(|shortest| since_resend < shortest - shortest / 8)
     }
 
     /// Smoothed round trip, where one was measured.
@@ -141,6 +195,11 @@ impl Timer {
         }
     }
 
+    /// The round trip of a block was measured, not only that of the opening.
+    pub(super) fn has_sample(&self) -> bool {
+        self.round_trip.is_some_and(|round_trip| !round_trip.guess)
+    }
+
     /// The shortest round trip, where one was measured: nothing is an answer that comes much earlier.
     pub(super) fn shortest_round_trip(&self) -> Option<Duration> {
         self.round_trip.map(|round_trip| round_trip.shortest)
@@ -150,7 +209,12 @@ impl Timer {
     pub(super) fn probe_interval(&self) -> Option<Duration> {
         let round_trip = self.round_trip.filter(|_| self.probing)?;
         let earlier = (self.patience - 1) * round_trip.smoothed;
-        Some((earlier + round_trip.longest()).max(self.floor))
+        // Where losses were seen, a hiccup of a scheduler is the less likely reason for a silence.
+        let floor = match self.careful && self.expects_loss() {
+            true => self.floor / 2,
+            false => self.floor,
+        };
+        Some((earlier + round_trip.longest()).max(floor))
     }
 
     /// Answers come within this time, or not at all.
@@ -169,9 +233,16 @@ impl Timer {
         self.probes
     }
 
+    /// In this silence something was sent again by one of the clocks.
+    pub(super) fn is_resending(&self) -> bool {
+        self.probes + self.resends > 0
+    }
+
     /// RFC 6298 §2.3, for a block that was sent once.
     pub(super) fn sample(&mut self, measured: Duration) {
         self.unsampled = 0;
+        self.last_loss = None;
+        self.longest_pause = self.longest_pause.max(measured);
         let shortest = self.shortest_round_trip().unwrap_or(measured).min(measured);
         self.round_trip = Some(match self.round_trip {
             Some(RoundTrip {
@@ -192,15 +263,49 @@ impl Timer {
         });
     }
 
+    /// Blocks that were resent by a clock were answered: so long after the first send, after the first block and after the last block
+    /// of the last resend. The answer proves a loss only where it comes neither sooner than a round trip after the resend began nor
+    /// later than answers do: otherwise the peer had paused (RFC 3522 judges by timestamps, which TFTP lacks).
+    pub(super) fn resend_was_answered(
+        &mut self,
+        since_first: Duration,
+        since_resend: Duration,
+        since_last: Duration,
+    ) {
+        let prompt = self
+            .probe_interval()
+            .is_some_and(|latest| since_last <= latest);
+        let too_soon = self.is_too_soon(since_resend);
+        if prompt && !too_soon {
+            self.unclean_sample(since_first, 1);
+            self.lost();
+            self.last_loss = Some(since_first);
+            return;
+        }
+        self.paused(since_first);
+        if !prompt && !self.has_sample() && self.resends == 0 {
+            // What was guessed from the opening is too short for a window.
+            self.guess(since_first);
+        } else if too_soon && self.probes + self.resends == 1 {
+            self.sample(since_first);
+        } else {
+            self.ambiguous_sample(since_first);
+        }
+    }
+
     /// A block that was sent more than once came back: it can't be told which send was answered (Karn). The first send counts
     /// after a few in a row, or a grown round trip would never be learned; and where nothing but the guess of the opening is
     /// known and a few probes went out in vain: a window takes longer to pass than an opening, on a slow line.
     pub(super) fn ambiguous_sample(&mut self, since_first_send: Duration) {
-        self.unsampled += 1;
+        self.unclean_sample(since_first_send, PROVEN_LOSSES);
+    }
+
+    fn unclean_sample(&mut self, since_first_send: Duration, weight: u32) {
+        self.unsampled += weight;
         let is_guess = self.round_trip.is_none_or(|round_trip| round_trip.guess);
         if is_guess && self.probes >= UNSAMPLED_LIMIT && self.resends == 0 {
             self.guess(since_first_send);
-        } else if self.unsampled >= UNSAMPLED_LIMIT {
+        } else if self.unsampled >= UNSAMPLED_LIMIT * PROVEN_LOSSES {
             self.sample(since_first_send);
         }
     }
@@ -261,18 +366,32 @@ impl Timer {
         let growth = if self.agreed && self.opening.is_none() {
             1
         } else {
-            (1 << self.resends.min(16)).min(TIMEOUT_GROWTH)
+            let most = match self.least_silence.is_zero() {
+                true => TIMEOUT_GROWTH,
+                false => FINAL_TIMEOUT_GROWTH,
+            };
+            (1 << self.resends.min(16)).min(most)
         };
         self.interval_from + self.patient_interval().max(self.interval() * growth)
     }
 
+    /// A silence that has outlasted an interval is left to the interval: probes would find out nothing more.
     fn probe_end(&self) -> Option<Instant> {
-        let doublings = (self.probes + 1).saturating_sub(self.questions).min(16);
-        let doubled = self
-            .probe_interval()?
-            .saturating_mul(1 << doublings)
-            .min(self.patient_interval());
-        Some(self.probe_from? + doubled)
+        let from = self.probe_from.filter(|_| self.resends == 0)?;
+        let early = self.probe_interval()?;
+        let wait = if self.expects_loss() {
+            let doublings = (self.probes + 1).saturating_sub(self.questions).min(16);
+            early.saturating_mul(1 << doublings)
+        } else {
+            // A pause gets few copies: one question in lock step, two in a window, and then a much longer wait.
+            let doublings = (self.probes + 1)
+                .saturating_sub(self.questions.min(2))
+                .min(8);
+            let pause = self.longest_pause + self.longest_pause / 4;
+            let quiet = early.max(PAUSE_FLOOR).max(pause);
+            quiet.saturating_mul(1 << (2 * doublings))
+        };
+        Some(from + wait.min(self.patient_interval()))
     }
 
     /// The next instant at which [`expire`](Self::expire) has something to say.
@@ -377,7 +496,7 @@ mod tests {
     #[test]
     fn the_second_of_two_questions_waits_no_longer_than_the_first() {
         let (mut timer, start) = timer(&Policy::default(), None);
-        timer.has_two_questions();
+        timer.has_questions(2);
         timer.sample(MS);
         timer.progress(start);
         let mut now = start;
@@ -389,6 +508,97 @@ mod tests {
             assert!(matches!(timer.expire(now), Expiry::Probe(_)));
         }
         assert_eq!(waits, [20, 20, 40, 80]);
+    }
+
+    /// The instants, in milliseconds, of all that a silence brings before `end`.
+    fn silence(timer: &mut Timer, start: Instant, end: u64) -> Vec<u128> {
+        let mut seen = Vec::new();
+        loop {
+            let now = timer.deadline();
+            if now >= start + Duration::from_millis(end) {
+                return seen;
+            }
+            seen.push((now - start).as_millis());
+            if timer.expire(now) != Expiry::Exhausted {
+                timer.arm_probe(now);
+            }
+        }
+    }
+
+    #[test]
+    fn a_silence_that_outlasts_an_interval_is_left_to_the_interval() {
+        let (mut timer, start) = timer(&Policy::default(), None);
+        timer.sample(MS);
+        timer.progress(start);
+        timer.arm_probe(start);
+        let seen = silence(&mut timer, start, 15_000);
+        assert_eq!(seen, [20, 60, 140, 300, 620, 1000, 3000, 7000, 11_000]);
+    }
+
+    /// An agreed interval of five seconds, as U-Boot has it: one lost copy must not cost all of it.
+    #[test]
+    fn without_a_loss_probes_are_few_and_late() {
+        let (mut timer, start) = timer(&Policy::default(), Some(5000 * MS));
+        timer.probe_early_after_losses_only();
+        timer.sample(MS);
+        timer.progress(start);
+        timer.arm_probe(start);
+        let mut window = timer.clone();
+        assert_eq!(silence(&mut timer, start, 9000), [300, 1500, 5000]);
+        window.has_questions(3);
+        assert_eq!(silence(&mut window, start, 9000), [300, 600, 1800, 5000]);
+    }
+
+    #[test]
+    fn early_probes_go_on_while_more_losses_than_pauses_were_seen() {
+        let (mut timer, start) = timer(&Policy::default(), None);
+        timer.probe_early_after_losses_only();
+        timer.sample(4 * MS);
+        let mut is_early = |since_first: u32, since_last: u32| {
+            let last = since_last * MS;
+            timer.sample(4 * MS);
+            timer.resend_was_answered(since_first * MS, last, last);
+            timer.progress(start);
+            timer.arm_probe(start);
+            timer.deadline() < start + PAUSE_FLOOR
+        };
+        assert!(is_early(304, 4), "a loss");
+        assert!(!is_early(303, 3), "a pause: too soon");
+        assert!(is_early(304, 4) && is_early(304, 4), "two losses more");
+        assert!(is_early(600, 300), "a pause, later than answers come");
+        assert!(!is_early(600, 300), "as many pauses as losses");
+    }
+
+    #[test]
+    fn in_a_window_one_loss_is_enough_for_early_probes() {
+        let (mut timer, start) = timer(&Policy::default(), None);
+        timer.probe_early_after_losses_only();
+        timer.has_questions(3);
+        timer.sample(4 * MS);
+        for lost in [false, true] {
+            timer.resend_was_answered(302 * MS, MS, MS);
+            (0..8).for_each(|_| timer.sample(4 * MS));
+            timer.progress(start);
+            timer.arm_probe(start);
+            assert_eq!(timer.deadline() < start + PAUSE_FLOOR, lost);
+            timer.lost();
+        }
+    }
+
+    /// Three answers in vain, but nine that prove losses.
+    #[test]
+    fn losses_hardly_make_the_round_trip_grow() {
+        for (prompt, count) in [(false, 3), (true, 9)] {
+            let (mut timer, _) = timer(&Policy::default(), None);
+            timer.sample(4 * MS);
+            let last = if prompt { 4 * MS } else { 100 * MS };
+            for _ in 1..count {
+                timer.resend_was_answered(300 * MS, last, last);
+                assert_eq!(timer.round_trip(), Some(4 * MS));
+            }
+            timer.resend_was_answered(300 * MS, last, last);
+            assert_eq!(timer.round_trip(), Some(41 * MS));
+        }
     }
 
     /// Nobody asked for one second, and a window takes longer to pass.

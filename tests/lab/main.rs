@@ -3,6 +3,7 @@
 //! machine and not asked.
 
 mod bed;
+mod receivers;
 mod relay;
 #[path = "../loopback/rig.rs"]
 #[allow(clippy::duplicate_mod)]
@@ -177,5 +178,43 @@ fn a_cable_that_drops() {
             let dropped = lab.dropped();
             assert!(dropped > 0 && stats.retransmits > 0, "{dropped}, {stats:?}");
         }
+    }
+}
+
+/// Receivers of the field, which report a hole once, never, or with every packet.
+#[test]
+fn receivers_that_report_holes_in_their_own_ways() {
+    let content = pattern(200_000);
+    for (loss, window) in [(0, 16), (10_000, 16), (50_000, 16), (50_000, 1)] {
+        let Some(lab) = both_ways(lossy(loss)) else {
+            return;
+        };
+        let server = serving(&lab, &content);
+        lab.clients.inside(|| {
+            thread::scope(|scope| {
+                for (name, habit) in receivers::HABITS {
+                    let content = &content;
+                    scope.spawn(move || {
+                        let client = Client::at((CLIENT, 0).into(), server_address());
+                        let mut got = Vec::new();
+                        let result = receivers::fetch(
+                            habit,
+                            &client.socket,
+                            server_address(),
+                            ("file", BLKSIZE, window),
+                            Duration::from_secs(120),
+                            |octets| got.extend_from_slice(octets),
+                        );
+                        assert!(
+                            result.is_ok() && got == *content,
+                            "{name}, window {window}: {result:?}, {} octets",
+                            got.len()
+                        );
+                    });
+                }
+            });
+        });
+        assert_eq!(lab.counts().lost() > 0, loss > 0);
+        drop(server);
     }
 }

@@ -1,6 +1,7 @@
 //! What must hold in every world.
 
 use crate::quirks::Habit;
+use crate::receivers::Habit::ReportNever;
 use crate::world::{CLIENT, Report, SERVER, World};
 use std::time::Duration;
 use tftpool::unversioned::proto::{Outcome, Retransmit};
@@ -105,7 +106,7 @@ fn is_patient(world: &World) -> bool {
 /// Where the network is good enough, nothing may fail.
 fn gentle_worlds_complete(world: &World, report: &Report) {
     // Who says nothing of holes never gets a window that is always out of order.
-    let mute = world.habit == Some(Habit::NeverHoles);
+    let mute = world.habit == Some(Habit::Foreign(ReportNever));
     let gentle = world.links.iter().all(|link| {
         link.loss <= 50_000
             && link.blackouts.is_empty()

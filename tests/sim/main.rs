@@ -9,6 +9,8 @@ mod costs;
 mod ends;
 mod link;
 mod quirks;
+#[path = "../lab/receivers.rs"]
+mod receivers;
 mod rng;
 mod world;
 
@@ -124,13 +126,15 @@ fn exact_count(direction: Direction, window: u64, octets: u64, with_options: boo
 /// still no reason to fail: the first answer comes again, by the client's own timer.
 #[test]
 fn small_files_arrive_whatever_is_lost_of_the_opening() {
+    use receivers::Habit::{AckAgain, ReportNever, ReportOnce};
     let plain = Options::default();
     let timed = plain.with(OptionName::Timeout, 5);
     for (direction, habit) in [
         (Direction::Read, None),
         (Direction::Write, None),
-        (Direction::Read, Some(Habit::HoleOnce)),
-        (Direction::Read, Some(Habit::NeverHoles)),
+        (Direction::Read, Some(Habit::Foreign(ReportOnce))),
+        (Direction::Read, Some(Habit::Foreign(ReportNever))),
+        (Direction::Read, Some(Habit::Foreign(AckAgain))),
     ] {
         for (seed, options) in (0..2000).flat_map(|seed| [(seed, plain), (seed, timed)]) {
             let mut world = World::clean(direction, 700, options, Duration::from_millis(2));

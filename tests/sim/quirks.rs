@@ -1,16 +1,15 @@
 //! Clients of the field that read, each as small as its habit allows. None of them is a model to follow.
 
 use crate::ends::{Ask, Disk, End, Outbox, Rest, Stored};
+use crate::receivers::{self, Position};
 use std::time::{Duration, Instant};
 use tftpool::unversioned::proto::{Agreed, Outcome, accept};
-use tftpool::unversioned::wire::{ErrorCode, Packet, ack, emit_error, parse};
+use tftpool::unversioned::wire::{ErrorCode, OptionName, Packet, ack, emit_error, parse};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Habit {
-    /// U-Boot: one ACK for each position where something unexpected came, then only its timer of 5 s.
-    HoleOnce,
-    /// Acknowledges whole windows and the end; about anything else it is silent until its timer of 1 s.
-    NeverHoles,
+    /// A receiver that the lab and the load generator have as well. Its timer has what it asks for as `timeout`, or 1 s.
+    Foreign(receivers::Habit),
     /// busybox: lock step, no answer to a repeated block, a timer that grows by half from 100 ms.
     Busybox,
     /// EDK2: reads `tsize` from the OACK, answers ERROR 8 and is gone.
@@ -23,9 +22,7 @@ pub struct Quirk {
     agreed: Agreed,
     answered: bool,
     disk: Disk,
-    received: u64,
-    acked: u64,
-    reported: Option<u64>,
+    position: Position,
     ack_due: bool,
     refuse: bool,
     tries: u32,
@@ -42,9 +39,7 @@ impl Quirk {
             agreed,
             answered: false,
             disk: Disk::new(ask.file, agreed.blksize),
-            received: 0,
-            acked: 0,
-            reported: None,
+            position: position(habit, &agreed),
             ack_due: false,
             refuse: false,
             tries: 0,
@@ -55,8 +50,11 @@ impl Quirk {
 
     fn interval(&self) -> Duration {
         match self.habit {
-            Habit::HoleOnce => Duration::from_secs(5),
-            Habit::NeverHoles | Habit::SizeProbe => Duration::from_secs(1),
+            Habit::Foreign(_) => {
+                let seconds = self.ask.options.get(OptionName::Timeout).unwrap_or(1);
+                Duration::from_secs(seconds)
+            }
+            Habit::SizeProbe => Duration::from_secs(1),
             Habit::Busybox => {
                 let grown = Duration::from_millis(100).mul_f64(1.5f64.powi(self.tries as i32));
                 grown.min(Duration::from_secs(2))
@@ -65,20 +63,26 @@ impl Quirk {
     }
 
     fn data(&mut self, wire: u16, payload: &[u8], now: Instant) {
-        if wire != self.agreed.rollover.to_wire(self.received + 1) {
-            if self.habit == Habit::HoleOnce && self.reported != Some(self.received) {
-                self.reported = Some(self.received);
-                self.ack_due = true;
-            }
-            return;
+        let next = self.position.received + 1;
+        let is_next = wire == self.agreed.rollover.to_wire(next);
+        let is_last = payload.len() < usize::from(self.agreed.blksize);
+        let reaction = self.position.block(is_next, is_last);
+        if reaction.store {
+            self.tries = 0;
+            self.wake = now + self.interval();
+            self.disk.store(next, payload, is_last);
         }
-        self.received += 1;
-        self.tries = 0;
-        self.wake = now + self.interval();
-        let last = payload.len() < usize::from(self.agreed.blksize);
-        self.disk.store(self.received, payload, last);
-        self.ack_due |= last || self.received - self.acked >= u64::from(self.agreed.windowsize);
+        self.ack_due |= reaction.ack;
     }
+}
+
+/// busybox, in lock step, is as silent about blocks that come twice as the receiver that never reports.
+fn position(habit: Habit, agreed: &Agreed) -> Position {
+    let habit = match habit {
+        Habit::Foreign(habit) => habit,
+        Habit::Busybox | Habit::SizeProbe => receivers::Habit::ReportNever,
+    };
+    Position::new(habit, agreed.windowsize.into())
 }
 
 impl End for Quirk {
@@ -91,11 +95,12 @@ impl End for Quirk {
             Ok(Packet::OptionAck(oack)) if !self.answered => {
                 self.agreed = accept(&self.ask.options, &oack).expect("a sound OACK");
                 self.disk = Disk::new(self.ask.file, self.agreed.blksize);
+                self.position = position(self.habit, &self.agreed);
                 self.answered = true;
                 self.ack_due = true;
                 self.tries = 0;
             }
-            Ok(Packet::OptionAck(_)) if self.received == 0 => self.ack_due = true,
+            Ok(Packet::OptionAck(_)) if self.position.received == 0 => self.ack_due = true,
             Ok(Packet::Data { block, payload }) if self.answered || block == 1 => {
                 self.answered = true;
                 self.data(block, payload, now);
@@ -131,12 +136,12 @@ impl End for Quirk {
                 return Rest::Until(self.wake);
             }
             self.ack_due = true;
+            self.position.timer();
         }
         if self.ack_due {
             self.ack_due = false;
-            self.acked = self.received;
             self.wake = now + self.interval();
-            let number = self.agreed.rollover.to_wire(self.received);
+            let number = self.agreed.rollover.to_wire(self.position.received);
             out.push(|octets| octets.extend_from_slice(&ack(number)));
             if self.disk.stored.complete {
                 // Gone at once: whoever missed this ACK will never know.

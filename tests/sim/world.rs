@@ -4,6 +4,7 @@
 use crate::ends::{Ask, Datagram, End, File, Outbox, Receiving, Rest, Sending, Stored};
 use crate::link::{Arrival, Link, Spec};
 use crate::quirks::{Habit, Quirk};
+use crate::receivers;
 use crate::rng::Rng;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -44,6 +45,8 @@ pub struct Report {
     pub stored: Stored,
     /// Datagrams sent: by the client, by the server.
     pub packets: [Counts; 2],
+    /// When the receiving end first acknowledged the last block.
+    pub stored_at: Option<Duration>,
     /// When the sending end was done, and when both were.
     pub sender_done: Duration,
     pub took: Duration,
@@ -174,6 +177,7 @@ impl<'a> Run<'a> {
                 server: None,
                 stored: Stored::default(),
                 packets: [Counts::default(); 2],
+                stored_at: None,
                 sender_done: Duration::ZERO,
                 took: Duration::ZERO,
                 events: 0,
@@ -356,6 +360,9 @@ impl<'a> Run<'a> {
             is_final_ack,
         } in out.datagrams.drain(..)
         {
+            if is_final_ack {
+                self.report.stored_at.get_or_insert(clock);
+            }
             self.send(side, tid, octets, is_final_ack);
         }
         out.spare.append(&mut self.out.spare);
@@ -521,8 +528,10 @@ impl World {
         let direction = rng.pick(&[Direction::Read, Direction::Write]);
         let habit = (direction == Direction::Read && rng.one_in(3)).then(|| {
             rng.pick(&[
-                Habit::HoleOnce,
-                Habit::NeverHoles,
+                Habit::Foreign(receivers::Habit::ReportOnce),
+                Habit::Foreign(receivers::Habit::ReportNever),
+                Habit::Foreign(receivers::Habit::AckAgain),
+                Habit::Foreign(receivers::Habit::EveryBlock),
                 Habit::Busybox,
                 Habit::SizeProbe,
             ])
