@@ -41,7 +41,7 @@ pub const UTIMEOUT_MICROS: std::ops::RangeInclusive<u64> = 10_000..=255_000_000;
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1);
 /// The unagreed interval doubles up to this many times itself.
 pub const TIMEOUT_GROWTH: u32 = 4;
-/// The same behind the last block of an upload, whose ACK may take as long as writing the flash of a device: six copies in a minute.
+/// The same behind the last block of an upload, whose ACK may take as long as writing the flash of a device: seven copies in a minute.
 pub const FINAL_TIMEOUT_GROWTH: u32 = 16;
 /// Resends after which silence ends a transfer.
 pub const DEFAULT_RETRIES: u32 = 5;

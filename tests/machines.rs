@@ -952,9 +952,9 @@ fn behind_the_last_block_silence_lasts_longer() {
         assert_eq!(outcome, Outcome::Silent);
         assert!((60_000..65_000).contains(&end), "{end}");
         bursts(&mut late, now);
-        (now..55_000)
-            .step_by(1000)
-            .for_each(|now| drop(bursts(&mut late, now)));
+        let copies = bursts_until(&mut late, now + 1, 55_000);
+        let in_windows = if window == 1 { 0 } else { 1 };
+        assert!(copies.len() <= 7 + in_windows, "{copies:?}");
         late.handle(&ack(8), at(55_000));
         assert_eq!(late.poll(at(55_000)), Step::Done(Outcome::Complete));
     }
@@ -964,7 +964,7 @@ fn behind_the_last_block_silence_lasts_longer() {
     };
     let mut sender = flowing(1, 1, 2, &longer);
     let (_, end, _) = sends_into_silence(&mut sender, 2);
-    assert_eq!(end, 19_002, "no setting makes it shorter");
+    assert!(end >= 19_002, "no setting makes it shorter: {end}");
 }
 
 #[test]
