@@ -312,6 +312,23 @@ mod tests {
         );
     }
 
+    /// A log line is as long as the request at most, whatever is in it.
+    #[test]
+    fn what_is_not_understood_is_no_longer_than_what_came() {
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let words: [&[u8]; 6] = [b"\0", b"blksize", b"1", b"x", b"tsize\x000\0", b"\xff"];
+        for round in 0..20_000 {
+            let mut bytes = Vec::new();
+            for _ in 0..round % 40 {
+                state = state.rotate_left(7).wrapping_mul(0x2545_f491_4f6c_dd1d) ^ round;
+                bytes.extend_from_slice(words[(state >> 32) as usize % words.len()]);
+            }
+            if let Some(text) = passed_over(&bytes) {
+                assert!(!text.is_empty() && text.len() <= bytes.len(), "{bytes:?}");
+            }
+        }
+    }
+
     #[test]
     fn the_options_of_curl_are_known_by_their_values_and_their_order() {
         let are_curls = |bytes: &[u8]| Options::parse(bytes).are_curls();
