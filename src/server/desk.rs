@@ -20,7 +20,7 @@ use crate::event::{DropReason, TransferId};
 use crate::limits::{
     MOST_SILENCE, SHARE_PER_FREE_PLACE, SILENCE_PER_WINDOW, TRANSFERS_PER_TID, UNPROVEN_CHANCE,
 };
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -137,6 +137,8 @@ pub struct Desk {
     /// Client addresses by the number of their transfers that are not complete, where these are several.
     ranking: BTreeSet<(usize, IpAddr)>,
     ports: Ports,
+    /// Transfers that have waited for a port and have one now. Some may be over since then.
+    granted: VecDeque<TransferId>,
 }
 
 /// One of the transfers of a group, and from when on it may make room.
@@ -245,6 +247,7 @@ impl Desk {
             groups: HashMap::new(),
             ranking: BTreeSet::new(),
             ports: Ports::new(supply),
+            granted: VecDeque::new(),
         }
     }
 
@@ -262,21 +265,13 @@ impl Desk {
         same.find(|id| self.entries[id].digest == digest).copied()
     }
 
-    /// Enters a new transfer, whatever else its TID has, if there is room; `random` chooses its port. `has_made_room` where
-    /// another transfer has gone for this request: then it may have that place, however many its address has.
-    pub fn admit(
-        &mut self,
-        tid: Tid,
-        digest: u64,
-        random: u64,
-        has_made_room: bool,
-        now: Instant,
-    ) -> Verdict {
+    /// Enters a new transfer, whatever else its TID has, if there is room; `random` chooses its port.
+    pub fn admit(&mut self, tid: Tid, digest: u64, random: u64, now: Instant) -> Verdict {
         let of_tid = self.by_tid.get(&tid).map_or(0, Vec::len);
         if of_tid >= TRANSFERS_PER_TID {
             return Verdict::Drop(DropReason::Duplicate);
         }
-        if let Some((scope, victims, reason)) = self.shortage(&tid, has_made_room) {
+        if let Some((scope, victims, reason)) = self.shortage(&tid) {
             let victim = self.victim(scope, victims, now);
             return victim.map_or(Verdict::Drop(reason), Verdict::MakeRoom);
         }
@@ -302,13 +297,14 @@ impl Desk {
         self.by_tid.entry(tid).or_default().push(id);
         if port.is_none() {
             self.ports.wait(tid.local, id);
+            self.hand_out();
         }
         Verdict::Admit(id, port)
     }
 
     /// What there is too little of for one more transfer: whose transfers to look at, which of these help, and the reason
     /// to drop the request where none of them can go. A port may be waited for, and is not among them.
-    fn shortage(&self, tid: &Tid, has_made_room: bool) -> Option<(Scope, Victims, DropReason)> {
+    fn shortage(&self, tid: &Tid) -> Option<(Scope, Victims, DropReason)> {
         let quota = &self.quota;
         let (client, address) = (tid.client(), tid.address());
         let half_open = |scope| self.group(scope, |group| group.half_open.len());
@@ -325,7 +321,7 @@ impl Desk {
             let reason = DropReason::NetworkUnprovenFull;
             return Some((tid.network(), Victims::HalfOpen, reason));
         }
-        if !has_made_room && held > SHARE_PER_FREE_PLACE * self.free_places(tid).max(1) {
+        if held > SHARE_PER_FREE_PLACE * self.free_places(tid).max(1) {
             return Some((Scope::All, Victims::Incomplete, DropReason::Full));
         }
         if self.entries.len() >= quota.transfers {
@@ -491,6 +487,16 @@ impl Desk {
     /// The socket at this port is closed, or was never opened. Ask [`granted`](Self::granted) afterwards.
     pub fn give_back(&mut self, lease: Lease) {
         self.ports.give_back(lease);
+        self.hand_out();
+    }
+
+    /// Ports that came back belong to those that waited from now on, so that none is lost with a transfer that ends.
+    fn hand_out(&mut self) {
+        while let Some((id, lease)) = self.ports.granted() {
+            let entry = self.entries.get_mut(&id);
+            entry.expect("one that waits is here").lease = Some(lease);
+            self.granted.push_back(id);
+        }
     }
 
     /// Another program holds the port of this transfer. Returns another one; `None` where the transfer has to wait.
@@ -501,10 +507,12 @@ impl Desk {
             self.ports.set_aside(lease, now);
         }
         entry.lease = self.ports.take(local, random);
-        if entry.lease.is_none() {
+        let port = entry.lease.as_ref().map(Lease::port);
+        if port.is_none() {
             self.ports.wait(local, id);
+            self.hand_out();
         }
-        entry.lease.as_ref().map(Lease::port)
+        port
     }
 
     /// True where the port of this transfer is one of a range.
@@ -522,12 +530,15 @@ impl Desk {
     /// The next transfer that has waited for a port and now has this one.
     pub fn granted(&mut self, now: Instant) -> Option<(TransferId, u16)> {
         self.ports.advance(now);
-        let (id, lease) = self.ports.granted()?;
-        let port = lease.port();
-        let entry = self.entries.get_mut(&id);
-        entry.expect("one that waits is here").lease = Some(lease);
-        self.spare(id, now + UNPROVEN_CHANCE);
-        Some((id, port))
+        self.hand_out();
+        while let Some(id) = self.granted.pop_front() {
+            if let Some(lease) = self.entries.get(&id).and_then(|entry| entry.lease.as_ref()) {
+                let port = lease.port();
+                self.spare(id, now + UNPROVEN_CHANCE);
+                return Some((id, port));
+            }
+        }
+        None
     }
 
     /// When [`granted`](Self::granted) may have something, if no port is given back before.
@@ -558,6 +569,7 @@ impl Desk {
             && self.groups.is_empty()
             && self.ranking.is_empty()
             && self.ports.is_idle()
+            && self.granted.is_empty()
     }
 }
 
@@ -606,7 +618,7 @@ mod tests {
 
     impl Desk {
         fn ask(&mut self, tid: Tid, digest: u64, now: Instant) -> Verdict {
-            self.admit(tid, digest, 0, false, now)
+            self.admit(tid, digest, 0, now)
         }
 
         /// The transfer is over, and its socket is closed.
@@ -621,7 +633,7 @@ mod tests {
             let mut verdict = self.ask(tid, 0, now);
             while let Verdict::MakeRoom(id) = verdict {
                 self.end(id);
-                verdict = self.admit(tid, 0, 0, true, now);
+                verdict = self.admit(tid, 0, 0, now);
             }
             verdict
         }
@@ -1005,7 +1017,7 @@ mod tests {
         // Its socket has still to be closed: the request waits for that, and no other transfer has to go for it.
         let mut lease = desk.remove(done).expect("its port");
         desk.is_closing(&mut lease);
-        let verdict = desk.admit(tid(3, 1), 0, 0, true, now);
+        let verdict = desk.admit(tid(3, 1), 0, 0, now);
         let Verdict::Admit(waits, None) = verdict else {
             panic!("{verdict:?}");
         };

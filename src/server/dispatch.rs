@@ -520,26 +520,21 @@ impl Loop {
     }
 
     fn new_transfer(&mut self, arrival: Arrival) -> Result<(), DropReason> {
-        let mut has_made_room = false;
+        let Arrival {
+            tid, digest, at, ..
+        } = arrival;
         for _ in 0..ROOM_TRIES {
-            match self.admission(&arrival, has_made_room) {
+            let random = self.random();
+            match self.desk.admit(tid, digest, random, at) {
                 Verdict::Admit(id, port) => {
                     self.admit(id, port, arrival);
                     return Ok(());
                 }
                 Verdict::Drop(reason) => return Err(reason),
-                Verdict::MakeRoom(id) => has_made_room |= self.make_room(id, arrival.at),
+                Verdict::MakeRoom(id) => _ = self.make_room(id, at),
             }
         }
         Err(DropReason::Full)
-    }
-
-    fn admission(&mut self, arrival: &Arrival, has_made_room: bool) -> Verdict {
-        let Arrival {
-            tid, digest, at, ..
-        } = *arrival;
-        let random = self.random();
-        self.desk.admit(tid, digest, random, has_made_room, at)
     }
 
     /// A number that no client can foresee.
@@ -1161,6 +1156,10 @@ mod tests {
 
     /// One unproven transfer at once, and one worker. With no place in the store all requests stay in their queue.
     fn still(store_slots: usize) -> Loop {
+        limited(store_slots, (QUOTA, Supply::System(1000)))
+    }
+
+    fn limited(store_slots: usize, limits: (Quota, Supply)) -> Loop {
         let shared = Shared {
             store: Box::new(|_: &Request<'_>| Ok(Source::bytes(vec![7; 2000]))),
             takes_uploads: false,
@@ -1191,7 +1190,6 @@ mod tests {
         let waker = mio::Waker::new(poll.registry(), WAKER).expect("a waker");
         let listeners = vec![Listener::bind(here()).expect("a listening socket")];
         let ends = mailbox(MAIL, waker);
-        let limits = (QUOTA, Supply::System(1000));
         Loop::new(poll, ends, Arc::new(shared), listeners, limits, 1).expect("a loop")
     }
 
@@ -1288,6 +1286,65 @@ mod tests {
         assert_eq!(&buffer[..length], b"\0\x05\0\0server is busy\0");
         socket.set_nonblocking(true).expect("a socket");
         assert!(socket.recv(&mut buffer).is_err(), "one of the two was told");
+        event_loop.leave();
+    }
+
+    /// A worker is inside the store and has a socket at that port.
+    #[test]
+    fn the_port_of_a_request_that_the_store_never_answered_comes_back_with_the_worker() {
+        let mut event_loop = still(0);
+        let (client, address) = client();
+        let start = now();
+        assert_eq!(event_loop.ask(address, start), Ok(()));
+        let id = TransferId(1);
+        let opening = event_loop.slots[&id].opening.clone();
+        let opening = opening.expect("one that waits");
+        *opening.stage() = Stage::Asked {
+            since: start,
+            slow: true,
+        };
+        event_loop.unanswered(id, start + PATIENCE);
+        client.recv(&mut [0; 600]).expect("an ERROR");
+        assert!(event_loop.slots.is_empty());
+        assert!(!event_loop.desk.is_empty(), "its port is in use");
+        event_loop.report(Report::Closed(id));
+        assert!(event_loop.desk.is_empty() && event_loop.closing.is_empty());
+        event_loop.leave();
+    }
+
+    /// Transfers that could not make room when the request came may go a little later.
+    #[test]
+    fn one_transfer_goes_for_each_request_that_waits_for_a_port() {
+        let quota = Quota {
+            unproven: 100,
+            ..QUOTA
+        };
+        let mut event_loop = limited(1, (quota, Supply::System(5)));
+        let (start, mut clients) = (now(), Vec::new());
+        for number in 1..=5 {
+            let (socket, address) = client();
+            assert_eq!(event_loop.ask(address, start), Ok(()));
+            event_loop.parked(number);
+            if number <= 3 {
+                event_loop.prove(TransferId(number));
+            }
+            clients.push(socket);
+        }
+        let (waits, address) = client();
+        let begun = start + UNPROVEN_CHANCE - SOCKET_RETRY;
+        assert_eq!(event_loop.ask(address, begun), Ok(()));
+        assert!(event_loop.desk.waits(TransferId(6)));
+        assert_eq!(event_loop.slots.len(), 6, "none may go yet");
+        for time in [
+            start + UNPROVEN_CHANCE,
+            start + 2 * UNPROVEN_CHANCE - SOCKET_RETRY,
+        ] {
+            event_loop.deadlines(time);
+            assert_eq!(event_loop.slots.len(), 5, "one for one");
+            assert!(event_loop.desk.waits(TransferId(6)), "not closed yet");
+        }
+        event_loop.parked(6);
+        assert_eq!(waits.recv(&mut [0; 600]).expect("an OACK"), 15);
         event_loop.leave();
     }
 

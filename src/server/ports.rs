@@ -52,6 +52,11 @@ impl Lease {
         self.port
     }
 
+    /// Where the port is, without it.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// True where a worker is about to close the socket.
     pub fn is_closing(&self) -> bool {
         self.is_closing
