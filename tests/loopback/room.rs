@@ -3,6 +3,7 @@
 use crate::rig::*;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
+use tftpool::unversioned::admission::patience;
 use tftpool::unversioned::limits::UNPROVEN_CHANCE;
 use tftpool::{
     Dir, DropReason, Event, Events, Failure, Limits, Request, Server, Source, Stop, WriteMode,
@@ -13,6 +14,9 @@ fn limited(change: impl FnOnce(&mut Limits)) -> (Server, Events) {
     let events = server.events();
     (server, events)
 }
+
+/// A block takes no longer from a server to its client here, unless this machine halts.
+const MOMENT: Duration = Duration::from_millis(500);
 
 /// A client at 127.0.0.`host`.
 fn at(host: u8, server: &Server) -> Client {
@@ -155,6 +159,21 @@ fn transfers_that_were_acknowledged_once_and_are_silent_make_room() {
     assert!(now() >= begun + 2 * UNPROVEN_CHANCE);
     assert!(silent.iter().any(|client| client.tid == Some(evicted)));
     assert!(honest.data(1) == pattern(512) && honest.rest(1, 512).is_ok());
+}
+
+#[test]
+fn a_transfer_that_has_got_further_may_be_silent_for_longer() {
+    let (server, mut events) = limited(|limits| limits.max_transfers = 1);
+    let mut board = established(at(5, &server), &mut events);
+    for block in 2..=3 {
+        board.ack(block);
+        board.data(block + 1);
+    }
+    let begun = now();
+    let mut honest = at(6, &server);
+    let evicted = admitted_for(&mut honest, &mut events);
+    assert!(now() + MOMENT >= begun + patience(3));
+    assert_eq!(Some(evicted), board.tid);
 }
 
 #[test]
