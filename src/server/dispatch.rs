@@ -688,10 +688,20 @@ impl Loop {
         self.burying > self.starved.len() || self.one_goes(scope, time)
     }
 
+    fn is_parked(&self, id: TransferId) -> bool {
+        self.slots
+            .get(&id)
+            .is_some_and(|slot| slot.parked.is_some())
+    }
+
     fn one_goes(&mut self, scope: Scope, time: Instant) -> bool {
         for _ in 0..ROOM_TRIES {
             match self.desk.makes_room(scope, time) {
                 None => return false,
+                // A request that no worker has got to has a port, and nothing else that could be given up.
+                Some(id) if scope == Scope::All && !self.is_parked(id) => {
+                    self.desk.spare(id, time + UNPROVEN_CHANCE);
+                }
                 Some(id) if self.make_room(id, time) => return true,
                 Some(_) => {}
             }
