@@ -6,10 +6,16 @@
 mod scratch;
 
 use scratch::Scratch;
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use tftpool::unversioned::admission::{
+    Desk, Lease, Quota, Supply, Tid, Verdict as Admitted, patience,
+};
+use tftpool::unversioned::limits::{PORT_ASIDE, TRANSFERS_PER_TID, UNPROVEN_CHANCE};
 use tftpool::unversioned::proto::{
     Agreed, Outcome, Policy, Receiver, Retransmit, Rollover, Sender, Step, Terms, Verdict, accept,
     grant,
@@ -17,7 +23,7 @@ use tftpool::unversioned::proto::{
 use tftpool::unversioned::wire::{
     Options, Packet, ack, data_header, emit_error, emit_option_ack, parse,
 };
-use tftpool::{Dir, Entry, EntryKind, Storage};
+use tftpool::{Dir, Entry, EntryKind, Storage, TransferId};
 
 /// A datagram never panics, and what was understood says the same when it is written and read again.
 pub fn packet(octets: &[u8]) {
@@ -447,5 +453,244 @@ impl Machine {
         }
         assert!(room < 100, "a machine that never rests");
         None
+    }
+}
+
+/// The admission of requests, driven by one byte for an action and one for its object: requests of a few clients, ACKs, complete
+/// uploads, ends, sockets that close late, ports that other programs hold, and the clock. No budget is exceeded, a transfer
+/// makes room only when its time is up, no port is leased twice, and nothing is left when all transfers are over.
+#[allow(clippy::disallowed_methods)] // any instant will do
+pub fn admission(octets: &[u8]) {
+    let (head, actions) = octets.split_at(octets.len().min(6));
+    let byte = |index: usize| head.get(index).copied().unwrap_or_default();
+    let some = |index: usize| (byte(index) & 7 != 0).then_some(usize::from(byte(index) & 7));
+    let quota = Quota {
+        transfers: 1 + usize::from(byte(0) % 64),
+        per_client: some(1),
+        unproven: 1 + usize::from(byte(2) % 64),
+        unproven_per_client: some(3),
+        unproven_per_network: some(4),
+    };
+    let most = 1 + byte(5) % 32;
+    let supply = match byte(5) & 128 {
+        0 => Supply::Range(40_000..=40_000 + u16::from(most) - 1),
+        _ => Supply::System(most.into()),
+    };
+    let mut world = Admission {
+        desk: Desk::new(quota, supply),
+        quota,
+        ports: most.into(),
+        now: Instant::now(),
+        transfers: BTreeMap::new(),
+        closing: Vec::new(),
+    };
+    for few in actions.chunks(16) {
+        for action in few.chunks_exact(2) {
+            world.act(action[0], action[1]);
+        }
+        world.check();
+    }
+    world.end();
+}
+
+/// What the loop knows, kept as plainly as can be.
+struct Admission {
+    desk: Desk,
+    quota: Quota,
+    /// Of each address.
+    ports: usize,
+    now: Instant,
+    transfers: BTreeMap<TransferId, Begun>,
+    closing: Vec<Lease>,
+}
+
+struct Begun {
+    tid: Tid,
+    /// Until then it may not make room.
+    safe_until: Instant,
+    is_established: bool,
+    is_complete: bool,
+    /// `None` while it waits.
+    port: Option<u16>,
+}
+
+impl Admission {
+    fn act(&mut self, action: u8, object: u8) {
+        match action % 8 {
+            0 | 1 => self.request(object),
+            2 => {
+                if let Some(id) = self.any(object) {
+                    self.acknowledged(id, u64::from(action / 8));
+                }
+            }
+            3 => {
+                let id = self.any(object);
+                if let Some((id, begun)) =
+                    id.and_then(|id| Some((id, self.transfers.get_mut(&id)?)))
+                    && begun.is_established
+                {
+                    begun.is_complete = true;
+                    self.desk.finished(id, self.now);
+                }
+            }
+            4 => {
+                if let Some(id) = self.any(object) {
+                    self.over(id, action & 8 != 0);
+                }
+            }
+            5 => {
+                if !self.closing.is_empty() {
+                    let lease = self
+                        .closing
+                        .swap_remove(usize::from(object) % self.closing.len());
+                    self.desk.give_back(lease);
+                }
+            }
+            6 => {
+                // Another program holds the port.
+                if let Some(id) = self.any(object)
+                    && self.desk.has_chosen_port(id)
+                {
+                    let port = self.desk.is_taken(id, u64::from(action), self.now);
+                    self.transfers.get_mut(&id).expect("any").port = port;
+                }
+            }
+            _ => self.now += Duration::from_millis(10 * u64::from(object)),
+        }
+        while let Some((id, port)) = self.desk.granted(self.now) {
+            let begun = self.transfers.get_mut(&id).expect("it waits");
+            assert_eq!(begun.port.replace(port), None, "it has a port");
+            begun.safe_until = self.now + UNPROVEN_CHANCE;
+        }
+    }
+
+    fn any(&self, object: u8) -> Option<TransferId> {
+        let nth = usize::from(object) % self.transfers.len().max(1);
+        self.transfers.keys().nth(nth).copied()
+    }
+
+    fn request(&mut self, object: u8) {
+        let tid = Tid {
+            peer: (
+                [10, 0, object >> 6, 1 + (object >> 4 & 3)],
+                1000 + u16::from(object & 7),
+            )
+                .into(),
+            local: ([10, 1, 0, 1 + (object >> 3 & 1)], 69).into(),
+        };
+        let digest = self.transfers.len() as u64;
+        if let Some(id) = self.desk.current(&tid, digest) {
+            assert_eq!(self.transfers[&id].tid, tid);
+        }
+        for _ in 0..8 {
+            match self.desk.admit(tid, digest, u64::from(object), self.now) {
+                Admitted::Admit(id, port) => {
+                    let begun = Begun {
+                        tid,
+                        safe_until: self.now + UNPROVEN_CHANCE,
+                        is_established: false,
+                        is_complete: false,
+                        port,
+                    };
+                    let before = self.transfers.insert(id, begun);
+                    assert!(before.is_none(), "a number that was used before");
+                    return;
+                }
+                Admitted::MakeRoom(id) => {
+                    let victim = &self.transfers[&id];
+                    if victim.is_complete || victim.safe_until <= self.now {
+                        self.over(id, object & 1 != 0);
+                    } else {
+                        // Only an established one may have got further since the desk heard of it last.
+                        assert!(victim.is_established, "it had no second");
+                        self.desk.spare(id, victim.safe_until);
+                    }
+                }
+                Admitted::Drop(_) => return,
+            }
+        }
+    }
+
+    fn acknowledged(&mut self, id: TransferId, windows: u64) {
+        let begun = self.transfers.get_mut(&id).expect("any");
+        if begun.port.is_none() || begun.is_complete {
+            return; // nobody has answered it yet
+        }
+        begun.is_established = true;
+        let tid = begun.tid;
+        begun.safe_until = begun.safe_until.max(self.now + patience(1 + windows));
+        for older in self.desk.proven(id, self.now) {
+            assert!(older < id && self.transfers[&older].tid == tid);
+            self.over(older, false);
+        }
+    }
+
+    /// A transfer is over; its socket is closed at once, or later.
+    fn over(&mut self, id: TransferId, is_closed: bool) {
+        let begun = self.transfers.remove(&id).expect("it runs");
+        let lease = self.desk.remove(id);
+        // One that waited may have got a port a moment ago.
+        let port = lease.as_ref().map(Lease::port);
+        assert!(begun.port.is_none() || begun.port == port);
+        match lease {
+            Some(lease) if is_closed => self.desk.give_back(lease),
+            Some(mut lease) => {
+                self.desk.is_closing(&mut lease);
+                self.closing.push(lease);
+            }
+            None => {}
+        }
+    }
+
+    fn check(&self) {
+        let count = |wanted: &dyn Fn(&Begun) -> bool| {
+            let all = self.transfers.values();
+            all.filter(|begun| wanted(begun)).count()
+        };
+        let quota = &self.quota;
+        assert!(self.transfers.len() <= quota.transfers);
+        assert!(count(&|it| !it.is_established) <= quota.unproven);
+        for begun in self.transfers.values() {
+            let client = begun.tid.peer.ip();
+            let of_client = |it: &Begun| it.tid.peer.ip() == client;
+            let most = |most: Option<usize>| most.unwrap_or(usize::MAX);
+            let held = count(&|it| of_client(it) && !it.is_complete);
+            assert!(held <= most(quota.per_client));
+            let half_open = count(&|it| of_client(it) && !it.is_established);
+            assert!(half_open <= most(quota.unproven_per_client));
+            assert!(count(&|it| it.tid == begun.tid) <= TRANSFERS_PER_TID);
+        }
+        for local in [1, 2].map(|host| SocketAddr::from(([10, 1, 0, host], 69))) {
+            let here = |it: &Begun| it.tid.local == local;
+            let half_open = count(&|it| here(it) && !it.is_established);
+            assert!(half_open <= self.ports.div_ceil(2));
+            let held = self.transfers.values().filter(|it| here(it));
+            let mut ports: Vec<_> = held.filter_map(|it| it.port).collect();
+            let closing = self
+                .closing
+                .iter()
+                .filter(|lease| lease.address().ip() == local.ip());
+            ports.extend(closing.map(Lease::port));
+            assert!(ports.len() <= self.ports, "more ports than there are");
+            ports.retain(|port| *port != 0);
+            ports.sort_unstable();
+            assert!(ports.windows(2).all(|two| two[0] != two[1]), "leased twice");
+        }
+        for (id, begun) in &self.transfers {
+            assert_eq!(self.desk.waits(*id), begun.port.is_none());
+        }
+    }
+
+    fn end(mut self) {
+        while let Some(id) = self.any(0) {
+            self.over(id, true);
+            self.act(7, 0);
+        }
+        for lease in std::mem::take(&mut self.closing) {
+            self.desk.give_back(lease);
+        }
+        self.now += PORT_ASIDE;
+        assert_eq!(self.desk.granted(self.now), None);
+        assert!(self.desk.is_empty(), "{:?}", self.desk);
     }
 }

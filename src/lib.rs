@@ -76,6 +76,10 @@ pub mod unversioned {
     pub mod limits {
         pub use crate::limits::*;
     }
+    /// Which requests become transfers, and which transfers make room for them.
+    pub mod admission {
+        pub use crate::server::{Desk, Lease, Ports, Quota, Scope, Supply, Tid, Verdict, patience};
+    }
     /// The two machines.
     pub mod proto {
         pub use crate::proto::*;

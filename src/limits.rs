@@ -222,8 +222,20 @@ pub const STORE_DEADLINES: std::ops::RangeInclusive<Duration> =
 pub const OPENINGS_PER_TURN: u32 = 4;
 /// How long a request waits for a free port or descriptor; twice as long where one is just being closed for it.
 pub const PORT_WAIT: Duration = Duration::from_secs(1);
+/// A port of the range that another program holds is tried again after this.
+pub const PORT_ASIDE: Duration = Duration::from_millis(500);
+/// One port in this many of the system's range is left to other programs, and to the kernel's search for a free one.
+pub const PORT_HEADROOM: usize = 16;
 /// How long an unanswered transfer is left alone before it may make room for a new one.
 pub const UNPROVEN_CHANCE: Duration = Duration::from_secs(1);
+/// Each window that a peer has acknowledged lets its transfer be silent for this much longer before it may make room. An
+/// address that sends two packets for each transfer does not hold places for as long as a board that boots.
+pub const SILENCE_PER_WINDOW: Duration = Duration::from_secs(1);
+/// No transfer may be silent for longer than this without being one of those that may make room.
+pub const MOST_SILENCE: Duration = Duration::from_secs(60);
+/// One address may have this many transfers for each place that is free. So one place in 16 is kept for addresses that
+/// have none, and two addresses that take all they can get have equal parts.
+pub const SHARE_PER_FREE_PLACE: usize = 15;
 /// How long something learned about a client is remembered: longer than a boot that is tried again, shorter than a repair.
 pub const MEMORY_TIME: Duration = Duration::from_secs(10 * 60);
 /// Addresses about which something is remembered, and sets of options for each: a few megabytes at most.

@@ -45,3 +45,8 @@ fn client() {
 fn names() {
     replay("names", bodies::names);
 }
+
+#[test]
+fn admission() {
+    replay("admission", bodies::admission);
+}

@@ -134,6 +134,11 @@ proptest! {
     }
 
     #[test]
+    fn admission_keeps_its_budgets_and_leaves_nothing(octets in vec(any::<u8>(), 0..300)) {
+        bodies::admission(&octets);
+    }
+
+    #[test]
     fn options_never_panic(octets in vec(any::<u8>(), 0..300)) {
         bodies::options(&octets);
     }

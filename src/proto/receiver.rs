@@ -361,6 +361,11 @@ impl Receiver {
         silence > self.timer.probe_interval().unwrap_or(self.timer.interval())
     }
 
+    /// When the peer was last told from silence: its last progress, or the beginning.
+    pub fn moved(&self) -> Instant {
+        self.timer.silent_from()
+    }
+
     /// The last block that was taken.
     pub fn received(&self) -> u64 {
         self.received

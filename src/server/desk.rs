@@ -1,28 +1,44 @@
-//! The admission desk: which requests become transfers. A pure table; it owns no socket and reads no clock.
+//! The admission desk: which requests become transfers, and which transfers make room for them. A pure table; it owns no
+//! socket and reads no clock.
 //!
 //! A TID is a client's address and port together with the address it asked. One TID has one current transfer, and for a
-//! while those that it replaces. A transfer is *unproven* until its peer has acknowledged something: the source of a
-//! request may be forged.
+//! while those that it replaces.
+//!
+//! A transfer is *half-open* until its peer has acknowledged something: the source of a request may be forged. Then it is
+//! *established*, and an upload is *complete* once its file is stored and acknowledged. Places, ports, descriptors and
+//! memory are scarce in the same way, and this is the one list of what makes room for a request:
+//!
+//! 1. complete uploads, the one that has been complete for longest first;
+//! 2. half-open transfers that have had [`UNPROVEN_CHANCE`], and established ones whose peers have been silent for longer
+//!    than [`patience`] allows: those of the address that has the most transfers first, and of these the one whose time
+//!    was up first.
+//!
+//! All other transfers stay.
 
+use super::ports::{Lease, Ports, Supply, without_port};
 use crate::event::{DropReason, TransferId};
-use crate::limits::{TRANSFERS_PER_TID, UNPROVEN_CHANCE};
-use std::collections::{HashMap, VecDeque};
+use crate::limits::{
+    MOST_SILENCE, SHARE_PER_FREE_PLACE, SILENCE_PER_WINDOW, TRANSFERS_PER_TID, UNPROVEN_CHANCE,
+};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Who asked whom. An IPv6 link-local address carries its scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Tid {
-    pub(super) peer: SocketAddr,
-    pub(super) local: SocketAddr,
+pub struct Tid {
+    /// The client.
+    pub peer: SocketAddr,
+    /// The address that it asked, with the port of requests.
+    pub local: SocketAddr,
 }
 
 /// A table of transfers. Their numbers are ours, one after the other: nobody outside can make them collide.
 pub(super) type ById<T> = HashMap<TransferId, T, BuildHasherDefault<Spread>>;
 
 /// Spreads numbers that follow each other over all bits.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Spread(u64);
 
 impl Hasher for Spread {
@@ -37,6 +53,10 @@ impl Hasher for Spread {
         self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 
+    fn write_usize(&mut self, number: usize) {
+        self.write_u64(number as u64);
+    }
+
     fn finish(&self) -> u64 {
         self.0
     }
@@ -44,51 +64,132 @@ impl Hasher for Spread {
 
 /// How many transfers there may be.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Quota {
-    pub(super) transfers: usize,
-    pub(super) per_client: Option<usize>,
-    pub(super) unproven: usize,
-    /// Of one address, and of one network: see [`network`].
-    pub(super) unproven_per_client: Option<usize>,
-    pub(super) unproven_per_network: Option<usize>,
+pub struct Quota {
+    /// In all.
+    pub transfers: usize,
+    /// Of one client address.
+    pub per_client: Option<usize>,
+    /// Half-open ones, in all. Never more than half of the ports of one local address.
+    pub unproven: usize,
+    /// Half-open ones of one client address.
+    pub unproven_per_client: Option<usize>,
+    /// Half-open ones of one network: an IPv4 /24 or an IPv6 /64.
+    pub unproven_per_network: Option<usize>,
 }
 
 /// What to do with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// A new transfer of this id was entered.
-    Admit(TransferId),
-    /// The same request while its transfer lives. Whoever knows how the transfer does decides: the opening packet once more,
-    /// a late copy to be dropped, or [`Desk::admit`].
-    Again(TransferId),
+pub enum Verdict {
+    /// A new transfer of this id was entered, with a port; or it waits for one, which comes out of [`Desk::granted`].
+    Admit(TransferId, Option<u16>),
     /// This transfer has to go first: [`Desk::remove`] it or [`Desk::spare`] it, then ask again.
     MakeRoom(TransferId),
     /// Throw it away.
     Drop(DropReason),
 }
 
+/// Whose transfers are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// All of them.
+    All,
+    /// Those that use a port of this local address; see [`Tid::address`].
+    Local(SocketAddr),
+    /// Those of one client address.
+    Client(IpAddr),
+    /// Those of one network of clients.
+    Network(IpAddr),
+}
+
+/// Which transfers help against what is short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Victims {
+    /// Where there are too many half-open ones.
+    HalfOpen,
+    /// Where a client has too many: complete ones do not count for it.
+    Incomplete,
+    /// Where a place, a port, a descriptor or memory is short.
+    Any,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    HalfOpen,
+    Established,
+    Complete,
+}
+
+/// How long the peer of an established transfer may be silent before the transfer may make room for others.
+pub fn patience(windows: u64) -> Duration {
+    let earned = SILENCE_PER_WINDOW.saturating_mul(u32::try_from(windows).unwrap_or(u32::MAX));
+    (UNPROVEN_CHANCE + earned.min(MOST_SILENCE)).min(MOST_SILENCE)
+}
+
 /// The table.
-pub(super) struct Desk {
+#[derive(Debug)]
+pub struct Desk {
     quota: Quota,
     next: u64,
     entries: ById<Entry>,
     /// Newest last.
     by_tid: HashMap<Tid, Vec<TransferId>>,
-    by_client: HashMap<IpAddr, Held>,
-    /// Unproven transfers of each network.
-    by_network: HashMap<IpAddr, usize>,
-    /// In order of admission; those that are proven or gone are skipped when they come to the front.
-    waiting: VecDeque<(TransferId, Instant)>,
-    unproven: usize,
-    /// Uploads that are whole and only wait to repeat their last ACK; those that are gone are skipped.
-    finished: VecDeque<TransferId>,
+    groups: HashMap<Scope, Group>,
+    /// Client addresses by the number of their transfers that are not complete, where these are several.
+    ranking: BTreeSet<(usize, IpAddr)>,
+    ports: Ports,
+    /// Transfers that have waited for a port and have one now. Some may be over since then.
+    granted: VecDeque<TransferId>,
 }
 
-/// What one address has.
-#[derive(Default)]
-struct Held {
-    transfers: usize,
-    unproven: usize,
+/// One of the transfers of a group, and from when on it may make room.
+type Place = (Instant, TransferId);
+
+/// The transfers of one scope.
+#[derive(Debug, Default)]
+struct Group {
+    half_open: BTreeSet<Place>,
+    established: BTreeSet<Place>,
+    complete: BTreeSet<Place>,
+}
+
+impl Group {
+    /// Transfers that are not complete.
+    fn held(&self) -> usize {
+        self.half_open.len() + self.established.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.held() == 0 && self.complete.is_empty()
+    }
+
+    fn places(&mut self, state: State) -> &mut BTreeSet<Place> {
+        match state {
+            State::HalfOpen => &mut self.half_open,
+            State::Established => &mut self.established,
+            State::Complete => &mut self.complete,
+        }
+    }
+
+    /// Those that are not complete and whose time is up.
+    fn overdue(&self, victims: Victims, now: Instant) -> impl Iterator<Item = Place> {
+        let up = move |place: &&Place| place.0 <= now;
+        let half_open = self.half_open.iter().take_while(up);
+        let established = self.established.iter().take_while(up);
+        let mut half_open = half_open.copied().peekable();
+        let mut established = established
+            .copied()
+            .take(if victims == Victims::HalfOpen {
+                0
+            } else {
+                usize::MAX
+            })
+            .peekable();
+        std::iter::from_fn(move || match (half_open.peek(), established.peek()) {
+            (Some(one), Some(two)) if two < one => established.next(),
+            (None, _) => established.next(),
+            _ => half_open.next(),
+        })
+    }
 }
 
 /// The network of an address: who can forge one address of it can forge them all. A /24 of IPv4, a /64 of IPv6.
@@ -99,183 +200,262 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
+impl Tid {
+    fn client(&self) -> Scope {
+        Scope::Client(self.peer.ip())
+    }
+
+    fn network(&self) -> Scope {
+        Scope::Network(network(self.peer.ip()))
+    }
+
+    /// Where its port is taken from.
+    pub fn address(&self) -> Scope {
+        Scope::Local(without_port(self.local))
+    }
+
+    fn scopes(&self) -> [Scope; 4] {
+        [Scope::All, self.address(), self.client(), self.network()]
+    }
+}
+
+#[derive(Debug)]
 struct Entry {
     tid: Tid,
     /// Of the request's octets.
     digest: u64,
-    proven: bool,
-    finished: bool,
+    state: State,
+    /// When it may make room.
+    due: Instant,
+    /// `None` while it waits for a port.
+    lease: Option<Lease>,
 }
 
+/// Client addresses with many transfers that are looked at before the transfer whose time was up first, whoever has it.
+const RANKED: usize = 8;
+/// Transfers of one address that are looked at for one that frees a port.
+const WITH_PORT: usize = 8;
+
 impl Desk {
-    pub(super) fn new(quota: Quota) -> Self {
+    /// An empty table.
+    pub fn new(quota: Quota, supply: Supply) -> Self {
         Self {
             quota,
             next: 1,
             entries: ById::default(),
             by_tid: HashMap::new(),
-            by_client: HashMap::new(),
-            by_network: HashMap::new(),
-            waiting: VecDeque::new(),
-            unproven: 0,
-            finished: VecDeque::new(),
+            groups: HashMap::new(),
+            ranking: BTreeSet::new(),
+            ports: Ports::new(supply),
+            granted: VecDeque::new(),
         }
     }
 
     /// True where so many peers have not answered yet that OACKs are repeated less.
-    pub(super) fn is_tense(&self) -> bool {
-        self.unproven * 2 >= self.quota.unproven
+    pub fn is_tense(&self, tid: &Tid) -> bool {
+        let half_open = |scope| self.group(scope, |group| group.half_open.len());
+        half_open(Scope::All) * 2 >= self.quota.unproven
+            || half_open(tid.address()) * 2 >= self.half_of_the_ports(tid)
     }
 
-    /// Looks at a request whose octets have this digest.
-    pub(super) fn arrive(&mut self, tid: Tid, digest: u64, now: Instant) -> Verdict {
-        let same = self.by_tid.get(&tid).into_iter().flatten().rev();
-        let same = same.copied().find(|id| self.entries[id].digest == digest);
-        match same {
-            Some(id) => Verdict::Again(id),
-            None => self.admit(tid, digest, now),
-        }
+    /// The transfer that a request of this TID with this digest has begun, while it lives. The state of that transfer says
+    /// what the request is: a question for the opening packet, a late copy, or one to [admit](Self::admit) once more.
+    pub fn current(&self, tid: &Tid, digest: u64) -> Option<TransferId> {
+        let mut same = self.by_tid.get(tid)?.iter().rev();
+        same.find(|id| self.entries[id].digest == digest).copied()
     }
 
-    /// Enters a new transfer, whatever else its TID has, if there is room.
-    pub(super) fn admit(&mut self, tid: Tid, digest: u64, now: Instant) -> Verdict {
-        if let Some(reason) = self.full_for(tid.peer.ip()) {
-            return Verdict::Drop(reason);
-        }
-        if self
-            .by_tid
-            .get(&tid)
-            .is_some_and(|ids| ids.len() >= TRANSFERS_PER_TID)
-        {
+    /// Enters a new transfer, whatever else its TID has, if there is room; `random` chooses its port.
+    pub fn admit(&mut self, tid: Tid, digest: u64, random: u64, now: Instant) -> Verdict {
+        let of_tid = self.by_tid.get(&tid).map_or(0, Vec::len);
+        if of_tid >= TRANSFERS_PER_TID {
             return Verdict::Drop(DropReason::Duplicate);
         }
-        let is_full = self.entries.len() >= self.quota.transfers;
-        if is_full && let Some(id) = self.oldest_finished() {
-            return Verdict::MakeRoom(id);
+        if let Some((scope, victims, reason)) = self.shortage(&tid) {
+            let victim = self.victim(scope, victims, now);
+            return victim.map_or(Verdict::Drop(reason), Verdict::MakeRoom);
         }
-        let are_silent = self.unproven >= self.quota.unproven;
-        if is_full || are_silent {
-            return match self.oldest_unproven(now) {
-                Some(id) => Verdict::MakeRoom(id),
-                None if are_silent => Verdict::Drop(DropReason::UnprovenFull),
-                None => Verdict::Drop(DropReason::Full),
-            };
+        if !self.ports.has_free(tid.local)
+            && !self.ports.is_one_coming(tid.local)
+            && let Some(id) = self.victim(tid.address(), Victims::Any, now)
+        {
+            return Verdict::MakeRoom(id);
         }
         let id = TransferId(self.next);
         self.next += 1;
-        self.entries.insert(
-            id,
-            Entry {
-                tid,
-                digest,
-                proven: false,
-                finished: false,
-            },
-        );
+        let lease = self.ports.take(tid.local, random);
+        let port = lease.as_ref().map(Lease::port);
+        let entry = Entry {
+            tid,
+            digest,
+            state: State::HalfOpen,
+            due: now + UNPROVEN_CHANCE,
+            lease,
+        };
+        self.list(id, &entry);
+        self.entries.insert(id, entry);
         self.by_tid.entry(tid).or_default().push(id);
-        let client = tid.peer.ip();
-        let held = self.by_client.entry(client).or_default();
-        held.transfers += 1;
-        held.unproven += 1;
-        *self.by_network.entry(network(client)).or_default() += 1;
-        self.waiting.push_back((id, now));
-        self.unproven += 1;
-        Verdict::Admit(id)
+        if port.is_none() {
+            self.ports.wait(tid.local, id);
+            self.hand_out();
+        }
+        Verdict::Admit(id, port)
     }
 
-    /// Why this client may have no other transfer.
-    fn full_for(&self, client: IpAddr) -> Option<DropReason> {
-        let is_full = |held: usize, most: Option<usize>| most.is_some_and(|most| held >= most);
+    /// What there is too little of for one more transfer: whose transfers to look at, which of these help, and the reason
+    /// to drop the request where none of them can go. A port may be waited for, and is not among them.
+    fn shortage(&self, tid: &Tid) -> Option<(Scope, Victims, DropReason)> {
         let quota = &self.quota;
-        let held = self.by_client.get(&client);
-        let of_network = self.by_network.get(&network(client)).copied();
-        if is_full(held.map_or(0, |held| held.transfers), quota.per_client) {
-            Some(DropReason::ClientFull)
-        } else if is_full(
-            held.map_or(0, |held| held.unproven),
-            quota.unproven_per_client,
-        ) {
-            Some(DropReason::ClientUnprovenFull)
-        } else if is_full(of_network.unwrap_or(0), quota.unproven_per_network) {
-            Some(DropReason::NetworkUnprovenFull)
-        } else {
-            None
+        let (client, address) = (tid.client(), tid.address());
+        let half_open = |scope| self.group(scope, |group| group.half_open.len());
+        let is_full =
+            |scope, most: Option<usize>| most.is_some_and(|most| half_open(scope) >= most);
+        let held = self.group(client, Group::held);
+        if quota.per_client.is_some_and(|most| held >= most) {
+            return Some((client, Victims::Incomplete, DropReason::ClientFull));
+        }
+        if is_full(client, quota.unproven_per_client) {
+            return Some((client, Victims::HalfOpen, DropReason::ClientUnprovenFull));
+        }
+        if is_full(tid.network(), quota.unproven_per_network) {
+            let reason = DropReason::NetworkUnprovenFull;
+            return Some((tid.network(), Victims::HalfOpen, reason));
+        }
+        if held > SHARE_PER_FREE_PLACE * self.free_places(tid).max(1) {
+            return Some((Scope::All, Victims::Incomplete, DropReason::Full));
+        }
+        if self.entries.len() >= quota.transfers {
+            return Some((Scope::All, Victims::Any, DropReason::Full));
+        }
+        let unproven = DropReason::UnprovenFull;
+        if half_open(Scope::All) >= quota.unproven {
+            return Some((Scope::All, Victims::HalfOpen, unproven));
+        }
+        let is_over = half_open(address) >= self.half_of_the_ports(tid);
+        is_over.then_some((address, Victims::HalfOpen, unproven))
+    }
+
+    /// What is never answered must leave ports to others.
+    fn half_of_the_ports(&self, tid: &Tid) -> usize {
+        self.ports.capacity(tid.local).div_ceil(2).max(1)
+    }
+
+    /// Places, or ports where there are fewer, that no transfer holds but complete ones.
+    fn free_places(&self, tid: &Tid) -> usize {
+        let places = self
+            .quota
+            .transfers
+            .saturating_sub(self.group(Scope::All, Group::held));
+        let held = self.group(tid.address(), Group::held);
+        places.min(self.ports.capacity(tid.local).saturating_sub(held))
+    }
+
+    fn group<T: Default>(&self, scope: Scope, look: impl FnOnce(&Group) -> T) -> T {
+        self.groups.get(&scope).map(look).unwrap_or_default()
+    }
+
+    /// The transfer of this scope that makes room first, if one may: see the head of this file.
+    pub fn makes_room(&self, scope: Scope, now: Instant) -> Option<TransferId> {
+        self.victim(scope, Victims::Any, now)
+    }
+
+    fn victim(&self, scope: Scope, victims: Victims, now: Instant) -> Option<TransferId> {
+        let group = self.groups.get(&scope)?;
+        let complete = group.complete.first().filter(|(due, _)| *due <= now);
+        if let Some((_, id)) = complete.filter(|_| victims == Victims::Any) {
+            return Some(*id);
+        }
+        let helps = |(_, id): &Place| {
+            let entry = &self.entries[id];
+            match scope {
+                // A request that waits for a port has none to give.
+                Scope::Local(_) if victims == Victims::Any && entry.lease.is_none() => false,
+                Scope::Local(_) => entry.tid.address() == scope,
+                _ => true,
+            }
+        };
+        let of = |group: &Group| {
+            let mut overdue = group.overdue(victims, now).take(WITH_PORT);
+            overdue.find(helps).map(|(_, id)| id)
+        };
+        let of_many = || {
+            let clients = self.ranking.iter().rev().take(RANKED);
+            let mut groups = clients.map(|(_, ip)| &self.groups[&Scope::Client(*ip)]);
+            groups.find_map(of)
+        };
+        match scope {
+            Scope::All | Scope::Local(_) => of_many().or_else(|| of(group)),
+            Scope::Client(_) | Scope::Network(_) => of(group),
         }
     }
 
-    /// One of this client's transfers is not unproven any more.
-    fn settle(&mut self, client: IpAddr) {
-        self.unproven -= 1;
-        if let Some(held) = self.by_client.get_mut(&client) {
-            held.unproven -= 1;
+    /// Enters a transfer into the groups that it belongs to.
+    fn list(&mut self, id: TransferId, entry: &Entry) {
+        for scope in entry.tid.scopes() {
+            let group = self.groups.entry(scope).or_default();
+            group.places(entry.state).insert((entry.due, id));
         }
-        let network = network(client);
-        if let Some(count) = self.by_network.get_mut(&network) {
-            *count -= 1;
-            if *count == 0 {
-                self.by_network.remove(&network);
+        self.rank(&entry.tid, entry.state, |held| held - 1);
+    }
+
+    fn unlist(&mut self, id: TransferId, entry: &Entry) {
+        for scope in entry.tid.scopes() {
+            if let Some(group) = self.groups.get_mut(&scope) {
+                group.places(entry.state).remove(&(entry.due, id));
+                if group.is_empty() {
+                    self.groups.remove(&scope);
+                }
             }
+        }
+        self.rank(&entry.tid, entry.state, |held| held + 1);
+    }
+
+    /// Moves a client to its rank after it got or lost a transfer in this state.
+    fn rank(&mut self, tid: &Tid, state: State, before: impl FnOnce(usize) -> usize) {
+        if state == State::Complete {
+            return;
+        }
+        let client = tid.peer.ip();
+        let held = self.group(tid.client(), Group::held);
+        self.ranking.remove(&(before(held), client));
+        if held > 1 {
+            self.ranking.insert((held, client));
         }
     }
 
-    /// The oldest unproven transfer, if it has had its chance.
-    pub(super) fn oldest_unproven(&mut self, now: Instant) -> Option<TransferId> {
-        while let Some(&(id, since)) = self.waiting.front() {
-            if self.entries.get(&id).is_some_and(|entry| !entry.proven) {
-                return (now >= since + UNPROVEN_CHANCE).then_some(id);
-            }
-            self.waiting.pop_front();
+    /// Changes the state of a transfer, or when it may make room.
+    fn change(&mut self, id: TransferId, state: State, due: Instant) {
+        if let Some(mut entry) = self.entries.remove(&id) {
+            self.unlist(id, &entry);
+            (entry.state, entry.due) = (state, due);
+            self.list(id, &entry);
+            self.entries.insert(id, entry);
         }
-        None
-    }
-
-    /// The one that has waited longest. It is named once: it either goes now or is about to.
-    fn oldest_finished(&mut self) -> Option<TransferId> {
-        while let Some(id) = self.finished.pop_front() {
-            if self.entries.contains_key(&id) {
-                return Some(id);
-            }
-        }
-        None
     }
 
     /// The file of this one is whole: it counts for its client no more, and goes first where room is needed.
-    pub(super) fn finished(&mut self, id: TransferId) {
-        let Some(entry) = self.entries.get_mut(&id).filter(|entry| !entry.finished) else {
-            return;
-        };
-        entry.finished = true;
-        let client = entry.tid.peer.ip();
-        self.finished.push_back(id);
-        self.leave(client);
-    }
-
-    /// The client has one transfer less.
-    fn leave(&mut self, client: IpAddr) {
-        if let Some(held) = self.by_client.get_mut(&client) {
-            held.transfers -= 1;
-            if held.transfers == 0 {
-                self.by_client.remove(&client);
-            }
+    pub fn finished(&mut self, id: TransferId, now: Instant) {
+        let state = self.entries.get(&id).map(|entry| entry.state);
+        if state.is_some_and(|state| state != State::Complete) {
+            self.change(id, State::Complete, now);
         }
     }
 
-    /// This one cannot make room now: it goes to the end of the line.
-    pub(super) fn spare(&mut self, id: TransferId, now: Instant) {
-        if self.waiting.front().is_some_and(|(first, _)| *first == id) {
-            self.waiting.pop_front();
-            self.waiting.push_back((id, now));
+    /// This one cannot make room before `until`.
+    pub fn spare(&mut self, id: TransferId, until: Instant) {
+        if let Some(state) = self.entries.get(&id).map(|entry| entry.state) {
+            self.change(id, state, until);
         }
     }
 
     /// The peer has acknowledged something. Returns the older transfers of its TID: they have been replaced.
-    pub(super) fn proven(&mut self, id: TransferId) -> Vec<TransferId> {
-        let Some(entry) = self.entries.get_mut(&id).filter(|entry| !entry.proven) else {
+    pub fn proven(&mut self, id: TransferId, now: Instant) -> Vec<TransferId> {
+        let entry = self.entries.get(&id);
+        let Some(entry) = entry.filter(|entry| entry.state == State::HalfOpen) else {
             return Vec::new();
         };
-        entry.proven = true;
         let tid = entry.tid;
-        self.settle(tid.peer.ip());
+        self.change(id, State::Established, now + patience(1));
         let ids = &self.by_tid[&tid];
         ids.iter()
             .copied()
@@ -283,39 +463,120 @@ impl Desk {
             .collect()
     }
 
-    /// The transfer is over.
-    pub(super) fn remove(&mut self, id: TransferId) {
-        let Some(entry) = self.entries.remove(&id) else {
-            return;
-        };
-        let client = entry.tid.peer.ip();
-        if !entry.proven {
-            self.settle(client);
-        }
-        // The line must not outgrow the table; cleaning it up seldom costs nothing on average.
-        if self.waiting.len() > 2 * self.entries.len() {
-            self.waiting
-                .retain(|(id, _)| self.entries.get(id).is_some_and(|entry| !entry.proven));
-        }
+    /// The transfer is over. Returns its port, to be [given back](Self::give_back) once its socket is closed.
+    pub fn remove(&mut self, id: TransferId) -> Option<Lease> {
+        let entry = self.entries.remove(&id)?;
+        self.unlist(id, &entry);
         if let Some(ids) = self.by_tid.get_mut(&entry.tid) {
             ids.retain(|other| *other != id);
             if ids.is_empty() {
                 self.by_tid.remove(&entry.tid);
             }
         }
-        if self.finished.len() > 2 * self.entries.len() {
-            self.finished.retain(|id| self.entries.contains_key(id));
+        if entry.lease.is_none() {
+            self.ports.leave(entry.tid.local, id);
         }
-        if !entry.finished {
-            self.leave(client);
+        entry.lease
+    }
+
+    /// The socket at this port is about to be closed.
+    pub fn is_closing(&mut self, lease: &mut Lease) {
+        self.ports.is_closing(lease);
+    }
+
+    /// The socket at this port is closed, or was never opened. Ask [`granted`](Self::granted) afterwards.
+    pub fn give_back(&mut self, lease: Lease) {
+        self.ports.give_back(lease);
+        self.hand_out();
+    }
+
+    /// Ports that came back belong to those that waited from now on, so that none is lost with a transfer that ends.
+    fn hand_out(&mut self) {
+        while let Some((id, lease)) = self.ports.granted() {
+            let entry = self.entries.get_mut(&id);
+            entry.expect("one that waits is here").lease = Some(lease);
+            self.granted.push_back(id);
         }
+    }
+
+    /// Another program holds the port of this transfer. Returns another one; `None` where the transfer has to wait.
+    pub fn is_taken(&mut self, id: TransferId, random: u64, now: Instant) -> Option<u16> {
+        let entry = self.entries.get_mut(&id)?;
+        let local = entry.tid.local;
+        if let Some(lease) = entry.lease.take() {
+            self.ports.set_aside(lease, now);
+        }
+        entry.lease = self.ports.take(local, random);
+        let port = entry.lease.as_ref().map(Lease::port);
+        if port.is_none() {
+            self.ports.wait(local, id);
+            self.hand_out();
+        }
+        port
+    }
+
+    /// True where the port of this transfer is one of a range.
+    pub fn has_chosen_port(&self, id: TransferId) -> bool {
+        let lease = self.entries.get(&id).and_then(|entry| entry.lease.as_ref());
+        lease.is_some_and(Lease::is_chosen)
+    }
+
+    /// True while this transfer waits for a port.
+    pub fn waits(&self, id: TransferId) -> bool {
+        let entry = self.entries.get(&id);
+        entry.is_some_and(|entry| entry.lease.is_none())
+    }
+
+    /// The next transfer that has waited for a port and now has this one.
+    pub fn granted(&mut self, now: Instant) -> Option<(TransferId, u16)> {
+        self.ports.advance(now);
+        self.hand_out();
+        while let Some(id) = self.granted.pop_front() {
+            if let Some(lease) = self.entries.get(&id).and_then(|entry| entry.lease.as_ref()) {
+                let port = lease.port();
+                self.spare(id, now + UNPROVEN_CHANCE);
+                return Some((id, port));
+            }
+        }
+        None
+    }
+
+    /// When [`granted`](Self::granted) may have something, if no port is given back before.
+    pub fn due(&self) -> Option<Instant> {
+        self.ports.due()
+    }
+
+    /// Local addresses, 16 at most, where more requests wait for a port than ports are about to come back.
+    pub fn short_of_ports(&self) -> Vec<Scope> {
+        let addresses = self.ports.short().take(16);
+        addresses.map(Scope::Local).collect()
+    }
+
+    /// True where more requests wait for a port of this address than ports are about to come back.
+    pub fn is_short_of_ports(&self, scope: Scope) -> bool {
+        matches!(scope, Scope::Local(address) if self.ports.is_short(address))
+    }
+
+    /// True where any transfer waits for a port.
+    pub fn has_waiting(&self) -> bool {
+        self.ports.has_waiting()
+    }
+
+    /// True where nothing is left of any transfer.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+            && self.by_tid.is_empty()
+            && self.groups.is_empty()
+            && self.ranking.is_empty()
+            && self.ports.is_idle()
+            && self.granted.is_empty()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+    use crate::limits::PORT_ASIDE;
 
     const QUOTA: Quota = Quota {
         transfers: 100,
@@ -324,6 +585,7 @@ mod tests {
         unproven_per_client: None,
         unproven_per_network: None,
     };
+    const MS: Duration = Duration::from_millis(1);
 
     fn tid(host: u8, port: u16) -> Tid {
         Tid {
@@ -339,56 +601,117 @@ mod tests {
 
     fn admitted(verdict: Verdict) -> TransferId {
         match verdict {
-            Verdict::Admit(id) => id,
+            Verdict::Admit(id, _) => id,
             other => panic!("not admitted: {other:?}"),
+        }
+    }
+
+    /// With more ports than anything here takes.
+    fn desk(quota: Quota) -> Desk {
+        Desk::new(quota, Supply::System(28_000))
+    }
+
+    /// With ports 40000 and on.
+    fn with_ports(quota: Quota, ports: u16) -> Desk {
+        Desk::new(quota, Supply::Range(40_000..=40_000 + ports - 1))
+    }
+
+    impl Desk {
+        fn ask(&mut self, tid: Tid, digest: u64, now: Instant) -> Verdict {
+            self.admit(tid, digest, 0, now)
+        }
+
+        /// The transfer is over, and its socket is closed.
+        fn end(&mut self, id: TransferId) {
+            if let Some(lease) = self.remove(id) {
+                self.give_back(lease);
+            }
+        }
+
+        /// What the loop does: the transfer that is named makes room, until there is an answer.
+        fn insist(&mut self, tid: Tid, now: Instant) -> Verdict {
+            let mut verdict = self.ask(tid, 0, now);
+            while let Verdict::MakeRoom(id) = verdict {
+                self.end(id);
+                verdict = self.admit(tid, 0, 0, now);
+            }
+            verdict
+        }
+
+        fn established(&mut self, tid: Tid, now: Instant) -> TransferId {
+            let id = admitted(self.ask(tid, 0, now));
+            self.proven(id, now);
+            id
+        }
+
+        fn held_by(&self, host: u8) -> usize {
+            self.group(tid(host, 1).client(), Group::held)
         }
     }
 
     #[test]
     fn the_same_request_belongs_to_its_transfer_until_that_is_over() {
-        let (mut desk, now) = (Desk::new(QUOTA), start());
-        let id = admitted(desk.arrive(tid(1, 1000), 7, now));
-        assert_eq!(desk.arrive(tid(1, 1000), 7, now), Verdict::Again(id));
-        assert!(desk.proven(id).is_empty());
-        assert_eq!(desk.arrive(tid(1, 1000), 7, now), Verdict::Again(id));
-        desk.remove(id);
-        assert_ne!(admitted(desk.arrive(tid(1, 1000), 7, now)), id);
+        let (mut desk, now) = (desk(QUOTA), start());
+        let id = admitted(desk.ask(tid(1, 1000), 7, now));
+        assert_eq!(desk.current(&tid(1, 1000), 7), Some(id));
+        assert_eq!(desk.current(&tid(1, 1000), 8), None);
+        assert!(desk.proven(id, now).is_empty());
+        let again = admitted(desk.ask(tid(1, 1000), 7, now));
+        assert_eq!(desk.current(&tid(1, 1000), 7), Some(again), "the newest");
+        desk.end(again);
+        assert_eq!(desk.current(&tid(1, 1000), 7), Some(id));
+        desk.end(id);
+        assert_eq!(desk.current(&tid(1, 1000), 7), None);
     }
 
     #[test]
     fn other_octets_from_one_tid_are_a_new_transfer_that_replaces_the_old_when_proven() {
-        let (mut desk, now) = (Desk::new(QUOTA), start());
-        let old = admitted(desk.arrive(tid(1, 49153), 1, now));
-        desk.proven(old);
-        let new = admitted(desk.arrive(tid(1, 49153), 2, now));
-        assert_eq!(desk.proven(new), [old]);
-        assert_eq!(desk.proven(new), [], "said once");
+        let (mut desk, now) = (desk(QUOTA), start());
+        let old = admitted(desk.ask(tid(1, 49153), 1, now));
+        desk.proven(old, now);
+        let new = admitted(desk.ask(tid(1, 49153), 2, now));
+        assert_eq!(desk.proven(new, now), [old]);
+        assert_eq!(desk.proven(new, now), [], "said once");
     }
 
     /// One port that asks for ever new things takes no more than its share of the table.
     #[test]
     fn one_tid_has_four_transfers_at_once_and_no_more() {
-        let (mut desk, now) = (Desk::new(QUOTA), start());
-        let ids = [1, 2, 3, 4].map(|digest| admitted(desk.arrive(tid(1, 1000), digest, now)));
+        let (mut desk, now) = (desk(QUOTA), start());
+        let ids = [1, 2, 3, 4].map(|digest| admitted(desk.ask(tid(1, 1000), digest, now)));
         assert_eq!(ids.len(), TRANSFERS_PER_TID);
         let full = Verdict::Drop(DropReason::Duplicate);
-        assert_eq!(desk.arrive(tid(1, 1000), 5, now), full);
+        assert_eq!(desk.ask(tid(1, 1000), 5, now), full);
         // Nor has it more for asking for the same again.
-        assert_eq!(desk.arrive(tid(1, 1000), 4, now), Verdict::Again(ids[3]));
-        assert_eq!(desk.admit(tid(1, 1000), 4, now), full);
-        admitted(desk.arrive(tid(1, 1001), 5, now));
-        desk.remove(ids[1]);
-        admitted(desk.arrive(tid(1, 1000), 5, now));
-        assert_eq!(desk.arrive(tid(1, 1000), 6, now), full);
+        assert_eq!(desk.ask(tid(1, 1000), 4, now), full);
+        admitted(desk.ask(tid(1, 1001), 5, now));
+        desk.end(ids[1]);
+        admitted(desk.ask(tid(1, 1000), 5, now));
+        assert_eq!(desk.ask(tid(1, 1000), 6, now), full);
+    }
+
+    #[test]
+    fn a_tid_that_has_all_its_transfers_evicts_no_other() {
+        let now = start();
+        let mut desk = desk(Quota {
+            transfers: TRANSFERS_PER_TID,
+            ..QUOTA
+        });
+        for digest in 0..TRANSFERS_PER_TID as u64 {
+            admitted(desk.ask(tid(1, 1000), digest, now));
+        }
+        let later = now + UNPROVEN_CHANCE;
+        let full = Verdict::Drop(DropReason::Duplicate);
+        assert_eq!(desk.ask(tid(1, 1000), 9, later), full);
     }
 
     #[test]
     fn a_tid_is_port_and_asked_address_too() {
-        let (mut desk, now) = (Desk::new(QUOTA), start());
-        let first = admitted(desk.arrive(tid(1, 1000), 7, now));
-        let other_port = admitted(desk.arrive(tid(1, 1001), 7, now));
+        let (mut desk, now) = (desk(QUOTA), start());
+        let first = admitted(desk.ask(tid(1, 1000), 7, now));
+        let other_port = admitted(desk.ask(tid(1, 1001), 7, now));
         let local = ([127, 0, 0, 9], 69).into();
-        let other_local = admitted(desk.arrive(
+        let other_local = admitted(desk.ask(
             Tid {
                 local,
                 ..tid(1, 1000)
@@ -402,165 +725,416 @@ mod tests {
     #[test]
     fn quotas_are_kept_and_given_back() {
         let now = start();
-        let mut desk = Desk::new(Quota {
+        let mut desk = desk(Quota {
             transfers: 3,
             per_client: Some(2),
             ..QUOTA
         });
-        let first = admitted(desk.arrive(tid(1, 1), 0, now));
-        admitted(desk.arrive(tid(1, 2), 0, now));
-        assert_eq!(
-            desk.arrive(tid(1, 3), 0, now),
-            Verdict::Drop(DropReason::ClientFull)
-        );
-        admitted(desk.arrive(tid(2, 1), 0, now));
-        assert_eq!(
-            desk.arrive(tid(3, 1), 0, now),
-            Verdict::Drop(DropReason::Full)
-        );
-        desk.remove(first);
-        admitted(desk.arrive(tid(1, 3), 0, now));
+        let first = admitted(desk.ask(tid(1, 1), 0, now));
+        admitted(desk.ask(tid(1, 2), 0, now));
+        let full = Verdict::Drop(DropReason::ClientFull);
+        assert_eq!(desk.ask(tid(1, 3), 0, now), full);
+        admitted(desk.ask(tid(2, 1), 0, now));
+        let full = Verdict::Drop(DropReason::Full);
+        assert_eq!(desk.ask(tid(3, 1), 0, now), full);
+        desk.end(first);
+        admitted(desk.ask(tid(1, 3), 0, now));
         assert_eq!(desk.entries.len(), 3);
     }
 
     #[test]
     fn the_oldest_unproven_makes_room_after_its_chance() {
         let now = start();
-        let mut desk = Desk::new(Quota {
+        let mut desk = desk(Quota {
             unproven: 2,
             ..QUOTA
         });
-        let proven = admitted(desk.arrive(tid(1, 1), 0, now));
-        desk.proven(proven);
-        let oldest = admitted(desk.arrive(tid(2, 1), 0, now));
-        let younger = admitted(desk.arrive(tid(3, 1), 0, now + Duration::from_millis(1)));
-        assert!(desk.is_tense());
-        assert_eq!(
-            desk.arrive(tid(4, 1), 0, now),
-            Verdict::Drop(DropReason::UnprovenFull)
-        );
+        desk.established(tid(1, 1), now);
+        assert!(!desk.is_tense(&tid(4, 1)));
+        let oldest = admitted(desk.ask(tid(2, 1), 0, now));
+        assert!(desk.is_tense(&tid(4, 1)));
+        let younger = admitted(desk.ask(tid(3, 1), 0, now + MS));
+        let full = Verdict::Drop(DropReason::UnprovenFull);
+        assert_eq!(desk.ask(tid(4, 1), 0, now + UNPROVEN_CHANCE - MS), full);
         let later = now + UNPROVEN_CHANCE;
-        assert_eq!(desk.arrive(tid(4, 1), 0, later), Verdict::MakeRoom(oldest));
-        desk.spare(oldest, later);
-        let later = later + Duration::from_millis(1);
-        assert_eq!(desk.arrive(tid(4, 1), 0, later), Verdict::MakeRoom(younger));
-        desk.remove(younger);
-        admitted(desk.arrive(tid(4, 1), 0, later));
+        assert_eq!(desk.ask(tid(4, 1), 0, later), Verdict::MakeRoom(oldest));
+        desk.spare(oldest, later + UNPROVEN_CHANCE);
+        assert_eq!(desk.ask(tid(4, 1), 0, later), full);
+        let later = later + MS;
+        assert_eq!(desk.ask(tid(4, 1), 0, later), Verdict::MakeRoom(younger));
+        desk.end(younger);
+        admitted(desk.ask(tid(4, 1), 0, later));
     }
 
     /// Where the table is full, those that never answered are not kept at the cost of those that ask.
     #[test]
     fn a_full_table_makes_room_in_the_same_way() {
         let now = start();
-        let mut desk = Desk::new(Quota {
+        let mut desk = desk(Quota {
             transfers: 2,
             ..QUOTA
         });
-        let running = admitted(desk.arrive(tid(1, 1), 0, now));
-        desk.proven(running);
-        let silent = admitted(desk.arrive(tid(2, 1), 0, now));
+        let running = desk.established(tid(1, 1), now);
+        let silent = admitted(desk.ask(tid(2, 1), 0, now));
         let full = Verdict::Drop(DropReason::Full);
-        assert_eq!(desk.arrive(tid(3, 1), 0, now), full);
+        assert_eq!(desk.ask(tid(3, 1), 0, now), full);
         let later = now + UNPROVEN_CHANCE;
-        assert_eq!(desk.arrive(tid(3, 1), 0, later), Verdict::MakeRoom(silent));
-        desk.remove(silent);
-        let asked = admitted(desk.arrive(tid(3, 1), 0, later));
-        desk.proven(asked);
+        assert_eq!(desk.ask(tid(3, 1), 0, later), Verdict::MakeRoom(silent));
+        desk.end(silent);
+        desk.established(tid(3, 1), later);
+        desk.spare(running, later + 10 * UNPROVEN_CHANCE);
         let later = later + UNPROVEN_CHANCE;
-        assert_eq!(desk.arrive(tid(4, 1), 0, later), full, "all of them run");
+        assert_eq!(desk.ask(tid(4, 1), 0, later), full, "all of them run");
+    }
+
+    /// A request is one packet, and an acknowledgement is another.
+    #[test]
+    fn an_established_transfer_may_be_silent_for_a_second_and_one_for_each_window() {
+        assert_eq!(patience(0), UNPROVEN_CHANCE);
+        assert_eq!(patience(1), UNPROVEN_CHANCE + SILENCE_PER_WINDOW);
+        assert_eq!(patience(58), MOST_SILENCE - SILENCE_PER_WINDOW);
+        assert_eq!(patience(59), MOST_SILENCE);
+        assert_eq!(patience(u64::MAX), MOST_SILENCE);
+        let now = start();
+        let mut desk = desk(Quota {
+            transfers: 1,
+            ..QUOTA
+        });
+        let id = desk.established(tid(1, 1), now);
+        let full = Verdict::Drop(DropReason::Full);
+        assert_eq!(desk.ask(tid(2, 1), 0, now + patience(1) - MS), full);
+        // Meanwhile it has got further, which the desk learns when it asks for the place.
+        let later = now + patience(1);
+        assert_eq!(desk.ask(tid(2, 1), 0, later), Verdict::MakeRoom(id));
+        desk.spare(id, later + patience(9));
+        assert_eq!(desk.ask(tid(2, 1), 0, later + patience(9) - MS), full);
+        let later = later + patience(9);
+        assert_eq!(desk.ask(tid(2, 1), 0, later), Verdict::MakeRoom(id));
     }
 
     #[test]
     fn who_never_answers_has_few_where_that_was_asked_for() {
         let now = start();
-        let mut desk = Desk::new(Quota {
+        let mut desk = desk(Quota {
             unproven_per_client: Some(2),
             unproven_per_network: Some(3),
             ..QUOTA
         });
-        let first = admitted(desk.arrive(tid(1, 1), 0, now));
-        let second = admitted(desk.arrive(tid(1, 2), 0, now));
+        let first = admitted(desk.ask(tid(1, 1), 0, now));
+        let second = admitted(desk.ask(tid(1, 2), 0, now));
         let full = Verdict::Drop(DropReason::ClientUnprovenFull);
-        assert_eq!(desk.arrive(tid(1, 3), 0, now), full);
+        assert_eq!(desk.ask(tid(1, 3), 0, now), full);
         // Whoever answers may have more; so may the neighbours, but together no more than three.
-        desk.proven(first);
-        admitted(desk.arrive(tid(1, 3), 0, now));
-        admitted(desk.arrive(tid(2, 1), 0, now));
+        desk.proven(first, now);
+        admitted(desk.ask(tid(1, 3), 0, now));
+        admitted(desk.ask(tid(2, 1), 0, now));
         let full = Verdict::Drop(DropReason::NetworkUnprovenFull);
-        assert_eq!(desk.arrive(tid(3, 1), 0, now), full);
+        assert_eq!(desk.ask(tid(3, 1), 0, now), full);
         let elsewhere = Tid {
             peer: ([127, 0, 1, 1], 1).into(),
             ..tid(1, 1)
         };
-        admitted(desk.arrive(elsewhere, 0, now));
-        desk.remove(second);
-        admitted(desk.arrive(tid(3, 1), 0, now));
+        admitted(desk.ask(elsewhere, 0, now));
+        desk.end(second);
+        admitted(desk.ask(tid(3, 1), 0, now));
         // Of IPv6, 64 bits are one network.
         let v6 = |text: &str| Tid {
-            peer: std::net::SocketAddr::new(text.parse().expect("an address"), 1),
+            peer: SocketAddr::new(text.parse().expect("an address"), 1),
             ..tid(1, 1)
         };
         for host in ["2001:db8::1", "2001:db8::2", "2001:db8::ffff:0:0:1"] {
-            admitted(desk.arrive(v6(host), 0, now));
+            admitted(desk.ask(v6(host), 0, now));
         }
-        assert_eq!(desk.arrive(v6("2001:db8::3"), 0, now), full);
-        admitted(desk.arrive(v6("2001:db8:0:1::3"), 0, now));
+        assert_eq!(desk.ask(v6("2001:db8::3"), 0, now), full);
+        admitted(desk.ask(v6("2001:db8:0:1::3"), 0, now));
+    }
+
+    /// Requests that were never answered may be forged, or those of a ROM that was reset.
+    #[test]
+    fn a_quota_makes_room_among_the_transfers_that_it_counts_and_keeps_the_established_ones() {
+        let (per_client, half_open) = (DropReason::ClientFull, DropReason::ClientUnprovenFull);
+        let per_network = DropReason::NetworkUnprovenFull;
+        for (host, reason) in [(1, per_client), (1, half_open), (7, per_network)] {
+            let two = |wanted| (reason == wanted).then_some(2);
+            let mut desk = desk(Quota {
+                per_client: two(per_client),
+                unproven_per_client: two(half_open),
+                unproven_per_network: two(per_network),
+                ..QUOTA
+            });
+            let now = start();
+            // The oldest transfer of all is of another network, and is left alone.
+            let elsewhere = Tid {
+                peer: ([127, 9, 0, 1], 1).into(),
+                ..tid(1, 1)
+            };
+            admitted(desk.ask(elsewhere, 0, now));
+            let first = admitted(desk.ask(tid(host, 1), 0, now + MS));
+            let second = admitted(desk.ask(tid(host, 2), 0, now + 2 * MS));
+            let full = Verdict::Drop(reason);
+            assert_eq!(desk.ask(tid(1, 3), 0, now + UNPROVEN_CHANCE), full);
+            let later = now + UNPROVEN_CHANCE + MS;
+            let room = Verdict::MakeRoom(first);
+            assert_eq!(desk.ask(tid(1, 3), 0, later), room, "{reason:?}");
+            // Established transfers count for one of the three, and do not go.
+            desk.proven(first, later);
+            desk.proven(second, later);
+            let verdict = desk.ask(tid(1, 3), 0, later + MS);
+            assert_eq!(verdict == full, reason == per_client, "{verdict:?}");
+        }
     }
 
     /// 5,000 boards behind one address boot at once.
     #[test]
-    fn by_default_one_address_may_have_them_all() {
+    fn by_default_one_address_may_have_nearly_all() {
         let now = start();
-        let mut desk = Desk::new(Quota {
-            transfers: 10_000,
-            unproven: 5_000,
+        let mut desk = desk(Quota {
+            transfers: 5_334,
+            unproven: 5_334,
             ..QUOTA
         });
         for port in 1..=5_000 {
-            admitted(desk.arrive(tid(1, port), 0, now));
+            admitted(desk.ask(tid(1, port), 0, now));
         }
+    }
+
+    #[test]
+    fn a_share_of_the_places_is_kept_for_addresses_that_have_none() {
+        let now = start();
+        let mut desk = desk(Quota {
+            transfers: 1600,
+            unproven: 1600,
+            ..QUOTA
+        });
+        let full = Verdict::Drop(DropReason::Full);
+        // One address has 15 of 16 places, a second one 15 of 16 of the rest.
+        for (host, share) in [(1, 1501), (2, 93)] {
+            let ports = (1..=1600).take_while(|port| desk.insist(tid(host, *port), now) != full);
+            assert_eq!(ports.count(), share);
+        }
+        for host in 3..=8 {
+            admitted(desk.insist(tid(host, 1), now));
+        }
+        assert_eq!(desk.insist(tid(9, 1), now), full);
+        assert_eq!(desk.entries.len(), 1600);
+    }
+
+    #[test]
+    fn a_small_table_keeps_no_share() {
+        let now = start();
+        let mut desk = desk(Quota {
+            transfers: 16,
+            ..QUOTA
+        });
+        for port in 1..=16 {
+            admitted(desk.ask(tid(1, port), 0, now));
+        }
+    }
+
+    #[test]
+    fn the_address_with_the_most_transfers_gives_way_first() {
+        let now = start();
+        let mut desk = desk(Quota {
+            transfers: 40,
+            ..QUOTA
+        });
+        // The oldest transfers of all are those of others.
+        for host in 10..20 {
+            admitted(desk.ask(tid(host, 1), 0, now));
+        }
+        let flood: Vec<_> = (1..=28)
+            .map(|port| admitted(desk.ask(tid(1, port), 0, now + MS)))
+            .collect();
+        for host in 20..22 {
+            admitted(desk.ask(tid(host, 1), 0, now + MS));
+        }
+        let later = now + UNPROVEN_CHANCE + MS;
+        assert_eq!(desk.ask(tid(2, 1), 0, later), Verdict::MakeRoom(flood[0]));
+        // A lab gets as many as the flood has, and the flood nothing of the lab's.
+        for round in 0u16..100 {
+            let at = later + u32::from(round) * 100 * MS;
+            desk.insist(tid(2, 1 + round), at);
+            desk.insist(tid(1, 100 + round), at);
+        }
+        let counts = (desk.held_by(1), desk.held_by(2));
+        assert!(counts.0.abs_diff(counts.1) <= 2, "{counts:?}");
+        assert!((10..22).all(|host| desk.held_by(host) == 1));
+        assert_eq!(desk.entries.len(), 40);
+    }
+
+    #[test]
+    fn silent_transfers_of_one_address_that_were_answered_once_make_room_too() {
+        let now = start();
+        let mut desk = desk(Quota {
+            transfers: 16,
+            ..QUOTA
+        });
+        let first = desk.established(tid(1, 1), now);
+        for port in 2..=16 {
+            desk.established(tid(1, port), now);
+        }
+        let full = Verdict::Drop(DropReason::Full);
+        assert_eq!(desk.ask(tid(2, 1), 0, now + UNPROVEN_CHANCE), full);
+        let later = now + patience(1);
+        assert_eq!(desk.ask(tid(2, 1), 0, later), Verdict::MakeRoom(first));
     }
 
     #[test]
     fn what_is_finished_counts_for_nobody_and_goes_first() {
         let now = start();
-        let mut desk = Desk::new(Quota {
-            transfers: 2,
+        let mut desk = desk(Quota {
+            transfers: 3,
             per_client: Some(1),
-            unproven: 100,
             ..QUOTA
         });
-        let done = admitted(desk.arrive(tid(1, 1), 0, now));
-        desk.proven(done);
-        desk.finished(done);
-        desk.finished(done);
-        let running = admitted(desk.arrive(tid(1, 2), 0, now));
+        let silent = admitted(desk.ask(tid(9, 1), 0, now));
+        let later = now + UNPROVEN_CHANCE;
+        let done = desk.established(tid(1, 1), later);
+        desk.finished(done, later);
+        desk.finished(done, later + MS);
+        let running = admitted(desk.ask(tid(1, 2), 0, later));
         let full_for_it = Verdict::Drop(DropReason::ClientFull);
-        assert_eq!(desk.arrive(tid(1, 3), 0, now), full_for_it);
-        assert_eq!(
-            desk.arrive(tid(2, 1), 0, now),
-            Verdict::MakeRoom(done),
-            "the table is full"
+        assert_eq!(desk.ask(tid(1, 3), 0, later), full_for_it);
+        assert_eq!(desk.ask(tid(2, 1), 0, later), Verdict::MakeRoom(done));
+        // One that cannot go now is not named again at once.
+        desk.spare(done, later + UNPROVEN_CHANCE);
+        assert_eq!(desk.ask(tid(2, 1), 0, later), Verdict::MakeRoom(silent));
+        [silent, done].into_iter().for_each(|id| desk.end(id));
+        assert_eq!(desk.ask(tid(1, 3), 0, later), full_for_it);
+        desk.end(running);
+        assert!(desk.is_empty());
+    }
+
+    #[test]
+    fn complete_uploads_give_their_ports_too() {
+        let now = start();
+        let mut desk = with_ports(QUOTA, 3);
+        let running = desk.established(tid(1, 1), now);
+        let done = desk.established(tid(1, 2), now);
+        desk.finished(done, now);
+        let silent = admitted(desk.ask(tid(2, 1), 0, now));
+        assert_eq!(desk.ask(tid(3, 1), 0, now), Verdict::MakeRoom(done));
+        // Its socket has still to be closed: the request waits for that, and no other transfer has to go for it.
+        let mut lease = desk.remove(done).expect("its port");
+        desk.is_closing(&mut lease);
+        let verdict = desk.admit(tid(3, 1), 0, 0, now);
+        let Verdict::Admit(waits, None) = verdict else {
+            panic!("{verdict:?}");
+        };
+        assert!(desk.waits(waits) && !desk.has_chosen_port(waits));
+        assert_eq!(desk.granted(now), None);
+        let port = lease.port();
+        desk.give_back(lease);
+        assert_eq!(desk.granted(now), Some((waits, port)));
+        assert!(!desk.waits(waits) && desk.has_chosen_port(waits));
+        [running, silent, waits]
+            .into_iter()
+            .for_each(|id| desk.end(id));
+        assert!(desk.is_empty());
+    }
+
+    #[test]
+    fn half_open_transfers_have_half_of_the_ports_of_each_address() {
+        let now = start();
+        for supply in [Supply::Range(40_000..=40_009), Supply::System(10)] {
+            let mut desk = Desk::new(QUOTA, supply);
+            let ids: Vec<_> = (1..=5)
+                .map(|host| admitted(desk.ask(tid(host, 1), 0, now)))
+                .collect();
+            let full = Verdict::Drop(DropReason::UnprovenFull);
+            assert_eq!(desk.ask(tid(6, 1), 0, now), full);
+            assert!(desk.is_tense(&tid(6, 1)));
+            let mut elsewhere = tid(7, 1);
+            elsewhere.local = ([127, 0, 0, 2], 69).into();
+            assert!(!desk.is_tense(&elsewhere));
+            admitted(desk.ask(elsewhere, 0, now - MS));
+            // It is the oldest, and its port would be of no use.
+            let later = now + UNPROVEN_CHANCE;
+            assert_eq!(desk.ask(tid(6, 1), 0, later), Verdict::MakeRoom(ids[0]));
+            // A second port of requests at the same address has no more ports.
+            let mut beside = tid(8, 1);
+            beside.local.set_port(6969);
+            assert_eq!(desk.ask(beside, 0, now), full);
+        }
+    }
+
+    /// Those that wait cost a moment each, however many ports there are.
+    #[test]
+    fn requests_without_a_port_wait_in_line_and_are_half_of_the_ports_at_most() {
+        let now = start();
+        let mut desk = with_ports(QUOTA, 4);
+        let running: Vec<_> = (1..=4)
+            .map(|port| desk.established(tid(1, port), now))
+            .collect();
+        let waiting: Vec<_> = (2..=3).map(|host| desk.ask(tid(host, 1), 0, now)).collect();
+        assert!(
+            waiting
+                .iter()
+                .all(|it| matches!(it, Verdict::Admit(_, None)))
         );
-        desk.remove(done);
-        assert_eq!(desk.arrive(tid(1, 3), 0, now), full_for_it);
-        desk.remove(running);
-        assert!(desk.by_client.is_empty() && desk.finished.is_empty());
+        let full = Verdict::Drop(DropReason::UnprovenFull);
+        assert_eq!(desk.ask(tid(4, 1), 0, now), full);
+        let [first, second] = [waiting[0], waiting[1]].map(admitted);
+        desk.end(first);
+        assert_eq!(desk.granted(now), None);
+        let late = now + UNPROVEN_CHANCE - MS;
+        desk.end(running[2]);
+        assert!(matches!(desk.granted(late), Some((id, _)) if id == second));
+        // It has a second from the moment when it can be answered.
+        let due = late + UNPROVEN_CHANCE;
+        assert_eq!(desk.entries[&second].due, due);
+    }
+
+    /// One that waits for a port has none to give.
+    #[test]
+    fn a_request_that_waits_makes_no_room_for_another_that_needs_a_port() {
+        let now = start();
+        let mut desk = with_ports(QUOTA, 6);
+        for port in 1..=6 {
+            desk.established(tid(1, port), now);
+        }
+        let waits = admitted(desk.ask(tid(2, 1), 0, now));
+        let later = now + UNPROVEN_CHANCE;
+        assert!(desk.waits(waits));
+        assert!(matches!(
+            desk.ask(tid(3, 1), 0, later),
+            Verdict::Admit(_, None)
+        ));
+    }
+
+    #[test]
+    fn a_port_that_another_program_holds_costs_one_attempt() {
+        let now = start();
+        let mut desk = with_ports(QUOTA, 2);
+        let verdict = desk.ask(tid(1, 1), 0, now);
+        let Verdict::Admit(id, Some(held)) = verdict else {
+            panic!("{verdict:?}");
+        };
+        let other = desk.is_taken(id, 0, now).expect("the other port");
+        assert_ne!(held, other);
+        assert_eq!(desk.is_taken(id, 0, now), None, "both are held");
+        assert!(desk.waits(id));
+        assert_eq!(desk.due(), Some(now + PORT_ASIDE));
+        assert_eq!(desk.granted(now + PORT_ASIDE), Some((id, held)));
+        desk.end(id);
+        assert_eq!(desk.granted(now + PORT_ASIDE), None);
+        assert!(desk.is_empty());
     }
 
     #[test]
     fn a_flood_leaves_nothing_behind() {
         let now = start();
-        let mut desk = Desk::new(QUOTA);
+        let mut desk = with_ports(QUOTA, 50);
         for round in 0..10_000u32 {
-            let id = admitted(desk.arrive(tid((round % 250) as u8, round as u16), 0, now));
+            let id = admitted(desk.ask(tid((round % 250) as u8, round as u16), 0, now));
             if round % 3 == 0 {
-                desk.proven(id);
+                desk.proven(id, now);
             }
-            desk.remove(id);
+            if round % 9 == 0 {
+                desk.finished(id, now);
+            }
+            desk.end(id);
         }
-        assert!(desk.entries.is_empty() && desk.by_tid.is_empty());
-        assert!(desk.by_client.is_empty() && desk.by_network.is_empty());
-        assert_eq!((desk.unproven, desk.waiting.len()), (0, 0));
+        assert!(desk.is_empty(), "{desk:?}");
     }
 }

@@ -5,15 +5,17 @@
 
 use super::bucket::Bucket;
 use super::complaints::Complaints;
-use super::desk::{ById, Desk, Quota, Tid, Verdict};
+use super::desk::{ById, Desk, Quota, Scope, Tid, Verdict, patience};
 use super::mailbox::{Mail, Mailbox};
 use super::pool::Pool;
+use super::ports::{Lease, Supply};
 use super::worker::{Chore, Opening, Report, Shared, Stage};
 use super::{MAIL, Stop};
 use crate::error::{Error, Failure, Refusal, plain};
 use crate::event::{DropReason, Event, Name, TransferId};
 use crate::limits::{
     ERRORS_PER_SECOND, MAPPING_IDLE, MAX_REQUEST, PORT_WAIT, SPARE_WORKERS, STUCK_AFTER,
+    UNPROVEN_CHANCE,
 };
 use crate::sys::is_scarce;
 use crate::sys::udp::{Listener, Received};
@@ -27,7 +29,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -53,12 +55,12 @@ const EVENTS: usize = 1024;
 const TIMERS_PER_SLOT: usize = 4;
 /// Requests taken from one listener before transfers get their turn again.
 const REQUESTS_PER_TURN: usize = 256;
-/// Unproven transfers looked at before a request gives up on finding room.
+/// Transfers looked at before a request gives up on finding room.
 const ROOM_TRIES: usize = 8;
-/// How soon requests without a free socket try again, unless one gets free before, and how many of them at once: each try may
-/// walk through the whole port range.
-const SOCKET_RETRY: Duration = Duration::from_millis(20);
-const RETRIES_AT_ONCE: usize = 16;
+/// Requests for which the system had no socket try again when a socket is closed. Other programs close theirs unseen: for
+/// that reason a few requests try again after this time. An attempt without success may take the system a millisecond.
+const SOCKET_RETRY: Duration = Duration::from_millis(100);
+const RETRIES_AT_ONCE: usize = 4;
 /// How long the loop lets things gather while workers are busy. They are for longer than that.
 const GATHER: Duration = Duration::from_micros(200);
 /// How long the end waits for workers that are inside a store or a read.
@@ -74,13 +76,17 @@ pub(super) struct Loop {
     slots: ById<Slot>,
     /// A few per transfer; those that are not due any more are skipped, and cleared out when they outnumber the rest.
     timers: BinaryHeap<Reverse<(Instant, TransferId)>>,
-    /// Requests that found no socket, and when the next of them try again.
+    /// Requests for which the system had no socket, and when the next of them try again.
     starved: VecDeque<Arc<Opening>>,
     next_retry: Instant,
-    /// Transfers that were ended here and whose sockets are not closed yet.
+    /// The ports of transfers that were ended here and whose sockets a worker has still to close.
+    closing: ById<Lease>,
+    /// Of these, sockets that are closed as soon as a worker is free.
     burying: usize,
     pool: Pool,
     digest: RandomState,
+    /// Random numbers that were drawn.
+    drawn: u64,
     /// When unused mappings are looked for; `None` while nothing was asked for since there were none.
     next_sweep: Option<Instant>,
     stopping: Option<Stopping>,
@@ -140,7 +146,7 @@ impl Loop {
         (mailbox, mail): (Mailbox<Message>, Mail<Message>),
         shared: Arc<Shared>,
         listeners: Vec<Listener>,
-        quota: Quota,
+        (quota, supply): (Quota, Supply),
         workers: usize,
     ) -> Result<Self, Error> {
         let system = |doing| move |cause| Error::System { doing, cause };
@@ -162,14 +168,16 @@ impl Loop {
             mail,
             shared,
             listeners: doors,
-            desk: Desk::new(quota),
+            desk: Desk::new(quota, supply),
             slots: ById::default(),
             timers: BinaryHeap::new(),
             starved: VecDeque::new(),
             next_retry: now(),
+            closing: ById::default(),
             burying: 0,
             pool,
             digest: RandomState::new(),
+            drawn: 0,
             next_sweep: None,
             stopping: None,
             complaints: Complaints::default(),
@@ -242,7 +250,8 @@ impl Loop {
         }
         let deadlines = [
             self.timers.peek().map(|Reverse((deadline, _))| *deadline),
-            (!self.starved.is_empty()).then_some(self.next_retry),
+            self.lacks_sockets().then_some(self.next_retry),
+            self.desk.due(),
             self.next_sweep,
             self.complaints.due(),
             self.shared.reporter.due(),
@@ -276,12 +285,17 @@ impl Loop {
                 self.timers.push(Reverse((slot.deadline, id)));
             }
         }
-        if time >= self.next_retry && !self.starved.is_empty() {
+        if self.lacks_sockets() && time >= self.next_retry {
             self.next_retry = time + SOCKET_RETRY;
             for _ in 0..RETRIES_AT_ONCE {
                 self.retry_starved();
             }
+            // Transfers that had to stay may go by now.
+            for scope in self.desk.short_of_ports() {
+                self.free_a_port(scope, time);
+            }
         }
+        self.open_granted(time);
         self.complaints.say(time);
         self.shared.reporter.catch_up(time);
         if self.next_sweep.is_some_and(|sweep| time >= sweep) {
@@ -301,6 +315,7 @@ impl Loop {
         };
         let deadline = self.shared.store_deadline;
         let mut stage = opening.stage();
+        let is_asked = matches!(*stage, Stage::Asked { .. });
         // Whoever waits for long has no right to the place; also one whose time is up before this was noticed.
         if let Stage::Asked { since, slow } = &mut *stage
             && !*slow
@@ -310,6 +325,10 @@ impl Loop {
         }
         let next = match *stage {
             Stage::Answered | Stage::GivenUp { .. } => None,
+            Stage::Queued if self.desk.waits(id) => {
+                drop(stage);
+                return self.portless(&opening, time);
+            }
             Stage::Queued if time >= opening.arrived + deadline && self.is_hopeless() => {
                 *stage = Stage::GivenUp { slow: false };
                 None
@@ -329,7 +348,8 @@ impl Loop {
         } else if is_given_up {
             let why = "the store does not answer";
             self.complaints.add(time, "requests refused", why);
-            self.refuse(&opening, "server is busy", why.into());
+            // A worker that is inside the store has a socket for it.
+            self.refuse(&opening, "server is busy", why.into(), is_asked);
         }
     }
 
@@ -467,7 +487,6 @@ impl Loop {
                 let tid = Tid { peer, local };
                 let digest = self.digest.hash_one(datagram);
                 let at = now();
-                let verdict = self.desk.arrive(tid, digest, at);
                 let datagram = datagram.into();
                 let arrival = Arrival {
                     tid,
@@ -477,7 +496,7 @@ impl Loop {
                     may_be_copy: false,
                     broadcast,
                 };
-                self.arrival(arrival, verdict)
+                self.arrival(arrival)
             }
             Err(malformed) => {
                 if malformed.is_request() {
@@ -503,23 +522,38 @@ impl Loop {
         let _ = self.listeners[door].listener.reply(&datagram, local, peer);
     }
 
-    fn arrival(&mut self, arrival: Arrival, mut verdict: Verdict) -> Result<(), DropReason> {
-        for _ in 0..ROOM_TRIES {
-            match verdict {
-                Verdict::Admit(id) => {
-                    self.admit(id, arrival);
-                    return Ok(());
-                }
-                Verdict::Again(id) => return self.again(id, arrival),
-                Verdict::Drop(reason) => return Err(reason),
-                Verdict::MakeRoom(id) => self.make_room(id, arrival.at),
-            }
-            verdict = self.desk.admit(arrival.tid, arrival.digest, arrival.at);
+    fn arrival(&mut self, arrival: Arrival) -> Result<(), DropReason> {
+        match self.desk.current(&arrival.tid, arrival.digest) {
+            Some(id) => self.again(id, arrival),
+            None => self.new_transfer(arrival),
         }
-        Err(DropReason::UnprovenFull)
     }
 
-    fn admit(&mut self, id: TransferId, arrival: Arrival) {
+    fn new_transfer(&mut self, arrival: Arrival) -> Result<(), DropReason> {
+        let Arrival {
+            tid, digest, at, ..
+        } = arrival;
+        for _ in 0..ROOM_TRIES {
+            let random = self.random();
+            match self.desk.admit(tid, digest, random, at) {
+                Verdict::Admit(id, port) => {
+                    self.admit(id, port, arrival);
+                    return Ok(());
+                }
+                Verdict::Drop(reason) => return Err(reason),
+                Verdict::MakeRoom(id) => _ = self.make_room(id, at),
+            }
+        }
+        Err(DropReason::Full)
+    }
+
+    /// A number that no client can foresee.
+    fn random(&mut self) -> u64 {
+        self.drawn += 1;
+        self.digest.hash_one(self.drawn)
+    }
+
+    fn admit(&mut self, id: TransferId, port: Option<u16>, arrival: Arrival) {
         let Arrival {
             tid,
             datagram,
@@ -545,15 +579,35 @@ impl Loop {
             tid,
             datagram,
             arrived: at,
-            tense: self.desk.is_tense(),
+            tense: self.desk.is_tense(&tid),
             may_be_copy,
             broadcast,
+            port: AtomicU16::new(0),
             stage: Mutex::new(Stage::Queued),
         });
         self.slots.insert(id, Slot::new(at, Arc::clone(&opening)));
         self.watch_the_clock(id, at + STUCK_AFTER);
         self.next_sweep.get_or_insert(at + MAPPING_IDLE / 2);
+        match port {
+            Some(port) => self.open_at(opening, port),
+            None if self.next_retry <= at => self.next_retry = at + SOCKET_RETRY,
+            None => {} // others wait, too
+        }
+    }
+
+    /// A request that has a port goes to the pool.
+    fn open_at(&self, opening: Arc<Opening>, port: u16) {
+        opening.port.store(port, Ordering::Relaxed);
         self.pool.open(opening);
+    }
+
+    /// Requests that have waited for a port and have one now go to the pool.
+    fn open_granted(&mut self, time: Instant) {
+        while let Some((id, port)) = self.desk.granted(time) {
+            if let Some(opening) = self.slots.get(&id).and_then(|slot| slot.opening.clone()) {
+                self.open_at(opening, port);
+            }
+        }
     }
 
     /// The same request while its transfer lives. What it means depends on what the peer has said by now, and that may lie
@@ -586,43 +640,84 @@ impl Loop {
             return Err(DropReason::Stopping);
         }
         arrival.may_be_copy = is_complete;
-        let verdict = self.desk.admit(arrival.tid, arrival.digest, arrival.at);
-        self.arrival(arrival, verdict)
+        self.new_transfer(arrival)
     }
 
-    /// An old unproven transfer goes, unless its answer is just being read; or a request that no worker has got to.
-    fn make_room(&mut self, id: TransferId, time: Instant) {
-        if self.can_go(id) {
-            return self.end_parked(id, Failure::Evicted);
-        }
-        let opening = self.slots.get(&id).and_then(|slot| slot.opening.clone());
-        match opening.filter(|opening| opening.give_up()) {
-            Some(opening) => self.forget(&opening, Failure::Evicted),
-            None => self.desk.spare(id, time),
-        }
-    }
-
-    /// True of a parked transfer whose peer has not just said something.
-    fn can_go(&self, id: TransferId) -> bool {
-        let parked = self.slots.get(&id).and_then(|slot| slot.parked.as_ref());
-        parked.is_some_and(|transfer| transfer.is_complete() || !transfer.has_mail())
-    }
-
-    /// An old unproven transfer goes, for the sake of its socket. False where none can.
-    fn free_a_socket(&mut self, time: Instant) -> bool {
-        // One that is being closed for each that waits is enough.
-        if self.burying > self.starved.len() {
-            return true;
-        }
-        for _ in 0..ROOM_TRIES {
-            let Some(id) = self.desk.oldest_unproven(time) else {
-                return false;
-            };
-            if self.can_go(id) {
-                self.end_parked(id, Failure::Evicted);
+    /// This transfer goes, if it may: it is parked, and its peer has been silent for too long; or no worker has got to its
+    /// request. False where it stays.
+    fn make_room(&mut self, id: TransferId, time: Instant) -> bool {
+        let Some(slot) = self.slots.get(&id) else {
+            return false;
+        };
+        let spared_until = match (&slot.parked, &slot.opening) {
+            (Some(transfer), _) if transfer.is_complete() => None,
+            (Some(transfer), _) => {
+                let (moved, windows) = transfer.moved();
+                let until = moved + patience(windows);
+                let is_early = transfer.is_proven() && until > time;
+                // Its answer may lie unread.
+                match is_early {
+                    true => Some(until),
+                    false => transfer.has_mail().then_some(time + UNPROVEN_CHANCE),
+                }
+            }
+            (None, Some(opening)) if opening.give_up() => {
+                let opening = Arc::clone(opening);
+                self.forget(&opening, Failure::Evicted);
                 return true;
             }
-            self.desk.spare(id, time);
+            (None, _) => Some(time + UNPROVEN_CHANCE),
+        };
+        match spared_until {
+            Some(until) => self.desk.spare(id, until),
+            None => self.end_parked(id, Failure::Evicted),
+        }
+        spared_until.is_none()
+    }
+
+    /// A request has waited for a port for a while. Where a port is about to come back the request goes on waiting, but not
+    /// for long.
+    fn portless(&mut self, opening: &Arc<Opening>, time: Instant) {
+        let patience = match self.free_a_port(opening.tid.address(), time) {
+            true => 2 * PORT_WAIT,
+            false => PORT_WAIT,
+        };
+        if time < opening.arrived + patience {
+            self.watch_the_clock(opening.id, opening.arrived + patience);
+        } else if opening.give_up() {
+            self.refuse_without_socket(opening, "no port is free".into());
+        }
+    }
+
+    /// Where more requests wait for a port of an address than ports are about to come back, a transfer goes. False where
+    /// none can.
+    fn free_a_port(&mut self, scope: Scope, time: Instant) -> bool {
+        !self.desk.is_short_of_ports(scope) || self.one_goes(scope, time)
+    }
+
+    /// A transfer goes for the sake of its socket. False where none can.
+    fn free_a_socket(&mut self, scope: Scope, time: Instant) -> bool {
+        // One that is being closed for each that waits is enough.
+        self.burying > self.starved.len() || self.one_goes(scope, time)
+    }
+
+    fn is_parked(&self, id: TransferId) -> bool {
+        self.slots
+            .get(&id)
+            .is_some_and(|slot| slot.parked.is_some())
+    }
+
+    fn one_goes(&mut self, scope: Scope, time: Instant) -> bool {
+        for _ in 0..ROOM_TRIES {
+            match self.desk.makes_room(scope, time) {
+                None => return false,
+                // A request that no worker has got to has a port, and nothing else that could be given up.
+                Some(id) if scope == Scope::All && !self.is_parked(id) => {
+                    self.desk.spare(id, time + UNPROVEN_CHANCE);
+                }
+                Some(id) if self.make_room(id, time) => return true,
+                Some(_) => {}
+            }
         }
         false
     }
@@ -686,11 +781,12 @@ impl Loop {
                     self.prove(id);
                 }
                 self.over(id, answered);
-                self.retry_starved(); // it has given its socket back
             }
-            Report::Buried => {
-                self.burying -= 1;
-                self.retry_starved();
+            Report::Closed(id) => {
+                if let Some(lease) = self.closing.remove(&id) {
+                    self.burying -= usize::from(lease.is_closing());
+                    self.socket_closed(Some(lease));
+                }
             }
             Report::Left(number) => self.pool.left(number),
         }
@@ -707,7 +803,7 @@ impl Loop {
             self.prove(id);
         }
         if transfer.is_complete() {
-            self.desk.finished(id);
+            self.desk.finished(id, now());
         }
         let is_forced = self.stopping.as_ref().is_some_and(|it| it.forced);
         let Some(slot) = self.slots.get_mut(&id) else {
@@ -752,9 +848,37 @@ impl Loop {
         }
     }
 
-    /// A transfer has ended. What its peer asked for again after the last thing it was sent is a new request.
+    /// A transfer has ended, and its socket is closed.
     fn over(&mut self, id: TransferId, answered: Instant) {
-        self.desk.remove(id);
+        let lease = self.desk.remove(id);
+        self.socket_closed(lease);
+        self.ended(id, answered);
+    }
+
+    /// A transfer has ended. A worker closes its socket, and [reports](Report::Closed) that: soon, or when a call returns
+    /// that may never return.
+    fn over_but_open(&mut self, id: TransferId, answered: Instant, soon: bool) {
+        if let Some(mut lease) = self.desk.remove(id) {
+            if soon {
+                self.desk.is_closing(&mut lease);
+                self.burying += 1;
+            }
+            self.closing.insert(id, lease);
+        }
+        self.ended(id, answered);
+    }
+
+    /// A socket was closed: requests that have waited for a port, or for a socket at all, get theirs.
+    fn socket_closed(&mut self, lease: Option<Lease>) {
+        if let Some(lease) = lease {
+            self.desk.give_back(lease);
+            self.open_granted(now());
+        }
+        self.retry_starved();
+    }
+
+    /// What its peer asked for again after the last thing it was sent is a new request.
+    fn ended(&mut self, id: TransferId, answered: Instant) {
         let slot = self.slots.remove(&id);
         if slot.as_ref().is_some_and(|slot| slot.doomed.is_some()) {
             self.shared.recalled.fetch_sub(1, Ordering::Relaxed);
@@ -785,8 +909,7 @@ impl Loop {
         } else if self.stopping.is_some() {
             Err(DropReason::Stopping)
         } else {
-            let verdict = self.desk.arrive(arrival.tid, arrival.digest, arrival.at);
-            self.arrival(arrival, verdict)
+            self.arrival(arrival)
         };
         if let Err(reason) = result {
             self.dropped(peer, reason, now());
@@ -795,7 +918,7 @@ impl Loop {
 
     /// The peer has answered this transfer: older ones of its TID are over, without a packet.
     fn prove(&mut self, id: TransferId) {
-        for older in self.desk.proven(id) {
+        for older in self.desk.proven(id, now()) {
             self.doom(older, Failure::Superseded);
         }
     }
@@ -825,13 +948,12 @@ impl Loop {
             _ => {}
         }
         self.shared.conclude(&mut transfer, Ending::Failed(failure));
-        self.over(id, transfer.answered());
-        self.burying += 1;
+        self.over_but_open(id, transfer.answered(), true);
         self.pool.chore(Chore::Bury(transfer));
     }
 
-    /// There was no socket for a request. Where no descriptor or port was free, one that never answered gives way, and the request
-    /// waits a little, then is refused.
+    /// There was no socket for a request. Where another program holds its port, the request gets another port. Where no
+    /// descriptor, memory or port was free, another transfer gives way, and the request waits a little, then is refused.
     fn starve(&mut self, opening: Arc<Opening>, error: &io::Error) {
         let time = now();
         if !self.slots.contains_key(&opening.id) {
@@ -843,21 +965,41 @@ impl Loop {
             self.complaints.add(time, "requests dropped", &why);
             return self.forget(&opening, Failure::NoWayBack);
         }
-        let patience = match self.free_a_socket(time) {
+        let is_held = error.kind() == io::ErrorKind::AddrInUse;
+        if is_held && self.desk.has_chosen_port(opening.id) {
+            let random = self.random();
+            if let Some(port) = self.desk.is_taken(opening.id, random, time) {
+                self.open_at(opening, port);
+            }
+            return; // or it waits in line
+        }
+        let scope = match is_held {
+            true => opening.tid.address(),
+            false => Scope::All,
+        };
+        let patience = match self.free_a_socket(scope, time) {
             true => 2 * PORT_WAIT,
             false => PORT_WAIT,
         };
         if time < opening.arrived + patience && self.stopping.is_none() {
-            if self.starved.is_empty() {
+            if !self.lacks_sockets() {
                 self.next_retry = time + SOCKET_RETRY;
             }
             self.starved.push_back(opening);
             return;
         }
-        let cause = plain(error);
+        self.refuse_without_socket(&opening, plain(error));
+    }
+
+    fn refuse_without_socket(&mut self, opening: &Opening, cause: String) {
         let why = format!("no socket for them: {cause}");
-        self.complaints.add(time, "requests refused", &why);
-        self.refuse(&opening, "server is busy", cause);
+        self.complaints.add(now(), "requests refused", &why);
+        self.refuse(opening, "server is busy", cause, false);
+    }
+
+    /// True while requests wait for sockets or ports.
+    fn lacks_sockets(&self) -> bool {
+        !self.starved.is_empty() || self.desk.has_waiting()
     }
 
     fn retry_starved(&mut self) {
@@ -868,8 +1010,9 @@ impl Loop {
         }
     }
 
-    /// Refuses a request that never got as far as a worker. It is told from the listening port, if that is still open.
-    fn refuse(&mut self, opening: &Opening, text: &'static str, detail: String) {
+    /// Refuses a request that never became a transfer. It is told from the listening port, if that is still open. A worker
+    /// may have a socket for it all the same, and closes it some time.
+    fn refuse(&mut self, opening: &Opening, text: &'static str, detail: String, has_socket: bool) {
         if !self.slots.contains_key(&opening.id) {
             return; // it was given up while it waited
         }
@@ -892,7 +1035,10 @@ impl Loop {
             name,
             refusal,
         });
-        self.over(opening.id, answered);
+        match has_socket {
+            true => self.over_but_open(opening.id, answered, false),
+            false => self.over(opening.id, answered),
+        }
     }
 
     /// Ends a request that never became a transfer, without a packet.
@@ -957,8 +1103,17 @@ impl Loop {
         self.shared.stopping.store(true, Ordering::SeqCst);
         // What workers hold comes back by itself: each transfer sees that flag.
         let queued = self.pool.take_waiting();
-        for opening in self.starved.drain(..).chain(queued).collect::<Vec<_>>() {
-            self.refuse(&opening, STOPPING, "the server was stopped".into());
+        let waits = |id: &TransferId| self.desk.waits(*id);
+        let waiting = self.slots.iter().filter(|(id, _)| waits(id));
+        let waiting = waiting.filter_map(|(_, slot)| slot.opening.clone());
+        let openings: Vec<_> = self
+            .starved
+            .drain(..)
+            .chain(queued)
+            .chain(waiting)
+            .collect();
+        for opening in openings {
+            self.refuse(&opening, STOPPING, "the server was stopped".into(), false);
         }
         let ids: Vec<_> = self.slots.keys().copied().collect();
         ids.into_iter()
@@ -1025,6 +1180,10 @@ mod tests {
 
     /// One unproven transfer at once, and one worker. With no place in the store all requests stay in their queue.
     fn still(store_slots: usize) -> Loop {
+        limited(store_slots, (QUOTA, Supply::System(1000)))
+    }
+
+    fn limited(store_slots: usize, limits: (Quota, Supply)) -> Loop {
         let shared = Shared {
             store: Box::new(|_: &Request<'_>| Ok(Source::bytes(vec![7; 2000]))),
             takes_uploads: false,
@@ -1056,7 +1215,7 @@ mod tests {
         let waker = mio::Waker::new(poll.registry(), WAKER).expect("a waker");
         let listeners = vec![Listener::bind(here()).expect("a listening socket")];
         let ends = mailbox(MAIL, waker);
-        Loop::new(poll, ends, Arc::new(shared), listeners, QUOTA, 1).expect("a loop")
+        Loop::new(poll, ends, Arc::new(shared), listeners, limits, 1).expect("a loop")
     }
 
     impl Loop {
@@ -1072,8 +1231,7 @@ mod tests {
                 may_be_copy: false,
                 broadcast: false,
             };
-            let verdict = self.desk.arrive(arrival.tid, arrival.digest, at);
-            self.arrival(arrival, verdict)
+            self.arrival(arrival)
         }
 
         /// Hears its worker out until the transfer is quiet.
@@ -1138,7 +1296,7 @@ mod tests {
             assert_eq!(event_loop.ask(address, now()), Ok(()));
             let opening = event_loop.slots[&TransferId(id)].opening.clone();
             let opening = opening.expect("one that waits");
-            event_loop.refuse(&opening, "server is busy", "the reason".into());
+            event_loop.refuse(&opening, "server is busy", "the reason".into(), false);
             assert!(event_loop.slots.is_empty());
         };
         let budget = |event_loop: &Loop, errors| {
@@ -1174,14 +1332,74 @@ mod tests {
                 tense: false,
                 may_be_copy: false,
                 broadcast,
+                port: AtomicU16::new(0),
                 stage: Mutex::new(Stage::Queued),
             };
-            event_loop.refuse(&opening, "server is busy", "the reason".into());
+            event_loop.refuse(&opening, "server is busy", "the reason".into(), false);
         }
         let mut buffer = [0; 600];
         socket.recv_from(&mut buffer).expect("an ERROR");
         socket.set_nonblocking(true).expect("a socket");
         assert!(socket.recv(&mut buffer).is_err(), "one of the two was told");
+        event_loop.leave();
+    }
+
+    /// A worker is inside the store and has a socket at that port.
+    #[test]
+    fn the_port_of_a_request_that_the_store_never_answered_comes_back_with_the_worker() {
+        let mut event_loop = still(0);
+        let (client, address) = client();
+        let start = now();
+        assert_eq!(event_loop.ask(address, start), Ok(()));
+        let id = TransferId(1);
+        let opening = event_loop.slots[&id].opening.clone();
+        let opening = opening.expect("one that waits");
+        *opening.stage() = Stage::Asked {
+            since: start,
+            slow: true,
+        };
+        event_loop.unanswered(id, start + PATIENCE);
+        client.recv(&mut [0; 600]).expect("an ERROR");
+        assert!(event_loop.slots.is_empty());
+        assert!(!event_loop.desk.is_empty(), "its port is in use");
+        event_loop.report(Report::Closed(id));
+        assert!(event_loop.desk.is_empty() && event_loop.closing.is_empty());
+        event_loop.leave();
+    }
+
+    /// Transfers that could not make room when the request came may go a little later.
+    #[test]
+    fn one_transfer_goes_for_each_request_that_waits_for_a_port() {
+        let quota = Quota {
+            unproven: 100,
+            ..QUOTA
+        };
+        let mut event_loop = limited(1, (quota, Supply::System(5)));
+        let (start, mut clients) = (now(), Vec::new());
+        for number in 1..=5 {
+            let (socket, address) = client();
+            assert_eq!(event_loop.ask(address, start), Ok(()));
+            event_loop.parked(number);
+            if number <= 3 {
+                event_loop.prove(TransferId(number));
+            }
+            clients.push(socket);
+        }
+        let (waits, address) = client();
+        let begun = start + UNPROVEN_CHANCE - SOCKET_RETRY;
+        assert_eq!(event_loop.ask(address, begun), Ok(()));
+        assert!(event_loop.desk.waits(TransferId(6)));
+        assert_eq!(event_loop.slots.len(), 6, "none may go yet");
+        for time in [
+            start + UNPROVEN_CHANCE,
+            start + 2 * UNPROVEN_CHANCE - SOCKET_RETRY,
+        ] {
+            event_loop.deadlines(time);
+            assert_eq!(event_loop.slots.len(), 5, "one for one");
+            assert!(event_loop.desk.waits(TransferId(6)), "not closed yet");
+        }
+        event_loop.parked(6);
+        assert_eq!(waits.recv(&mut [0; 600]).expect("an OACK"), 15);
         event_loop.leave();
     }
 

@@ -10,9 +10,12 @@ mod idle;
 mod mailbox;
 mod memory;
 mod pool;
+mod ports;
 mod reporter;
 mod worker;
 
+pub use desk::{Desk, Quota, Scope, Tid, Verdict, patience};
+pub use ports::{Lease, Ports, Supply};
 pub use reporter::Events;
 
 use crate::error::Error;
@@ -21,10 +24,9 @@ use crate::limits;
 use crate::proto::{Policy, Retransmit, Terms};
 use crate::store::Store;
 use crate::store::mappings::Mappings;
-use crate::sys::udp::{Listener, SocketOptions};
+use crate::sys::udp::{self, Listener, SocketOptions};
 use crate::transfer::{Buffers, now};
 use bucket::Bucket;
-use desk::Quota;
 use dispatch::{Loop, Message};
 use idle::Idle;
 use mailbox::{Mailbox, mailbox};
@@ -49,12 +51,14 @@ pub struct Limits {
     pub workers: usize,
     /// How long the store may take to answer a request before its client gets an ERROR: 1 s to an hour.
     pub store_deadline: Duration,
-    /// Transfers at once, 1 to 65,536. Each holds a socket and perhaps a file: two descriptors.
+    /// Transfers at once, 1 to 65,536. Each holds a socket and perhaps a file: two descriptors. One client address has 15
+    /// of 16 places at most: the rest is for addresses that have none.
     pub max_transfers: usize,
     /// Transfers at once of one client address; `None` for no limit. Whole labs sit behind one address.
     pub max_transfers_per_client: Option<usize>,
     /// Transfers at once whose peers have not answered yet: their addresses may be forged. When there are so many, the
-    /// oldest that has had a second makes room. `None` for as many as `max_transfers`; never more than half of `ports`.
+    /// oldest that has had a second makes room. `None` for as many as `max_transfers`; never more than half of the ports that
+    /// one local address has.
     pub max_unproven: Option<usize>,
     /// The same of one client address; `None` for no limit of its own.
     pub max_unproven_per_client: Option<usize>,
@@ -379,6 +383,14 @@ fn check_ports(ports: Option<&RangeInclusive<u16>>, listeners: &[Listener]) -> R
     }
 }
 
+impl Supply {
+    /// What the system has at each address, without what is left to others.
+    fn of_the_system() -> Self {
+        let count = udp::ephemeral_ports();
+        Self::System((count - count / limits::PORT_HEADROOM).max(1))
+    }
+}
+
 /// A server whose sockets are bound, and which does not serve yet.
 pub struct Listening {
     store: Box<dyn Store>,
@@ -435,7 +447,7 @@ impl Listening {
             fit_route: limits.fit_route,
             answer_broadcast: limits.answer_broadcast,
             sockets: SocketOptions {
-                ports: limits.ports.clone(),
+                ports: None, // each request has its own
                 dont_fragment: limits.dont_fragment,
                 interface: None,
             },
@@ -449,14 +461,13 @@ impl Listening {
             stopping: AtomicBool::new(false),
             recalled: AtomicUsize::new(0),
         });
-        let unproven = limits.max_unproven.unwrap_or(limits.max_transfers);
-        // What is never answered must leave ports to others.
-        let ports = limits.ports.as_ref().map(ExactSizeIterator::len);
-        let half = ports.map_or(usize::MAX, |ports| ports.div_ceil(2));
+        let supply = limits
+            .ports
+            .map_or_else(Supply::of_the_system, Supply::Range);
         let quota = Quota {
             transfers: limits.max_transfers,
             per_client: limits.max_transfers_per_client,
-            unproven: unproven.min(half),
+            unproven: limits.max_unproven.unwrap_or(limits.max_transfers),
             unproven_per_client: limits.max_unproven_per_client,
             unproven_per_network: limits.max_unproven_per_network,
         };
@@ -466,7 +477,7 @@ impl Listening {
             ends,
             Arc::clone(&shared),
             listeners,
-            quota,
+            (quota, supply),
             limits.workers,
         )?;
         let thread = std::thread::Builder::new()

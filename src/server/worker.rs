@@ -28,7 +28,7 @@ use crossbeam_channel::Receiver;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -44,6 +44,8 @@ pub(super) struct Opening {
     pub(super) may_be_copy: bool,
     /// It was sent to a broadcast address: a refusal is not told, because another server may have the file.
     pub(super) broadcast: bool,
+    /// The port to answer from; 0 lets the system choose. Written before a worker gets the request.
+    pub(super) port: AtomicU16,
     pub(super) stage: Mutex<Stage>,
 }
 
@@ -106,13 +108,23 @@ impl Opening {
         is_queued
     }
 
-    /// A worker is about to ask the store; false if it need not any more.
+    /// A worker is about to open a socket and to ask the store; false if it need not any more.
     fn ask(&self) -> bool {
         let mut stage = self.stage();
         let is_wanted = *stage == Stage::Queued;
         if is_wanted {
             let since = now();
             *stage = Stage::Asked { since, slow: false };
+        }
+        is_wanted
+    }
+
+    /// There was no socket, so the store was not asked. False where the request was given up meanwhile.
+    fn wait_again(&self) -> bool {
+        let mut stage = self.stage();
+        let is_wanted = matches!(*stage, Stage::Asked { .. });
+        if is_wanted {
+            *stage = Stage::Queued;
         }
         is_wanted
     }
@@ -145,8 +157,8 @@ pub(super) enum Report {
         /// When the peer was last sent something new.
         answered: Instant,
     },
-    /// A transfer's file and socket were closed, as the loop wished.
-    Buried,
+    /// The socket of a transfer that has ended in the loop was closed.
+    Closed(TransferId),
     /// The worker of this number is gone.
     Left(usize),
 }
@@ -441,8 +453,9 @@ impl Worker {
                 }
             }
             Work::Chore(Chore::Bury(transfer)) => {
+                let id = transfer.id();
                 bury(transfer);
-                self.reports.push(Report::Buried);
+                self.reports.push(Report::Closed(id));
             }
             Work::Chore(Chore::Sweep) => shared.mappings.sweep(now()),
             Work::Chore(Chore::Reload) => {
@@ -490,22 +503,28 @@ impl Worker {
     /// Asks the store and makes the transfer; `None` when it has ended already, and that is reported.
     fn open(&mut self, opening: Arc<Opening>, slot: StoreSlot) -> Option<Box<Transfer>> {
         let Tid { peer, local } = opening.tid;
-        let socket = match TransferSocket::open(local, peer, &self.place.shared.sockets) {
+        if !opening.ask() {
+            return None;
+        }
+        let mut from = local;
+        from.set_port(opening.port.load(Ordering::Relaxed));
+        let socket = match TransferSocket::open(from, peer, &self.place.shared.sockets) {
             Ok(socket) => socket,
             Err(error) => {
-                self.reports.push(Report::NoSocket(opening, error));
+                self.reports.push(match opening.wait_again() {
+                    true => Report::NoSocket(opening, error),
+                    false => Report::Closed(opening.id),
+                });
                 return None;
             }
         };
         let request = opening.request();
-        if !opening.ask() {
-            return None;
-        }
         let granted = self.place.ask(&request, &opening);
         let (is_wanted, is_slow) = opening.answered();
         slot.give_back(is_slow);
         if !is_wanted {
-            bury(granted);
+            bury((granted, socket));
+            self.reports.push(Report::Closed(opening.id));
             return None;
         }
         // A copy of what was done is acknowledged and never refused: its sender may be busy with something else on that port.

@@ -302,7 +302,7 @@ pub(crate) struct Taken {
 /// How transfer sockets are made.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SocketOptions {
-    /// Local ports to choose from; `None` leaves the choice to the system.
+    /// Local ports to choose from where port 0 is asked for; `None` leaves the choice to the system.
     pub(crate) ports: Option<RangeInclusive<u16>>,
     /// Whether routers are told not to fragment.
     pub(crate) dont_fragment: bool,
@@ -331,12 +331,12 @@ pub(crate) struct Readiness {
 }
 
 impl TransferSocket {
-    /// Opens a socket at `local`, whose port is ignored, and connects it to `peer`. Four system calls without a range
-    /// of ports, and they are counted: this happens once for every board.
+    /// Opens a socket at `local` and connects it to `peer`; port 0 is any port. Four system calls, and they are counted: this
+    /// happens once for every board.
     ///
     /// # Errors
     ///
-    /// `AddrInUse` when every port of the range is taken.
+    /// `AddrInUse` when the port is taken, or all that may be chosen.
     pub(crate) fn open(
         local: SocketAddr,
         peer: SocketAddr,
@@ -345,12 +345,12 @@ impl TransferSocket {
         Self::connect(Self::bound(local, options)?, peer)
     }
 
-    /// Opens a socket at `local`, whose port is ignored, to ask `server`: it sends there, and hears everybody until
+    /// Opens a socket at `local`, where port 0 is any port, to ask `server`: it sends there, and hears everybody until
     /// [`connect_to`](Self::connect_to).
     ///
     /// # Errors
     ///
-    /// `AddrInUse` when every port of the range is taken.
+    /// As those of [`open`](Self::open).
     pub(crate) fn asking(
         local: SocketAddr,
         server: SocketAddr,
@@ -886,8 +886,9 @@ fn buffer_charge(blksize: usize) -> usize {
     (blksize + AROUND_DATA).next_power_of_two() + DESCRIPTION
 }
 
-/// Binds to the address of `local` and to a port of the range, starting anywhere in it; without a range the kernel
-/// chooses, randomly as well, so that a number seldom comes twice in a short time (RFC 1350 §4).
+/// Binds to the address and port of `local`. Port 0 is any port of the range, the search for one starting anywhere in it;
+/// without a range the kernel chooses, randomly as well, so that a number seldom comes twice in a short time (RFC 1350 §4).
+/// A search takes a client that opens one socket; a server chooses its ports itself.
 fn bind_in(
     socket: &OwnedFd,
     local: SocketAddr,
@@ -898,8 +899,8 @@ fn bind_in(
         local.set_port(port);
         socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(local))
     };
-    let Some(ports) = ports else {
-        return Ok(bind(0)?);
+    let Some(ports) = ports.filter(|_| local.port() == 0) else {
+        return Ok(bind(local.port())?);
     };
     // Each RandomState has keys of its own, from the system's source of randomness.
     let random = RandomState::new().hash_one(()) as usize;
@@ -911,6 +912,20 @@ fn bind_in(
         }
     }
     Err(io::ErrorKind::AddrInUse.into())
+}
+
+/// How many ports the system gives to sockets that ask for any, at each address. It chooses at random, so that a number
+/// seldom comes twice in a short time (RFC 1350 §4). Linux says it in a file; others are assumed to follow RFC 6335.
+pub(crate) fn ephemeral_ports() -> usize {
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
+    let range = range.ok().and_then(|text| {
+        let mut numbers = text
+            .split_whitespace()
+            .map(|number| number.parse::<u16>().ok());
+        Some((numbers.next()??, numbers.next()??))
+    });
+    let (first, last) = range.unwrap_or((49_152, 65_535));
+    (first..=last).len()
 }
 
 /// Waits for `events`, and returns those that are there and errors; none when the time has passed or a signal handler

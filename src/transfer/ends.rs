@@ -121,6 +121,14 @@ impl<'a> End<'a> {
         }
     }
 
+    /// When the peer moved on last, and the last block that has got through.
+    pub(super) fn moved(&self) -> (Instant, u64) {
+        match self {
+            Self::Sending(sending) => (sending.machine.moved(), sending.machine.acked()),
+            Self::Receiving(receiving) => (receiving.machine.moved(), receiving.machine.received()),
+        }
+    }
+
     /// The whole file is stored and acknowledged, although the last ACK may have to be repeated.
     pub(super) fn is_complete(&self) -> bool {
         match self {

@@ -718,6 +718,15 @@ impl<'a> Exchange<'a> {
         self.answered
     }
 
+    /// When its peer moved on last, and how many windows it has got through by then.
+    pub(crate) fn moved(&self) -> (Instant, u64) {
+        let (moved, blocks) = self.end.moved();
+        (
+            moved,
+            blocks.div_ceil(u64::from(self.agreed.windowsize.max(1))),
+        )
+    }
+
     /// True where the peer has said nothing for so long that a repeated request is not a late copy.
     pub(crate) fn is_silent(&self) -> bool {
         self.end.is_silent(now())

@@ -12,6 +12,7 @@ mod quotas;
 mod reading;
 mod requests;
 mod rig;
+mod room;
 mod silence;
 mod sources;
 mod stopping;

@@ -498,6 +498,22 @@ fn ports_are_taken_from_the_range_until_none_is_left() {
 }
 
 #[test]
+fn a_socket_is_bound_to_the_port_that_is_asked_for_or_to_any() {
+    let peer = address("127.0.0.1:9");
+    let open = |local| TransferSocket::open(local, peer, &SocketOptions::default());
+    let port = |socket: &TransferSocket| socket.local_addr().expect("bound").port();
+    // At an address that no other test uses, so that none takes the port.
+    let any = open(address("127.0.0.15:0")).expect("a socket");
+    let mut taken = address("127.0.0.15:0");
+    taken.set_port(port(&any));
+    let error = open(taken).err().expect("one socket, one port");
+    assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    drop(any);
+    assert_eq!(port(&open(taken).expect("it is free again")), taken.port());
+    assert!(ephemeral_ports() > 0);
+}
+
+#[test]
 fn fragments_are_allowed_unless_asked_otherwise() {
     for (dont_fragment, expected) in [
         (false, libc::IP_PMTUDISC_DONT),
