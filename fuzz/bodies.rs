@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 use tftpool::unversioned::admission::{
     Desk, Lease, Quota, Supply, Tid, Verdict as Admitted, patience,
 };
-use tftpool::unversioned::limits::{PORT_ASIDE, TRANSFERS_PER_TID, UNPROVEN_CHANCE};
+use tftpool::unversioned::limits::{
+    HALF_OPEN_PER_TID, PORT_ASIDE, TRANSFERS_PER_TID, UNPROVEN_CHANCE,
+};
 use tftpool::unversioned::proto::{
     Agreed, Outcome, Policy, Receiver, Retransmit, Rollover, Sender, Step, Terms, Verdict, accept,
     grant,
@@ -598,7 +600,8 @@ impl Admission {
                 }
                 Admitted::MakeRoom(id) => {
                     let victim = &self.transfers[&id];
-                    if victim.is_complete || victim.safe_until <= self.now {
+                    let is_given_up = victim.tid == tid && !victim.is_established;
+                    if victim.is_complete || is_given_up || victim.safe_until <= self.now {
                         self.over(id, object & 1 != 0);
                     } else {
                         // Only an established one may have got further since the desk heard of it last.
@@ -658,7 +661,9 @@ impl Admission {
             assert!(held <= most(quota.per_client));
             let half_open = count(&|it| of_client(it) && !it.is_established);
             assert!(half_open <= most(quota.unproven_per_client));
-            assert!(count(&|it| it.tid == begun.tid) <= TRANSFERS_PER_TID);
+            let of_tid = |it: &Begun| it.tid == begun.tid;
+            assert!(count(&of_tid) <= TRANSFERS_PER_TID);
+            assert!(count(&|it| of_tid(it) && !it.is_established) <= HALF_OPEN_PER_TID);
         }
         for local in [1, 2].map(|host| SocketAddr::from(([10, 1, 0, host], 69))) {
             let here = |it: &Begun| it.tid.local == local;

@@ -77,6 +77,18 @@ pub const BURST_GAP_MAX: Duration = Duration::from_millis(4);
 /// Octets in flight per transfer. More makes nothing faster (a round trip of 30 ms at 1 Gbit/s fills as much), costs more to
 /// repeat when its first block is lost, and lets one client fill the kernel's queues.
 pub const IN_FLIGHT_OCTETS: u64 = 4 << 20;
+/// Bytes in flight for each port that the answer can come from. The client's first ACK proves its address weakly: a host that sees no
+/// answer can send ACK 0 to every port, 32 bytes of IPv4 each, and draws one window of each half-open transfer of the TID.
+pub const IN_FLIGHT_PER_PORT: u64 = 64;
+/// Where there are few ports, this much is granted all the same: windows of 64 blocks of 1428 bytes.
+pub const LEAST_IN_FLIGHT: u64 = 64 * 1428;
+/// Bytes beyond one block a time that timers may send again into silence, at first; each ACK that moves on adds
+/// [`SILENT_BYTES_PER_ACK`]. An ACK that is forged blindly costs its sender a sweep of all ports.
+pub const SILENT_BYTES: u64 = 96 << 10;
+/// See [`SILENT_BYTES`].
+pub const SILENT_BYTES_PER_ACK: u64 = 64 << 10;
+/// The most that a transfer saves of it: every window a few times.
+pub const SILENT_BYTES_MOST: u64 = 4 * IN_FLIGHT_OCTETS;
 /// Octets in flight when they must be kept in memory (streams, netascii).
 pub const BUFFERED_OCTETS: u64 = 1 << 20;
 
@@ -257,6 +269,9 @@ pub const LESSON_OPENING_RESENDS: u64 = 3;
 pub const LESSON_BLKSIZES: [u16; 3] = [1428, 1024, DEFAULT_BLKSIZE];
 /// Transfers one TID may have at once: the current one and those it replaces.
 pub const TRANSFERS_PER_TID: usize = 4;
+/// Half-open transfers that one TID may have: a client that asks for another file from the same port has given the older request
+/// up. The second is for requests that overtake each other. A forged ACK to every port reaches all transfers of its TID.
+pub const HALF_OPEN_PER_TID: usize = 2;
 /// Kernel receive buffer of the listening sockets: a thousand boards ask within a millisecond.
 pub const REQUEST_BUFFER_OCTETS: usize = 4 << 20;
 /// ERROR replies a second, in all, to what starts nothing: malformed requests and uploads to a server that takes none. A person with

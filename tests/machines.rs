@@ -3,6 +3,7 @@
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+use tftpool::unversioned::limits::{SILENT_BYTES, SILENT_BYTES_PER_ACK};
 use tftpool::unversioned::proto::{
     Agreed, Outcome, Policy, Receiver, Retransmit, Rollover, Sender, Step, Verdict,
 };
@@ -1625,4 +1626,51 @@ fn an_upload_that_trickles_is_too_slow() {
         Step::Wait(_) | Step::Ack(_)
     ));
     assert_eq!(receiver.poll(at(61_000)), Step::Done(Outcome::TooSlow));
+}
+
+/// A host that forges an ACK 0 to every port draws one window from each transfer. The silence that follows brings little more,
+/// and each further window costs it another ACK.
+#[test]
+fn one_forged_ack_draws_one_window_and_little_more() {
+    const WINDOW: u16 = 2000;
+    let blksize = Agreed::default().blksize;
+    let free = (SILENT_BYTES + SILENT_BYTES_PER_ACK) / u64::from(blksize);
+    for acks in [1, 2, 5] {
+        let mut sender = flowing(WINDOW, 1 << 20, 2, &ADAPTIVE);
+        let mut blocks = 0;
+        let count = |sends: Vec<(u64, u64)>| -> u64 {
+            sends.iter().map(|(first, last)| last - first + 1).sum()
+        };
+        for number in 1..acks {
+            blocks += count(bursts_until(&mut sender, 500 * number, 500 * number + 400));
+            sender.handle(&ack(number as u16 * WINDOW), at(500 * (number + 1)));
+        }
+        blocks += count(bursts_until(&mut sender, 500 * acks, 500 * acks + 25_000));
+        let windows = acks * u64::from(WINDOW);
+        let more = acks * free;
+        assert!(blocks >= windows, "{acks}: {blocks}");
+        assert!(blocks <= windows + more + 20, "{acks}: {blocks}, {windows}");
+    }
+}
+
+/// The windows that clients ask for go out again whole, in every second window of a lossy path.
+#[test]
+fn usual_windows_go_out_again_whole() {
+    for window in [4, 16, 64] {
+        let mut sender = flowing(window, 1 << 20, 2, &ADAPTIVE);
+        let mut now = 2;
+        for number in 1..=50 {
+            bursts(&mut sender, now);
+            bursts_until(&mut sender, now, now + 1);
+            sender.handle(&ack((2 * number - 1) * window), at(now + 2));
+            let sends = bursts_until(&mut sender, now + 2, now + 1_500);
+            let blocks: u64 = sends.iter().map(|(first, last)| last - first + 1).sum();
+            assert!(
+                blocks >= 2 * u64::from(window),
+                "{window}: {number}: {sends:?}"
+            );
+            now += 1_500;
+            sender.handle(&ack(2 * number * window), at(now));
+        }
+    }
 }

@@ -9,7 +9,10 @@ use super::pace::Pace;
 use super::progress::Progress;
 use super::timer::{Expiry, Timer};
 use super::{Agreed, Outcome, Policy, Rollover, Step};
-use crate::limits::{MAX_WINDOWSIZE, OACK_INTERVAL, REPEATED_ACK_INTERVAL, UNPROVEN_DATA_SENDS};
+use crate::limits::{
+    MAX_WINDOWSIZE, OACK_INTERVAL, REPEATED_ACK_INTERVAL, SILENT_BYTES, SILENT_BYTES_MOST,
+    SILENT_BYTES_PER_ACK, UNPROVEN_DATA_SENDS,
+};
 use crate::wire::Packet;
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -58,6 +61,7 @@ pub struct Sender {
     repeats: Repeats,
     echo: Echo,
     recovery: Recovery,
+    silence: SilentBlocks,
     pace: Pace,
     timer: Timer,
     progress: Progress,
@@ -132,6 +136,39 @@ impl Recovery {
             restarted: None,
             eager: 0,
         }
+    }
+}
+
+/// Blocks that timers may send again into silence, beyond one a time. Each ACK that moves on earns some. The peer's address is proved
+/// by its ACKs alone, and a host that forges one blindly sends it to every port: without this, one sweep would bring a window again and
+/// again.
+#[derive(Clone, Debug)]
+struct SilentBlocks {
+    left: u64,
+    per_ack: u64,
+    most: u64,
+}
+
+impl SilentBlocks {
+    fn new(blksize: u16) -> Self {
+        let blocks = |bytes| bytes / u64::from(blksize.max(1));
+        Self {
+            left: blocks(SILENT_BYTES),
+            per_ack: blocks(SILENT_BYTES_PER_ACK),
+            most: blocks(SILENT_BYTES_MOST),
+        }
+    }
+
+    /// An ACK has moved on.
+    fn earn(&mut self) {
+        self.left = self.most.min(self.left + self.per_ack);
+    }
+
+    /// How many of these blocks may be sent again.
+    fn take(&mut self, blocks: u64) -> u64 {
+        let more = self.left.min(blocks.saturating_sub(1));
+        self.left -= more;
+        1 + more
     }
 }
 
@@ -217,6 +254,7 @@ impl Sender {
             },
             echo: Echo::default(),
             recovery: Recovery::new(now),
+            silence: SilentBlocks::new(agreed.blksize),
             pace,
             timer,
             progress: Progress::new(policy, agreed.blksize, now),
@@ -317,6 +355,7 @@ impl Sender {
         ) = (false, 0, 0);
         self.echo.until = self.echo_until(now);
         self.proven = true;
+        self.silence.earn();
         self.acked = block;
         self.timer.progress(now);
         self.repeats = Repeats {
@@ -581,7 +620,7 @@ impl Sender {
                         self.pace.vanished();
                     }
                 }
-                self.restart_window(now);
+                self.resend_into_silence(now);
             }
             Ok(Expiry::Probe(count)) => {
                 self.echo.suspected = false;
@@ -607,9 +646,23 @@ impl Sender {
         if recovery.windows > 2 {
             self.pace.vanished();
         }
-        self.restart_window(now);
-        self.recovery.is_probe = true;
-        self.recovery.tails = 1;
+        if self.resend_into_silence(now) {
+            self.recovery.is_probe = true;
+            self.recovery.tails = 1;
+        }
+    }
+
+    /// Sends again what was sent and not acknowledged, as much of it as may go into silence. True if that is all of it.
+    fn resend_into_silence(&mut self, now: Instant) -> bool {
+        let first = self.acked + 1;
+        let sent = self.next.saturating_sub(first);
+        let may_go = self.silence.take(sent);
+        if may_go >= sent {
+            self.restart_window(now);
+            return true;
+        }
+        self.probe = Some(first..first + may_go);
+        false
     }
 
     /// What goes out behind a window that breaks a silence: its last block once more. A receiver whose own window began at a report that was
@@ -641,13 +694,14 @@ impl Sender {
         self.recovery.sent = now;
         if let Some(probe) = &mut self.probe {
             debug_assert!(end <= probe.end);
+            let resent = end.saturating_sub(probe.start);
             probe.start = end;
             if end > self.sent_end {
                 self.recovery.ahead = 1;
                 self.sent_end = end;
                 self.recovery.tails = 1;
             } else {
-                self.retransmits += 1;
+                self.retransmits += resent;
                 self.resent_end = self.resent_end.max(end);
                 if !self.recovery.is_probe {
                     self.echo.resent = Some(now);

@@ -18,7 +18,8 @@
 use super::ports::{Lease, Ports, Supply, without_port};
 use crate::event::{DropReason, TransferId};
 use crate::limits::{
-    MOST_SILENCE, SHARE_PER_FREE_PLACE, SILENCE_PER_WINDOW, TRANSFERS_PER_TID, UNPROVEN_CHANCE,
+    HALF_OPEN_PER_TID, MOST_SILENCE, SHARE_PER_FREE_PLACE, SILENCE_PER_WINDOW, TRANSFERS_PER_TID,
+    UNPROVEN_CHANCE,
 };
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -267,9 +268,8 @@ impl Desk {
 
     /// Enters a new transfer, whatever else its TID has, if there is room; `random` chooses its port.
     pub fn admit(&mut self, tid: Tid, digest: u64, random: u64, now: Instant) -> Verdict {
-        let of_tid = self.by_tid.get(&tid).map_or(0, Vec::len);
-        if of_tid >= TRANSFERS_PER_TID {
-            return Verdict::Drop(DropReason::Duplicate);
+        if let Some(victim) = self.shortage_of_tid(&tid) {
+            return victim.map_or(Verdict::Drop(DropReason::Duplicate), Verdict::MakeRoom);
         }
         if let Some((scope, victims, reason)) = self.shortage(&tid) {
             let victim = self.victim(scope, victims, now);
@@ -300,6 +300,16 @@ impl Desk {
             self.hand_out();
         }
         Verdict::Admit(id, port)
+    }
+
+    /// If the TID has all the transfers that it may have: the oldest of those that it has given up by asking for something
+    /// else, if there is one.
+    fn shortage_of_tid(&self, tid: &Tid) -> Option<Option<TransferId>> {
+        let ids = self.by_tid.get(tid)?;
+        let half_open = |id: &&TransferId| self.entries[*id].state == State::HalfOpen;
+        let count = ids.iter().filter(half_open).count();
+        let is_full = count >= HALF_OPEN_PER_TID || ids.len() >= TRANSFERS_PER_TID;
+        is_full.then(|| ids.iter().find(half_open).copied())
     }
 
     /// What there is too little of for one more transfer: whose transfers to look at, which of these help, and the reason
@@ -674,11 +684,31 @@ mod tests {
         assert_eq!(desk.proven(new, now), [], "said once");
     }
 
-    /// One port that asks for ever new things takes no more than its share of the table.
+    /// A client that asks for other files from the same port has given the older requests up, and is never met with silence.
+    #[test]
+    fn one_tid_has_two_half_open_transfers_and_the_oldest_gives_way() {
+        let (mut desk, now) = (desk(QUOTA), start());
+        let mut ids = Vec::from([1, 2].map(|digest| admitted(desk.ask(tid(1, 1000), digest, now))));
+        assert_eq!(ids.len(), HALF_OPEN_PER_TID);
+        for digest in 3..20 {
+            let oldest = ids.remove(0);
+            let verdict = desk.ask(tid(1, 1000), digest, now);
+            assert_eq!(verdict, Verdict::MakeRoom(oldest));
+            desk.end(oldest);
+            ids.push(admitted(desk.ask(tid(1, 1000), digest, now)));
+        }
+        admitted(desk.ask(tid(1, 1001), 5, now));
+    }
+
+    /// One port that is acknowledged again and again takes no more than its share of the table.
     #[test]
     fn one_tid_has_four_transfers_at_once_and_no_more() {
         let (mut desk, now) = (desk(QUOTA), start());
-        let ids = [1, 2, 3, 4].map(|digest| admitted(desk.ask(tid(1, 1000), digest, now)));
+        let ids = [1, 2, 3, 4].map(|digest| {
+            let id = admitted(desk.ask(tid(1, 1000), digest, now));
+            desk.proven(id, now);
+            id
+        });
         assert_eq!(ids.len(), TRANSFERS_PER_TID);
         let full = Verdict::Drop(DropReason::Duplicate);
         assert_eq!(desk.ask(tid(1, 1000), 5, now), full);
@@ -686,8 +716,9 @@ mod tests {
         assert_eq!(desk.ask(tid(1, 1000), 4, now), full);
         admitted(desk.ask(tid(1, 1001), 5, now));
         desk.end(ids[1]);
-        admitted(desk.ask(tid(1, 1000), 5, now));
-        assert_eq!(desk.ask(tid(1, 1000), 6, now), full);
+        let half_open = admitted(desk.ask(tid(1, 1000), 5, now));
+        let verdict = desk.ask(tid(1, 1000), 6, now);
+        assert_eq!(verdict, Verdict::MakeRoom(half_open));
     }
 
     #[test]
@@ -698,7 +729,8 @@ mod tests {
             ..QUOTA
         });
         for digest in 0..TRANSFERS_PER_TID as u64 {
-            admitted(desk.ask(tid(1, 1000), digest, now));
+            let id = admitted(desk.ask(tid(1, 1000), digest, now));
+            desk.proven(id, now);
         }
         let later = now + UNPROVEN_CHANCE;
         let full = Verdict::Drop(DropReason::Duplicate);

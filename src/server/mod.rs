@@ -423,6 +423,10 @@ impl Listening {
         let waker =
             mio::Waker::new(poll.registry(), dispatch::WAKER).map_err(system("watch sockets"))?;
         let (mailbox, mail) = mailbox(MAIL, waker);
+        let supply = limits
+            .ports
+            .clone()
+            .map_or_else(Supply::of_the_system, Supply::Range);
         let shared = Arc::new(worker::Shared {
             takes_uploads: store.takes_uploads(),
             store,
@@ -434,7 +438,7 @@ impl Listening {
             terms: Terms {
                 max_blksize: limits.max_block_size,
                 max_windowsize: limits.max_window_size,
-                in_flight: limits::IN_FLIGHT_OCTETS,
+                in_flight: most_in_flight(supply.len()),
             },
             policy: Policy {
                 timeout: limits.timeout,
@@ -461,9 +465,6 @@ impl Listening {
             stopping: AtomicBool::new(false),
             recalled: AtomicUsize::new(0),
         });
-        let supply = limits
-            .ports
-            .map_or_else(Supply::of_the_system, Supply::Range);
         let quota = Quota {
             transfers: limits.max_transfers,
             per_client: limits.max_transfers_per_client,
@@ -491,6 +492,12 @@ impl Listening {
             thread: Some(thread),
         })
     }
+}
+
+/// Bytes in flight of one transfer where its answer can come from this many ports.
+fn most_in_flight(ports: usize) -> u64 {
+    let by_ports = limits::IN_FLIGHT_PER_PORT * ports as u64;
+    by_ports.clamp(limits::LEAST_IN_FLIGHT, limits::IN_FLIGHT_OCTETS)
 }
 
 /// A running server. Dropping it stops it as [`Stop::Now`] does.

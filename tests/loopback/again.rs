@@ -3,7 +3,7 @@
 use crate::rig::*;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tftpool::unversioned::limits::REPEATED_REQUESTS;
-use tftpool::{DropReason, Event, Failure};
+use tftpool::{DropReason, Event, Failure, Request, Source};
 
 fn duplicates(events: &mut tftpool::Events) {
     wait_for(events, |event| match event {
@@ -266,4 +266,18 @@ fn copies_that_came_before_the_answer_are_answered_by_it() {
         assert!(now() < end);
     }
     client.quiet();
+}
+
+/// PXELINUX uses one port for all its requests, and an answer may be lost.
+#[test]
+fn other_files_asked_from_one_port_are_answered_however_many_went_unanswered() {
+    let names: Vec<String> = (0..10).map(|number| format!("file{number}")).collect();
+    let server = start(builder(|request: &Request<'_>| {
+        Ok(Source::bytes(request.name.to_vec()))
+    }));
+    let mut client = Client::new(server.local_addr());
+    for name in &names {
+        client.ask(name, &[]);
+        assert_eq!(client.data(1), name.as_bytes(), "nothing is acknowledged");
+    }
 }

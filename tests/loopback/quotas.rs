@@ -256,3 +256,24 @@ fn limits_are_checked() {
     ));
     assert!(!refused(|_| {}));
 }
+
+/// A forged ACK 0 to every port draws one window of each transfer: the fewer the ports, the smaller the window.
+#[test]
+fn windows_get_smaller_with_the_ports_that_answers_can_come_from() {
+    for (count, most) in [(10, 64), (2000, 89)] {
+        let ports = free_ports(count);
+        let server = Server::builder(|_: &Request<'_>| Ok(Source::bytes(vec![7; 10])))
+            .bind("127.0.0.1:0".parse().expect("an address"))
+            .limits(|limits| limits.ports = Some(ports.clone()))
+            .start()
+            .expect("a server");
+        let mut client = Client::new(server.local_addr());
+        client.shout(&rrq(
+            "file",
+            "octet",
+            &[("blksize", "1428"), ("windowsize", "32767")],
+        ));
+        let granted = format!("blksize=1428 windowsize={most}");
+        assert_eq!(client.oack(), granted, "{count} ports");
+    }
+}
