@@ -160,12 +160,12 @@ fn an_option_is_granted_strictly_or_left_out() {
         (&[("blksize", "65536")], "blksize=65464"),
         (&[("blksize", "4294967808")], "blksize=65464"),
         (
-            &[("windowsize", "65535"), ("blksize", "64")],
-            "blksize=64 windowsize=32767",
+            &[("windowsize", "65535"), ("blksize", "32")],
+            "blksize=32 windowsize=32767",
         ),
         (
-            &[("windowsize", "65537"), ("blksize", "64")],
-            "blksize=64 windowsize=32767",
+            &[("windowsize", "65537"), ("blksize", "32")],
+            "blksize=32 windowsize=32767",
         ),
         // As asked for, or not at all.
         (&[("timeout", "255")], "timeout=255"),
