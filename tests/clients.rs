@@ -277,6 +277,47 @@ fn curl_puts_files_of_every_size() {
     every_size_up(Client::Curl);
 }
 
+/// 33 MiB in blocks of 512 bytes: the block number of an upload passes 65535.
+#[test]
+fn block_numbers_wrap_in_uploads() {
+    let wanted = content(33 << 20);
+    let (root, local) = (writable(), Scratch::new());
+    let file = local.file("large", &wanted);
+    let server = Server::start(root.path(), &["--write", "create"]);
+    for (number, (client, _)) in CLIENTS.into_iter().enumerate() {
+        let name = number.to_string();
+        let output = run(&mut client.put(server.address(), &name, &file, None));
+        let stored = fs::read(root.path().join(&name));
+        let stored = stored.unwrap_or_else(|cause| panic!("{client:?}: {cause}"));
+        assert!(output.status.success(), "{client:?}: {}", text(&output));
+        assert_same(&format!("{client:?}"), &stored, &wanted);
+    }
+}
+
+/// The client repeats its last DATA after its own interval: 5 s in tftp-hpa and atftp. The server must
+/// answer by an ACK, although the file is stored. curl is left out: its interval is 72 s unless a
+/// limit of time is given, and the server does not stay that long.
+#[test]
+fn the_last_ack_of_an_upload_may_be_lost() {
+    harness::in_a_network(|| {
+        let wanted = content(10 * 512 + 100);
+        let (root, local) = (writable(), Scratch::new());
+        let file = local.file("file", &wanted);
+        let server = Server::start(root.path(), &["--write", "create"]);
+        for client in [Client::Busybox, Client::Hpa, Client::Atftp] {
+            let name = format!("{client:?}");
+            let lost = harness::Lost::ack(11);
+            let output = run(&mut client.put(server.address(), &name, &file, None));
+            let said = text(&output);
+            assert_eq!(lost.count(), 1, "{client:?}: {said}");
+            let quiet = !said.contains("timed out") && !said.contains("rror");
+            assert!(output.status.success() && quiet, "{client:?}: {said}");
+            let stored = fs::read(root.path().join(&name)).expect("the file");
+            assert_same(&format!("{client:?}"), &stored, &wanted);
+        }
+    });
+}
+
 #[test]
 fn tftp_hpa_puts_text() {
     let text_file = b"one\ntwo\rthree\n\n".repeat(200);

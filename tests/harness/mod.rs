@@ -199,6 +199,65 @@ impl Drop for Server {
     }
 }
 
+/// Runs `work` on a thread of its own, in a network namespace whose only device is the loopback.
+/// Programs that `work` starts are inside too. Skips where this process may not make a namespace.
+pub fn in_a_network(work: impl FnOnce() + Send + 'static) {
+    let inside = move || {
+        let made = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET);
+        let ip = |words: &str| {
+            let status = Command::new("ip").args(words.split(' ')).status();
+            status.is_ok_and(|status| status.success())
+        };
+        // tftpd-hpa starts only where some device has an address beside 127.0.0.0/8.
+        if made.is_ok() && ip("link set lo up") && ip("address add 192.0.2.1/32 dev lo") {
+            work();
+        } else {
+            skip("a network namespace of our own needs root and iproute2");
+        }
+    };
+    thread::spawn(inside).join().expect("the work succeeds");
+}
+
+/// Packets that the loopback of the caller's network namespace loses.
+pub struct Lost;
+
+impl Lost {
+    /// Loses the first ACK of block `number`, and every second one after it.
+    pub fn ack(number: u16) -> Self {
+        nft("add table inet lost");
+        nft("add chain inet lost input { type filter hook input priority 0 ; }");
+        // The UDP header is 64 bits long; opcode and block number follow.
+        nft(&format!(
+            "add rule inet lost input udp length 12 @th,64,16 4 @th,80,16 {number} \
+             numgen inc mod 2 0 counter drop"
+        ));
+        Self
+    }
+
+    /// How many packets were lost so far.
+    pub fn count(&self) -> u64 {
+        let said = nft("list chain inet lost input");
+        let (_, count) = said.split_once("counter packets ").expect("a counter");
+        let count = count.split_whitespace().next().expect("a number");
+        count.parse().expect("a number")
+    }
+}
+
+impl Drop for Lost {
+    fn drop(&mut self) {
+        nft("delete table inet lost");
+    }
+}
+
+/// Runs `nft` with these words.
+fn nft(words: &str) -> String {
+    let mut command = Command::new("nft");
+    let output = command.args(words.split_whitespace()).output();
+    let output = output.expect("the program nft (package nftables)");
+    assert!(output.status.success(), "nft {words}: {}", text(&output));
+    text(&output)
+}
+
 /// A client program that is ended when it takes longer than two minutes. Its arguments follow.
 ///
 /// # Panics
