@@ -596,6 +596,10 @@ impl Admission {
                     };
                     let before = self.transfers.insert(id, begun);
                     assert!(before.is_none(), "a number that was used before");
+                    for older in self.desk.given_up(&tid) {
+                        assert!(older < id && self.transfers[&older].tid == tid);
+                        self.over(older, object & 1 != 0);
+                    }
                     return;
                 }
                 Admitted::MakeRoom(id) => {

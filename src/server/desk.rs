@@ -302,14 +302,24 @@ impl Desk {
         Verdict::Admit(id, port)
     }
 
-    /// If the TID has all the transfers that it may have: the oldest of those that it has given up by asking for something
-    /// else, if there is one.
+    /// If the TID has all the transfers that it may have: the oldest of those that are half-open, if there is one.
     fn shortage_of_tid(&self, tid: &Tid) -> Option<Option<TransferId>> {
         let ids = self.by_tid.get(tid)?;
-        let half_open = |id: &&TransferId| self.entries[*id].state == State::HalfOpen;
-        let count = ids.iter().filter(half_open).count();
-        let is_full = count >= HALF_OPEN_PER_TID || ids.len() >= TRANSFERS_PER_TID;
-        is_full.then(|| ids.iter().find(half_open).copied())
+        let is_full = ids.len() >= TRANSFERS_PER_TID;
+        is_full.then(|| self.half_open(ids).next())
+    }
+
+    /// Half-open transfers that a client has given up by asking for other files from the same port, the oldest first.
+    pub fn given_up(&self, tid: &Tid) -> Vec<TransferId> {
+        let ids = self.by_tid.get(tid).map_or(&[][..], Vec::as_slice);
+        let count = self.half_open(ids).count();
+        let given_up = count.saturating_sub(HALF_OPEN_PER_TID);
+        self.half_open(ids).take(given_up).collect()
+    }
+
+    fn half_open<'a>(&'a self, ids: &'a [TransferId]) -> impl Iterator<Item = TransferId> + 'a {
+        let ids = ids.iter().copied();
+        ids.filter(|id| self.entries[id].state == State::HalfOpen)
     }
 
     /// What there is too little of for one more transfer: whose transfers to look at, which of these help, and the reason
@@ -686,18 +696,25 @@ mod tests {
 
     /// A client that asks for other files from the same port has given the older requests up, and is never met with silence.
     #[test]
-    fn one_tid_has_two_half_open_transfers_and_the_oldest_gives_way() {
+    fn one_tid_has_two_half_open_transfers_and_older_ones_are_given_up() {
         let (mut desk, now) = (desk(QUOTA), start());
-        let mut ids = Vec::from([1, 2].map(|digest| admitted(desk.ask(tid(1, 1000), digest, now))));
-        assert_eq!(ids.len(), HALF_OPEN_PER_TID);
-        for digest in 3..20 {
-            let oldest = ids.remove(0);
-            let verdict = desk.ask(tid(1, 1000), digest, now);
-            assert_eq!(verdict, Verdict::MakeRoom(oldest));
-            desk.end(oldest);
-            ids.push(admitted(desk.ask(tid(1, 1000), digest, now)));
-        }
-        admitted(desk.ask(tid(1, 1001), 5, now));
+        let asked = tid(1, 1000);
+        let ids = [1, 2, 3, 4].map(|digest| admitted(desk.ask(asked, digest, now)));
+        assert_eq!(desk.given_up(&asked), ids[..2]);
+        let verdict = desk.ask(asked, 5, now);
+        assert_eq!(
+            verdict,
+            Verdict::MakeRoom(ids[0]),
+            "where they are still there"
+        );
+        desk.end(ids[0]);
+        desk.proven(ids[1], now);
+        assert_eq!(
+            desk.given_up(&asked),
+            [],
+            "an established one does not count"
+        );
+        assert_eq!(desk.given_up(&tid(1, 1001)), []);
     }
 
     /// One port that is acknowledged again and again takes no more than its share of the table.

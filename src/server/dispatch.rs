@@ -538,6 +538,7 @@ impl Loop {
             match self.desk.admit(tid, digest, random, at) {
                 Verdict::Admit(id, port) => {
                     self.admit(id, port, arrival);
+                    self.give_up_older(&tid);
                     return Ok(());
                 }
                 Verdict::Drop(reason) => return Err(reason),
@@ -545,6 +546,16 @@ impl Loop {
             }
         }
         Err(DropReason::Full)
+    }
+
+    /// Ends half-open transfers of this TID whose client asks for something else by now, unless an answer lies unread.
+    fn give_up_older(&mut self, tid: &Tid) {
+        for id in self.desk.given_up(tid) {
+            let parked = self.slots.get(&id).and_then(|slot| slot.parked.as_ref());
+            if !parked.is_some_and(|transfer| transfer.has_mail()) {
+                self.doom(id, Failure::Superseded);
+            }
+        }
     }
 
     /// A number that no client can foresee.
