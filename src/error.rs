@@ -13,6 +13,7 @@ pub struct Refusal {
     code: ErrorCode,
     text: Cow<'static, str>,
     detail: Option<String>,
+    is_scarce: bool,
 }
 
 impl Refusal {
@@ -23,7 +24,19 @@ impl Refusal {
             code,
             text: text.into(),
             detail: None,
+            is_scarce: false,
         }
+    }
+
+    /// For want of a descriptor or of memory: another transfer may give way.
+    pub(crate) fn for_want(mut self) -> Self {
+        self.is_scarce = true;
+        self
+    }
+
+    /// True where another transfer that ends may bring another answer.
+    pub(crate) fn is_for_want(&self) -> bool {
+        self.is_scarce
     }
 
     /// ERROR 1.

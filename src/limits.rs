@@ -181,8 +181,9 @@ pub const UNIQUE_NAMES_TRIED: u32 = 16;
 /// The first of them are searched for; a search costs a system call or two for each bit of the
 /// number. The others are random.
 pub const UNIQUE_SEARCHES: u32 = 8;
-/// Hidden names tried, of 64 random bits each; a second one is never needed.
-pub const HIDDEN_NAMES_TRIED: usize = 8;
+/// Hidden names tried, of 64 random bits each. A name is lost only to a server that starts at this moment and takes the new file for a
+/// leftover.
+pub const HIDDEN_NAMES_TRIED: usize = 64;
 /// Names looked at while leftovers are searched for at the start: a tenth of a second.
 pub const LEFTOVERS_LOOKED_AT: usize = 100_000;
 

@@ -655,6 +655,29 @@ fn there_are_descriptors_for_all_the_transfers_there_may_be() {
     }
 }
 
+/// Half-open transfers give their descriptors to a request whose file cannot be opened for want of one.
+#[test]
+fn half_open_transfers_give_their_descriptors_to_the_next_request() {
+    let root = Scratch::new();
+    root.file("file", &harness::content(2000));
+    let options = ["--timeout", "60", "--max-transfers", "100"];
+    let server = Server::spawn(limited_to(120, root.path(), &options));
+    let silent: Vec<_> = (0..60)
+        .map(|_| {
+            let peer = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+            peer.set_read_timeout(Some(LONG)).expect("a timeout");
+            let request = b"\0\x01file\0octet\0";
+            peer.send_to(request, server.address()).expect("sent");
+            peer
+        })
+        .collect();
+    // Each was answered, or told that the server is busy after it had waited for a second.
+    for peer in &silent {
+        next_datagram(peer);
+    }
+    assert_eq!(first_block(&ask(server.address(), "file")).len(), 512);
+}
+
 /// More transfers than descriptors: those that find no socket are refused after a while, the others go on to their end,
 /// and when they are over there is room again.
 #[test]

@@ -18,6 +18,7 @@ use crate::limits::{
 use crate::proto::{self, Agreed, Policy, Sender, Terms, grant};
 use crate::store::mappings::Mappings;
 use crate::store::{Request, Sink, Store};
+use crate::sys;
 use crate::sys::udp::{SocketOptions, TransferSocket};
 use crate::transfer::{
     Body, Buffers, End, Ending, Format, Origin, Outset, Scratch, Surroundings, Transfer, Trouble,
@@ -520,6 +521,14 @@ impl Worker {
         };
         let request = opening.request();
         let granted = self.place.ask(&request, &opening);
+        // The store lacks a descriptor: the request waits as it would for want of a socket, and gives its own back.
+        if granted.as_ref().is_err_and(Refusal::is_for_want) && opening.wait_again() {
+            drop(socket);
+            slot.give_back(false);
+            self.reports
+                .push(Report::NoSocket(opening, sys::no_descriptor()));
+            return None;
+        }
         let (is_wanted, is_slow) = opening.answered();
         slot.give_back(is_slow);
         if !is_wanted {

@@ -426,8 +426,9 @@ pub(super) fn refuse(error: io::Error) -> Refusal {
         // Nothing to explain, and boot loaders ask for ten names before one that exists.
         Trouble::Missing => return Refusal::not_found(),
         Trouble::TooLong => return too_long(),
-        Trouble::Busy | Trouble::Exhausted => {
-            Refusal::new(ErrorCode::NOT_DEFINED, "server out of resources")
+        Trouble::Busy => Refusal::new(ErrorCode::NOT_DEFINED, "server out of resources"),
+        Trouble::Exhausted => {
+            Refusal::new(ErrorCode::NOT_DEFINED, "server out of resources").for_want()
         }
         Trouble::Broken => Refusal::new(ErrorCode::NOT_DEFINED, "read error"),
         Trouble::Leaves | Trouble::Link | Trouble::NotOffered | Trouble::Denied => {

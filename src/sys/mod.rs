@@ -38,6 +38,11 @@ pub(crate) fn is_scarce(error: &std::io::Error) -> bool {
     }
 }
 
+/// What the system says where a process has no descriptor left.
+pub(crate) fn no_descriptor() -> std::io::Error {
+    std::io::Error::from_raw_os_error(nix::libc::EMFILE)
+}
+
 /// Whether the network, or an interface, was not there: it may come up a little later.
 pub(crate) fn is_network_down(error: &std::io::Error) -> bool {
     use nix::libc::{EADDRNOTAVAIL, EHOSTDOWN, EHOSTUNREACH, ENETDOWN, ENETUNREACH, ENOBUFS};
