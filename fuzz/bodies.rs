@@ -458,9 +458,10 @@ impl Machine {
     }
 }
 
-/// The admission of requests, driven by one byte for an action and one for its object: requests of a few clients, ACKs, complete
-/// uploads, ends, sockets that close late, ports that other programs hold, and the clock. No budget is exceeded, a transfer
-/// makes room only when its time is up, no port is leased twice, and nothing is left when all transfers are over.
+/// The admission of requests, driven by one byte for an action and one for its object: requests of
+/// a few clients, ACKs, complete uploads, ends, sockets that close late, ports that other programs
+/// hold, and the clock. No budget is exceeded, a transfer makes room only when its time is up, no
+/// port is leased twice, and nothing is left when all transfers are over.
 #[allow(clippy::disallowed_methods)] // any instant will do
 pub fn admission(octets: &[u8]) {
     let (head, actions) = octets.split_at(octets.len().min(6));
@@ -608,7 +609,8 @@ impl Admission {
                     if victim.is_complete || is_given_up || victim.safe_until <= self.now {
                         self.over(id, object & 1 != 0);
                     } else {
-                        // Only an established one may have got further since the desk heard of it last.
+                        // Only an established one may have got further since the desk heard of it
+                        // last.
                         assert!(victim.is_established, "it had no second");
                         self.desk.spare(id, victim.safe_until);
                     }

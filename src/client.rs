@@ -4,9 +4,10 @@
 //! asked once more without any, as long as no octet of the file has moved; one that ignores them is understood at once. What
 //! a server says is believed only as far as it was asked: it never makes a block, a window or a file larger.
 //!
-//! A server that is not there yet is waited for. A closed port and a network that is down never shorten the patience of a
-//! request: half of it belongs to the first attempt, half to the second. The second attempt has no options, unless the network
-//! refused the last request of the first one: then the silence was not the options' fault.
+//! A server that is not there yet is waited for. A closed port and a network that is down never
+//! shorten the patience of a request: half of it belongs to the first attempt, half to the second.
+//! The second attempt has no options, unless the network refused the last request of the first one:
+//! then the silence was not the options' fault.
 
 use crate::error::{Failure, Refusal, plain};
 use crate::event::{Name, Summary, TransferId};
@@ -85,8 +86,9 @@ impl Client {
         Self::with_addresses([server])
     }
 
-    /// A client of a server that has several addresses. The next one is asked when one does not answer, and at once when its port
-    /// is closed or no route leads to it; such an address is asked again after the others.
+    /// A client of a server that has several addresses. The next one is asked when one does not
+    /// answer, and at once when its port is closed or no route leads to it; such an address is
+    /// asked again after the others.
     pub fn with_addresses(servers: impl IntoIterator<Item = SocketAddr>) -> Self {
         Self {
             servers: servers.into_iter().collect(),
@@ -115,8 +117,8 @@ impl Client {
         self
     }
 
-    /// Blocks in a window to ask for, 1 to 32767 (RFC 7440); others are moved into that range. 16 without it. A download asks for
-    /// no more than the socket's receive buffer holds.
+    /// Blocks in a window to ask for, 1 to 32767 (RFC 7440); others are moved into that range. 16
+    /// without it. A download asks for no more than the socket's receive buffer holds.
     #[must_use]
     pub fn windowsize(mut self, blocks: u16) -> Self {
         self.windowsize = blocks.clamp(1, limits::MAX_WINDOWSIZE);
@@ -154,9 +156,10 @@ impl Client {
         self
     }
 
-    /// Retransmissions into silence before the transfer is given up, at most 100; 5 without it. The waits are 1, 2 and from then
-    /// on 4 intervals of [`timeout`](Self::timeout). A first request goes out once with options and once without, at least;
-    /// both share the retransmissions: 14 s in all without other settings.
+    /// Retransmissions into silence before the transfer is given up, at most 100; 5 without it. The
+    /// waits are 1, 2 and from then on 4 intervals of [`timeout`](Self::timeout). A first request
+    /// goes out once with options and once without, at least; both share the retransmissions: 14 s
+    /// in all without other settings.
     #[must_use]
     pub fn retries(mut self, count: u32) -> Self {
         self.retries = count.min(limits::MAX_RETRIES);
@@ -170,8 +173,9 @@ impl Client {
         self
     }
 
-    /// Shortest silence behind the last block of an upload that ends it; 60 s without it. A device may write the whole file to
-    /// its flash before it acknowledges that block. Where [`retries`](Self::retries) allow a longer silence, they count.
+    /// Shortest silence behind the last block of an upload that ends it; 60 s without it. A device
+    /// may write the whole file to its flash before it acknowledges that block. Where
+    /// [`retries`](Self::retries) allow a longer silence, they count.
     #[must_use]
     pub fn final_timeout(mut self, silence: Duration) -> Self {
         self.final_timeout = silence;
@@ -261,8 +265,8 @@ impl Client {
         self.ask_all(Direction::Write, name.as_ref(), size, &mut load, &guard)
     }
 
-    /// Gets the beginning of a file, breaks off with an ERROR and says how it went: after so many `octets`, or so much `time`,
-    /// whichever comes first.
+    /// Gets the beginning of a file, breaks off with an ERROR and says how it went: after so many
+    /// `octets`, or so much `time`, whichever comes first.
     #[cfg(feature = "cli")]
     pub(crate) fn sample(
         mut self,
@@ -357,7 +361,8 @@ impl Client {
         share.saturating_sub(1)
     }
 
-    /// Octets of a datagram that the route to this server carries in one piece; any number where there is no route yet.
+    /// Octets of a datagram that the route to this server carries in one piece; any number where
+    /// there is no route yet.
     fn room(&self, server: SocketAddr) -> io::Result<usize> {
         let sockets = SocketOptions {
             interface: self.sockets.interface.clone(),
@@ -631,8 +636,8 @@ impl Attempt<'_> {
         })
     }
 
-    /// The socket, and how many retransmissions are left. An interface may get its address later: the time until then is part of
-    /// the request's.
+    /// The socket, and how many retransmissions are left. An interface may get its address later:
+    /// the time until then is part of the request's.
     fn socket(&self) -> Result<(TransferSocket, u32), Lost> {
         let client = self.client;
         let policy = self.policy()?;

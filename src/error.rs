@@ -99,7 +99,8 @@ pub enum Failure {
     SilentAtRollover,
     /// The peer never answered at all: it may not exist.
     Unanswered,
-    /// The peer was silent through all retransmissions, and its host said that the port is closed (ICMP port unreachable).
+    /// The peer was silent through all retransmissions, and its host said that the port is closed
+    /// (ICMP port unreachable).
     Unreachable,
     /// Nothing leads back to the peer: its address may be forged.
     NoWayBack,

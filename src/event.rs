@@ -99,8 +99,8 @@ pub enum Event {
         mode: Mode,
         /// The options asked for.
         options: Options,
-        /// What was not understood of the options, as `name=value` with spaces between: unknown ones, and values that are no
-        /// numbers.
+        /// What was not understood of the options, as `name=value` with spaces between: unknown
+        /// ones, and values that are no numbers.
         ignored: Option<Name>,
     },
     /// The store granted the request; the first packet is on its way.
@@ -139,8 +139,9 @@ pub enum Event {
     },
     /// The last block was acknowledged.
     Completed(Summary),
-    /// The peer found out what it wanted to know and left with ERROR 8 or 0, which is no failure. UEFI firmware asks for the
-    /// size at every boot and refuses the OACK; `tftpool probe` leaves before it acknowledges a second block.
+    /// The peer found out what it wanted to know and left with ERROR 8 or 0, which is no failure.
+    /// UEFI firmware asks for the size at every boot and refuses the OACK; `tftpool probe` leaves
+    /// before it acknowledges a second block.
     Probe(Summary),
     /// The transfer ended before its last ACK.
     Failed(Summary, Failure),
@@ -174,7 +175,8 @@ pub enum DropReason {
     Malformed(Malformed),
     /// DATA, ACK, OACK or ERROR at a port where only requests make sense.
     NotARequest,
-    /// Sent to a broadcast or multicast address (RFC 1123 §4.2.3.5), and not a read request that may be answered.
+    /// Sent to a broadcast or multicast address (RFC 1123 §4.2.3.5), and not a read request that
+    /// may be answered.
     Broadcast,
     /// From port 0, or from this very socket: there is nobody to answer.
     NoReturn,

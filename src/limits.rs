@@ -41,14 +41,17 @@ pub const UTIMEOUT_MICROS: std::ops::RangeInclusive<u64> = 10_000..=255_000_000;
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1);
 /// The unagreed interval doubles up to this many times itself.
 pub const TIMEOUT_GROWTH: u32 = 4;
-/// The same behind the last block of an upload, whose ACK may take as long as writing the flash of a device: seven copies in a minute.
+/// The same behind the last block of an upload, whose ACK may take as long as writing the flash of
+/// a device: seven copies in a minute.
 pub const FINAL_TIMEOUT_GROWTH: u32 = 16;
 /// Resends after which silence ends a transfer.
 pub const DEFAULT_RETRIES: u32 = 5;
-/// Earliest probe after a send: below this a scheduler hiccup looks like a loss. A sender that has seen losses halves it.
+/// Earliest probe after a send: below this a scheduler hiccup looks like a loss. A sender that has
+/// seen losses halves it.
 pub const PROBE_FLOOR: Duration = Duration::from_millis(20);
-/// Until a loss was seen on a transfer, a silence is not probed earlier than this. Boards pause for up to a quarter of a second while
-/// they store what they have, and some of them count DATA packets instead of comparing block numbers (raspberrypi/firmware#1631).
+/// Until a loss was seen on a transfer, a silence is not probed earlier than this. Boards pause for
+/// up to a quarter of a second while they store what they have, and some of them count DATA packets
+/// instead of comparing block numbers (raspberrypi/firmware#1631).
 pub const PAUSE_FLOOR: Duration = Duration::from_millis(300);
 /// An OACK is not repeated earlier than this on our own account: atftp aborts on a second one.
 pub const OACK_INTERVAL: Duration = Duration::from_secs(1);
@@ -56,10 +59,12 @@ pub const OACK_INTERVAL: Duration = Duration::from_secs(1);
 pub const UNPROVEN_DATA_SENDS: u32 = 2;
 /// Sends of an OACK to a peer that has never answered while the server is calm. An OACK is about as long as the request.
 pub const UNPROVEN_OACK_SENDS: u32 = 4;
-/// Answers that a client gets at once by repeating its request from the same port. busybox repeats most often, eight times in 5 s.
+/// Answers that a client gets at once by repeating its request from the same port. busybox repeats
+/// most often, eight times in 5 s.
 pub const REPEATED_REQUESTS: u32 = 8;
-/// That budget refills by one answer in this time. A board whose receive path is not ready yet repeats one request every two
-/// seconds for minutes (the EEPROM of a Raspberry Pi 4), and hears an answer whenever its path gets ready.
+/// That budget refills by one answer in this time. A board whose receive path is not ready yet
+/// repeats one request every two seconds for minutes (the EEPROM of a Raspberry Pi 4), and hears an
+/// answer whenever its path gets ready.
 pub const REPEAT_REFILL: Duration = Duration::from_secs(1);
 /// A request that comes again this soon behind the answer is a copy: no client asks faster (busybox: 100 ms).
 pub const REQUEST_SPREAD: Duration = Duration::from_millis(50);
@@ -77,12 +82,15 @@ pub const BURST_GAP_MAX: Duration = Duration::from_millis(4);
 /// Octets in flight per transfer. More makes nothing faster (a round trip of 30 ms at 1 Gbit/s fills as much), costs more to
 /// repeat when its first block is lost, and lets one client fill the kernel's queues.
 pub const IN_FLIGHT_OCTETS: u64 = 4 << 20;
-/// Bytes in flight for each port that the answer can come from. The client's first ACK proves its address weakly: a host that sees no
-/// answer can send ACK 0 to every port, 32 bytes of IPv4 each, and draws one window of each half-open transfer of the TID.
+/// Bytes in flight for each port that the answer can come from. The client's first ACK proves its
+/// address weakly: a host that sees no answer can send ACK 0 to every port, 32 bytes of IPv4 each,
+/// and draws one window of each half-open transfer of the TID.
 pub const IN_FLIGHT_PER_PORT: u64 = 64;
-/// Where there are few ports, this much is granted all the same: windows of 64 blocks of 1428 bytes.
+/// Where there are few ports, this much is granted all the same: windows of 64 blocks of 1428
+/// bytes.
 pub const LEAST_IN_FLIGHT: u64 = 64 * 1428;
-/// Bytes beyond one block a time that timers may send again into silence, at first; each ACK that moves on adds
+/// Bytes beyond one block a time that timers may send again into silence, at first; each ACK that
+/// moves on adds
 /// [`SILENT_BYTES_PER_ACK`]. An ACK that is forged blindly costs its sender a sweep of all ports.
 pub const SILENT_BYTES: u64 = 96 << 10;
 /// See [`SILENT_BYTES`].
@@ -139,10 +147,11 @@ pub const UNCHECKED_BLKSIZE: u16 = 1280 - 40 - 8 - DATA_HEADER as u16;
 
 /// Octets one receive may bring: a datagram of the largest size, or several that the kernel has put together.
 pub const RECEIVE_OCTETS: usize = 64 << 10;
-/// Kernel receive buffer asked for, at least, where windows are received. The kernel gives what it may (twice 208 KiB by default)
-/// and counts about 1280 bytes for a block of 512.
+/// Kernel receive buffer asked for, at least, where windows are received. The kernel gives what it
+/// may (twice 208 KiB by default) and counts about 1280 bytes for a block of 512.
 pub const RECEIVE_BUFFER_OCTETS: usize = 512 << 10;
-/// Largest receive buffer asked for: the bytes in flight of one transfer, with what the kernel counts for them.
+/// Largest receive buffer asked for: the bytes in flight of one transfer, with what the kernel
+/// counts for them.
 pub const MAX_RECEIVE_BUFFER_OCTETS: usize = 8 << 20;
 /// Octets in one window that is granted to an upload: so many fit into that buffer even where blocks are small and the
 /// receiver is busy. A larger window would be torn at its end.
@@ -161,8 +170,8 @@ pub const MAX_DOWNLOAD: u64 = 16 << 30;
 /// How long a client repeats its last ACK on demand (RFC 1350 §6), where packets were lost. Most servers send their last block
 /// again after a second.
 pub const CLIENT_DALLY: Duration = Duration::from_millis(1500);
-/// Silence behind the last block of a client's upload until it is given up: a device may write its flash before it acknowledges
-/// that block. 25 s were seen.
+/// Silence behind the last block of a client's upload until it is given up: a device may write its
+/// flash before it acknowledges that block. 25 s were seen.
 pub const CLIENT_FINAL_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often a client tells its progress, at most.
 pub const CLIENT_PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
@@ -181,8 +190,8 @@ pub const UNIQUE_NAMES_TRIED: u32 = 16;
 /// The first of them are searched for; a search costs a system call or two for each bit of the
 /// number. The others are random.
 pub const UNIQUE_SEARCHES: u32 = 8;
-/// Hidden names tried, of 64 random bits each. A name is lost only to a server that starts at this moment and takes the new file for a
-/// leftover.
+/// Hidden names tried, of 64 random bits each. A name is lost only to a server that starts at this
+/// moment and takes the new file for a leftover.
 pub const HIDDEN_NAMES_TRIED: usize = 64;
 /// Names looked at while leftovers are searched for at the start: a tenth of a second.
 pub const LEFTOVERS_LOOKED_AT: usize = 100_000;
@@ -237,17 +246,19 @@ pub const OPENINGS_PER_TURN: u32 = 4;
 pub const PORT_WAIT: Duration = Duration::from_secs(1);
 /// A port of the range that another program holds is tried again after this.
 pub const PORT_ASIDE: Duration = Duration::from_millis(500);
-/// One port in this many of the system's range is left to other programs, and to the kernel's search for a free one.
+/// One port in this many of the system's range is left to other programs, and to the kernel's
+/// search for a free one.
 pub const PORT_HEADROOM: usize = 16;
 /// How long an unanswered transfer is left alone before it may make room for a new one.
 pub const UNPROVEN_CHANCE: Duration = Duration::from_secs(1);
-/// Each window that a peer has acknowledged lets its transfer be silent for this much longer before it may make room. An
-/// address that sends two packets for each transfer does not hold places for as long as a board that boots.
+/// Each window that a peer has acknowledged lets its transfer be silent for this much longer before
+/// it may make room. An address that sends two packets for each transfer does not hold places for
+/// as long as a board that boots.
 pub const SILENCE_PER_WINDOW: Duration = Duration::from_secs(1);
 /// No transfer may be silent for longer than this without being one of those that may make room.
 pub const MOST_SILENCE: Duration = Duration::from_secs(60);
-/// One address may have this many transfers for each place that is free. So one place in 16 is kept for addresses that
-/// have none, and two addresses that take all they can get have equal parts.
+/// One address may have this many transfers for each place that is free. So one place in 16 is kept
+/// for addresses that have none, and two addresses that take all they can get have equal parts.
 pub const SHARE_PER_FREE_PLACE: usize = 15;
 /// How long something learned about a client is remembered: longer than a boot that is tried again, shorter than a repair.
 pub const MEMORY_TIME: Duration = Duration::from_secs(10 * 60);
@@ -270,8 +281,9 @@ pub const LESSON_OPENING_RESENDS: u64 = 3;
 pub const LESSON_BLKSIZES: [u16; 3] = [1428, 1024, DEFAULT_BLKSIZE];
 /// Transfers one TID may have at once: the current one and those it replaces.
 pub const TRANSFERS_PER_TID: usize = 4;
-/// Half-open transfers that one TID may have: a client that asks for another file from the same port has given the older request
-/// up. The second is for requests that overtake each other. A forged ACK to every port reaches all transfers of its TID.
+/// Half-open transfers that one TID may have: a client that asks for another file from the same
+/// port has given the older request up. The second is for requests that overtake each other. A
+/// forged ACK to every port reaches all transfers of its TID.
 pub const HALF_OPEN_PER_TID: usize = 2;
 /// Kernel receive buffer of the listening sockets: a thousand boards ask within a millisecond.
 pub const REQUEST_BUFFER_OCTETS: usize = 4 << 20;
@@ -281,8 +293,8 @@ pub const ERRORS_PER_SECOND: u32 = 100;
 /// ERROR replies a second, in all, to requests that the store refused. 5,000 boards ask for eight names each before the one that
 /// exists, and each must be told at once; an ERROR is about as long as its request.
 pub const REFUSALS_PER_SECOND: u32 = 20_000;
-/// Log lines in any second about requests that were refused, were probes, or failed before a byte got through: any host can send
-/// those. Further ones are counted. With -v there is no limit.
+/// Log lines in any second about requests that were refused, were probes, or failed before a byte
+/// got through: any host can send those. Further ones are counted. With -v there is no limit.
 pub const REFUSAL_LINES_PER_SECOND: u32 = 200;
 /// Events an embedder may leave unread; later ones are counted in `Event::Lagged`.
 pub const EVENT_QUEUE: usize = 16_384;

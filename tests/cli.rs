@@ -655,7 +655,8 @@ fn there_are_descriptors_for_all_the_transfers_there_may_be() {
     }
 }
 
-/// Half-open transfers give their descriptors to a request whose file cannot be opened for want of one.
+/// Half-open transfers give their descriptors to a request whose file cannot be opened for want of
+/// one.
 #[test]
 fn half_open_transfers_give_their_descriptors_to_the_next_request() {
     let root = Scratch::new();

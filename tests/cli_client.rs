@@ -245,7 +245,8 @@ fn a_mounted_file_is_written_in_place_and_a_link_is_followed_by_the_kernel_alone
     assert_eq!(rig.read("secret"), "old");
 }
 
-/// The files of procfs can be written, and its directories take no new one, whatever their permissions.
+/// The files of procfs can be written, and its directories take no new one, whatever their
+/// permissions.
 #[test]
 fn a_file_system_that_takes_no_new_file_is_written_in_place() {
     let rig = Rig::new();
@@ -558,8 +559,8 @@ fn the_bar_stays_within_the_terminal_and_says_that_it_waits() {
     }
 }
 
-/// A terminal that cannot erase, log lines, and a file that goes to the terminal itself leave no room
-/// for a bar.
+/// A terminal that cannot erase, log lines, and a file that goes to the terminal itself leave no
+/// room for a bar.
 #[test]
 fn some_outputs_have_no_bar() {
     let rig = Rig::new();

@@ -186,7 +186,8 @@ fn curl_fetches_files_of_every_size() {
     every_size(Client::Curl);
 }
 
-/// curl takes `tsize=0` in an OACK for an error, and asks for it unless told otherwise: the server leaves it out for curl alone.
+/// curl takes `tsize=0` in an OACK for an error, and asks for it unless told otherwise: the server
+/// leaves it out for curl alone.
 #[test]
 fn curl_fetches_an_empty_file_with_every_set_of_options() {
     let root = Scratch::new();
@@ -294,9 +295,9 @@ fn block_numbers_wrap_in_uploads() {
     }
 }
 
-/// The client repeats its last DATA after its own interval: 5 s in tftp-hpa and atftp. The server must
-/// answer by an ACK, although the file is stored. curl is left out: its interval is 72 s unless a
-/// limit of time is given, and the server does not stay that long.
+/// The client repeats its last DATA after its own interval: 5 s in tftp-hpa and atftp. The server
+/// must answer by an ACK, although the file is stored. curl is left out: its interval is 72 s
+/// unless a limit of time is given, and the server does not stay that long.
 #[test]
 fn the_last_ack_of_an_upload_may_be_lost() {
     harness::in_a_network(|| {

@@ -447,8 +447,8 @@ fn a_probe_says_what_a_server_can_do() {
     assert!(table.contains("server does not have this file"), "{table}");
 }
 
-/// A probe breaks each of its transfers off. The server's log names them as probes, and the server grants the next client of
-/// that address as much as before.
+/// A probe breaks each of its transfers off. The server's log names them as probes, and the server
+/// grants the next client of that address as much as before.
 #[test]
 fn a_probe_is_no_failure_in_the_log_of_the_server() {
     let pair = Pair::new();

@@ -50,7 +50,8 @@ const MOST_THREADS: u64 = THREADS + SPARE_WORKERS as u64;
 const SOURCES: u32 = 10_000;
 /// The first one, and those after it from other sources.
 const FLOODS: u32 = 5;
-/// Private memory that another flood may add, once the tables have grown: 52 bytes for each of its sources.
+/// Private memory that another flood may add, once the tables have grown: 52 bytes for each of its
+/// sources.
 const SLACK_KIB: u64 = 512;
 /// Peers that only want to be kept, all of them in CI.
 const LORISES: u32 = 5_000;
@@ -264,8 +265,8 @@ fn ten_thousand_forged_sources_hold_nobody_up_and_leave_nothing() {
         waits[waits.len() / 2],
         waits[waits.len() * 99 / 100],
     ));
-    // What a flood leaves is room for as many transfers as there were at once, and nothing for each source: once the tables
-    // have grown, another flood adds nothing.
+    // What a flood leaves is room for as many transfers as there were at once, and nothing for each
+    // source: once the tables have grown, another flood adds nothing.
     let [first, .., settled, last] = kib[..] else {
         panic!("too few floods");
     };
@@ -276,7 +277,8 @@ fn ten_thousand_forged_sources_hold_nobody_up_and_leave_nothing() {
     );
 }
 
-/// What a forged request makes the server hold is small, whatever it asks for: `docs/security.md` has the table.
+/// What a forged request makes the server hold is small, whatever it asks for: `docs/security.md`
+/// has the table.
 #[test]
 fn a_half_open_transfer_holds_a_few_kib_whatever_was_asked() {
     const WARM: u32 = 100;
@@ -325,7 +327,8 @@ const LAB_FILE: usize = 3 * 512 + 100;
 /// A board acknowledges a block after this time.
 const LAB_PAUSE: Duration = Duration::from_millis(20);
 
-/// One address that sends two packets for each transfer: a request and an ACK of block 1. Returns how many it has begun.
+/// One address that sends two packets for each transfer: a request and an ACK of block 1. Returns
+/// how many it has begun.
 fn hog(server: SocketAddr, over: &AtomicBool, begun: &Sender<()>) -> u64 {
     let hogs: Vec<_> = (0..HOG_PORTS)
         .map(|_| {
@@ -361,7 +364,8 @@ fn hog(server: SocketAddr, over: &AtomicBool, begun: &Sender<()>) -> u64 {
     transfers
 }
 
-/// Single clients at addresses of their own, one after the other: how long each waits for its first block.
+/// Single clients at addresses of their own, one after the other: how long each waits for its first
+/// block.
 fn passers_by(server: SocketAddr, over: &AtomicBool) -> Vec<Duration> {
     let mut waits = Vec::new();
     let content = content(LAB_FILE);
@@ -383,8 +387,8 @@ fn passers_by(server: SocketAddr, over: &AtomicBool) -> Vec<Duration> {
     waits
 }
 
-/// A lab boots behind one address, while another address tries to hold all places at a price of two packets for each. Single
-/// clients find a place at once, and so do the boards of the lab.
+/// A lab boots behind one address, while another address tries to hold all places at a price of two
+/// packets for each. Single clients find a place at once, and so do the boards of the lab.
 #[test]
 fn an_address_that_takes_all_it_can_get_leaves_places_to_a_lab_and_to_single_clients() {
     allow_descriptors((LAB + HOG_PORTS + 1000) as u64);

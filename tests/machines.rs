@@ -381,7 +381,8 @@ fn the_first_large_window_goes_in_bursts_of_16_and_the_next_at_once() {
 
 // ---- the sender: silence ------------------------------------------------------------------
 
-/// A sender whose path has lost a block: blocks 1 to 16 in windows of `window`, block 17 on in flight since 1000.
+/// A sender whose path has lost a block: blocks 1 to 16 in windows of `window`, block 17 on in
+/// flight since 1000.
 fn lossy(window: u16) -> Sender {
     let mut sender = flowing(window, 1000, 2, &ADAPTIVE);
     let mut now = 2;
@@ -447,7 +448,8 @@ fn a_window_that_was_reported_broken_and_stays_silent_goes_out_whole_at_once() {
     assert_eq!(bursts_until(&mut sender, 1015, 1025), [(34, 34)]);
 }
 
-/// A receiver that never reports leaves the probes of the last block unanswered; then they are left out.
+/// A receiver that never reports leaves the probes of the last block unanswered; then they are left
+/// out.
 #[test]
 fn a_receiver_that_answers_no_probes_gets_windows_at_once() {
     let mut sender = lossy(8);
@@ -520,7 +522,8 @@ fn an_ack_of_the_block_beyond_the_window_goes_on_behind_it() {
     assert_eq!(sender.torn(), torn, "nothing was lost");
 }
 
-/// The first ACK inside the window looks like a report of a hole. Those that follow come too soon to be answers to what it brought.
+/// The first ACK inside the window looks like a report of a hole. Those that follow come too soon
+/// to be answers to what it brought.
 #[test]
 fn a_receiver_that_acknowledges_every_block_gets_each_block_once() {
     let mut sender = flowing(8, 1000, 20, &ADAPTIVE);
@@ -546,7 +549,8 @@ fn a_receiver_that_acknowledges_every_block_gets_each_block_once() {
 
 // ---- the sender: a pause is not a loss ----------------------------------------------------
 
-/// Hands in the ACK of each block after its round trip, or after its pause. The copies that went out.
+/// Hands in the ACK of each block after its round trip, or after its pause. The copies that went
+/// out.
 fn copies_with_pauses(sender: &mut Sender, round_trip: u64, pauses: &[(u16, u64)]) -> u64 {
     let mut now = round_trip;
     for block in 1..=100 {
@@ -631,7 +635,8 @@ fn a_second_answer_takes_the_proof_of_a_loss_back() {
 
 #[test]
 fn a_device_that_writes_its_flash_before_the_last_ack_gets_few_copies() {
-    // A probe and five intervals; in a window a probe of the last block, one of the window, and five intervals.
+    // A probe and five intervals; in a window a probe of the last block, one of the window, and
+    // five intervals.
     for (window, most) in [(1, 6), (8, 1 + 9 + 5 * 8)] {
         let mut sender = flowing(window, u64::from(window), 2, &ADAPTIVE);
         bursts(&mut sender, 2);
@@ -1025,8 +1030,8 @@ fn a_repeated_request_brings_one_more_copy_and_no_more() {
     );
 }
 
-/// A forged source that repeats one request every 7 ms for a minute: the opening itself, its resends, a burst of eight, and
-/// one answer a second.
+/// A forged source that repeats one request every 7 ms for a minute: the opening itself, its
+/// resends, a burst of eight, and one answer a second.
 #[test]
 fn asking_without_end_brings_a_burst_and_then_one_answer_a_second() {
     let forged = |now: u64| now.is_multiple_of(7);
@@ -1064,8 +1069,8 @@ fn asking_without_end_brings_a_burst_and_then_one_answer_a_second() {
     bound(&sent.collect::<Vec<_>>(), 4);
 }
 
-/// A board whose receive path is not ready repeats one request from one port (raspberrypi/rpi-eeprom#74). Each request is
-/// answered, however many answers were lost before.
+/// A board whose receive path is not ready repeats one request from one port
+/// (raspberrypi/rpi-eeprom#74). Each request is answered, however many answers were lost before.
 #[test]
 fn a_request_that_comes_every_second_is_answered_every_time() {
     for oack in [true, false] {
@@ -1521,8 +1526,9 @@ fn a_peer_that_was_quick_before_is_too_slow_all_the_same() {
     assert_eq!(outcome, Outcome::TooSlow);
 }
 
-/// A peer that says just enough to be kept asks for a long `timeout`, and repeats its request so that no round trip is measured.
-/// By the letter of that interval nothing goes out before it has passed. The minute is the same.
+/// A peer that says just enough to be kept asks for a long `timeout`, and repeats its request so
+/// that no round trip is measured. By the letter of that interval nothing goes out before it has
+/// passed. The minute is the same.
 #[test]
 fn no_timeout_and_no_repeated_request_makes_the_minute_longer() {
     let rfc = Policy {
@@ -1628,8 +1634,8 @@ fn an_upload_that_trickles_is_too_slow() {
     assert_eq!(receiver.poll(at(61_000)), Step::Done(Outcome::TooSlow));
 }
 
-/// A host that forges an ACK 0 to every port draws one window from each transfer. The silence that follows brings little more,
-/// and each further window costs it another ACK.
+/// A host that forges an ACK 0 to every port draws one window from each transfer. The silence that
+/// follows brings little more, and each further window costs it another ACK.
 #[test]
 fn one_forged_ack_draws_one_window_and_little_more() {
     const WINDOW: u16 = 2000;

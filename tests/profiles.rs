@@ -7,8 +7,8 @@ use std::time::Duration;
 use tftpool::testing::*;
 use tftpool::{Event, Server, Source};
 
-/// Loaders whose timers make no test wait, and which are as patient as with their own: the server gives a pause 300 ms before it
-/// takes it for a loss.
+/// Loaders whose timers make no test wait, and which are as patient as with their own: the server
+/// gives a pause 300 ms before it takes it for a loss.
 fn hurried() -> impl Iterator<Item = Profile> {
     Profile::all().into_iter().map(|profile| {
         let mut profile = profile.hurried(20);
@@ -50,8 +50,8 @@ fn every_loader_boots() {
             .iter()
             .filter(|name| **name != "pxelinux.cfg/default");
         assert_eq!(boot.missing as usize, missing.count(), "{}", profile.name);
-        // The file is complete when its last ACK was read. The event of the probe, which another worker may tell, may come
-        // behind that.
+        // The file is complete when its last ACK was read. The event of the probe, which another
+        // worker may tell, may come behind that.
         let wanted = u32::from(profile.probe.is_some());
         let (mut probes, mut is_complete) = (0, false);
         while !is_complete || probes < wanted {

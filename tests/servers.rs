@@ -165,7 +165,8 @@ impl Server {
     }
 }
 
-/// Waits until this file is whole: other servers than ours acknowledge the last block before it is in the file.
+/// Waits until this file is whole: other servers than ours acknowledge the last block before it is
+/// in the file.
 #[track_caller]
 fn assert_stored(kind: Kind, file: &Path, wanted: &[u8]) {
     let stored = || fs::read(file).expect("the file");
@@ -327,8 +328,8 @@ fn block_numbers_wrap_in_uploads_to_every_server() {
     }
 }
 
-/// tftpd-hpa answers a repeated DATA for a second after it has stored the file. The client must repeat
-/// its last block within that second. atftpd is left out: it closes its port at once.
+/// tftpd-hpa answers a repeated DATA for a second after it has stored the file. The client must
+/// repeat its last block within that second. atftpd is left out: it closes its port at once.
 #[test]
 fn the_last_ack_of_an_upload_may_be_lost() {
     if runnable([Kind::Hpa]).next().is_none() {
@@ -379,7 +380,8 @@ fn every_size_goes_to_the_servers_that_take_files() {
     assert_ne!(output.status.code(), Some(0), "{}", text(&output));
 }
 
-/// The client starts first. Until the server does, its host answers each request by "port unreachable".
+/// The client starts first. Until the server does, its host answers each request by "port
+/// unreachable".
 #[test]
 fn a_server_that_starts_late_is_waited_for() {
     let wanted = content(100_000);

@@ -1,8 +1,8 @@
-//! How the server starts: with which rights, on which addresses, with what limits; what it says when it cannot; and what
-//! each signal does to it.
+//! How the server starts: with which rights, on which addresses, with what limits; what it says
+//! when it cannot; and what each signal does to it.
 //!
-//! Most of these tests make a namespace of their own, for an `/etc` without users or a network without addresses, and are skipped
-//! where this process may not.
+//! Most of these tests make a namespace of their own, for an `/etc` without users or a network
+//! without addresses, and are skipped where this process may not.
 
 mod harness;
 
@@ -15,8 +15,8 @@ use std::time::Instant;
 
 const TFTPOOL: &str = env!("CARGO_BIN_EXE_tftpool");
 
-/// A shell script in namespaces of its own: `kinds` are options of `unshare`. `None`, and a word about it, where this process may not
-/// make them.
+/// A shell script in namespaces of its own: `kinds` are options of `unshare`. `None`, and a word
+/// about it, where this process may not make them.
 fn namespace(kinds: &[&str], script: &str) -> Option<Command> {
     let command = |script: &str| {
         let mut command = Command::new("unshare");
@@ -140,7 +140,8 @@ fn numeric_users_root_and_the_default_need_no_user_database() {
     }
 }
 
-/// A name, or the number of a user, brings the groups of that user; numbers for both bring none. curl is the client.
+/// A name, or the number of a user, brings the groups of that user; numbers for both bring none.
+/// curl is the client.
 #[test]
 fn files_of_a_group_of_the_user_are_served() {
     let root = Scratch::new();
@@ -248,7 +249,8 @@ fn the_user_that_the_process_is_already_needs_no_right() {
     }
 }
 
-/// Ports that only root may have are no use after root's rights are gone: this is an error at the start, not at each request.
+/// Ports that only root may have are no use after root's rights are gone: this is an error at the
+/// start, not at each request.
 #[test]
 fn a_range_of_ports_that_the_user_may_not_have_is_refused_at_the_start() {
     if !nix::unistd::geteuid().is_root() {
@@ -282,7 +284,8 @@ fn a_file_in_place_of_the_directory_is_named() {
     assert_eq!(words(&["--port", "0", file]), (Some(1), wanted));
 }
 
-/// After root's rights are gone; an upload fails as the warning says. The line that says what is served says it of uploads too.
+/// After root's rights are gone; an upload fails as the warning says. The line that says what is
+/// served says it of uploads too.
 #[test]
 fn a_directory_that_takes_no_uploads_is_a_warning() {
     let root = Scratch::new();
@@ -481,7 +484,8 @@ fn beside(server: &Server, program: &[&str]) -> Command {
     command
 }
 
-/// The unit starts before the network: the address comes later, and is then served, in both families.
+/// The unit starts before the network: the address comes later, and is then served, in both
+/// families.
 #[test]
 fn an_address_that_is_not_there_yet_is_served_once_it_is() {
     let root = Scratch::new();

@@ -82,8 +82,8 @@ impl Log {
         Ok(Self { queue, levels })
     }
 
-    /// Switches debug lines on, or off where they are on; another call restores what the command line asked for. Returns
-    /// whether they are on now.
+    /// Switches debug lines on, or off where they are on; another call restores what the command
+    /// line asked for. Returns whether they are on now.
     pub(super) fn toggle_debug(&self) -> bool {
         self.levels.is_toggled.fetch_xor(true, Ordering::Relaxed);
         let level = self.levels.current().filter();
@@ -114,8 +114,8 @@ impl Log {
     }
 }
 
-/// Two loggers of which one is in use: the one that the command line asks for, and one with debug lines where that has
-/// none, or without them where it has.
+/// Two loggers of which one is in use: the one that the command line asks for, and one with debug
+/// lines where that has none, or without them where it has.
 struct Levels {
     asked: env_logger::Logger,
     other: env_logger::Logger,

@@ -137,7 +137,8 @@ fn directory(path: &Path) -> io::Result<File> {
     fs::open_root(parent.unwrap_or(Path::new(".")))
 }
 
-/// Why the regular file that the kernel found at `path` cannot be written by its name in a directory.
+/// Why the regular file that the kernel found at `path` cannot be written by its name in a
+/// directory.
 fn obstacle(path: &Path, real: &Path, found: &Metadata) -> Option<&'static str> {
     if real != path && by_path::leads_through_descriptor(path) {
         return Some("the path names an open file");

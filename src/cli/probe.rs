@@ -1,11 +1,13 @@
 //! `tftpool probe`: asks one server for one file in many ways, and says in words what it can do.
 //!
-//! Every question is one request with a socket of its own, answered by its first window at most and then ended with an
-//! ERROR; there are at most 16 of them, and one more for each further address of the host, none overlaps another, and all of
-//! them together have a time limit. This looks at single packets, which [`Client`] hides on purpose.
+//! Every question is one request with a socket of its own, answered by its first window at most and
+//! then ended with an ERROR; there are at most 16 of them, and one more for each further address of
+//! the host, none overlaps another, and all of them together have a time limit. This looks at
+//! single packets, which [`Client`] hides on purpose.
 //!
-//! What works is then timed: up to 9 pairs of block size and window, each by a download of the [`Client`] that is broken off
-//! after half a second. The probe recommends the fastest of these pairs, not the largest that works.
+//! What works is then timed: up to 9 pairs of block size and window, each by a download of the
+//! [`Client`] that is broken off after half a second. The probe recommends the fastest of these
+//! pairs, not the largest that works.
 
 use super::Exit;
 use super::json;
@@ -44,9 +46,10 @@ const LEAST_SAMPLE: u64 = 256 << 10;
 
 /// Find out what a server can do, and the fastest settings for it
 ///
-/// Asks for one file without options at up to 8 addresses of the host, and at the first that serves it in up to 15 more
-/// ways: with each option, and with growing blocks and windows. Then up to 9 pairs of both are timed, each for half a second.
-/// Nothing is stored. A file of a few MiB shows most.
+/// Asks for one file without options at up to 8 addresses of the host, and at the first that serves
+/// it in up to 15 more ways: with each option, and with growing blocks and windows. Then up to 9
+/// pairs of both are timed, each for half a second. Nothing is stored. A file of a few MiB shows
+/// most.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     /// File to ask for: tftp://HOST[:PORT]/PATH or HOST:PATH
@@ -603,7 +606,8 @@ impl Report {
         self.rows.iter().any(|row| row.agreed().is_some())
     }
 
-    /// Block sizes to time: the client's own, and the two largest that come through and stay within the route's MTU.
+    /// Block sizes to time: the client's own, and the two largest that come through and stay within
+    /// the route's MTU.
     fn sizes(&self) -> Vec<u16> {
         let room = self.room.unwrap_or(usize::MAX);
         let works = |row: &&Row| row.block_works() && row.octets <= room;
@@ -622,7 +626,8 @@ impl Report {
         )
     }
 
-    /// The fastest block size and window. Larger ones must be a tenth faster than smaller ones: less is noise.
+    /// The fastest block size and window. Larger ones must be a tenth faster than smaller ones:
+    /// less is noise.
     fn best(&self) -> (u16, u16) {
         let timings = self.rows.iter().filter_map(Row::timing);
         let timed = timings.filter(|timing| timing.octets >= LEAST_SAMPLE);

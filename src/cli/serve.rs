@@ -1,8 +1,8 @@
 //! `tftpool serve`: a server in the foreground until a signal ends it.
 //!
-//! The order matters. Signals are blocked before there is a second thread. The directory and the port are opened with the
-//! rights that the process was started with. Those rights are given up, and the directory is opened once more without them,
-//! before the first packet is read.
+//! The order matters. Signals are blocked before there is a second thread. The directory and the
+//! port are opened with the rights that the process was started with. Those rights are given up,
+//! and the directory is opened once more without them, before the first packet is read.
 
 use super::log::{Log, Verbosity};
 use super::value::{self, Parser};
@@ -25,17 +25,20 @@ use std::time::Duration;
 
 /// Served when no directory is named, the first that exists. Never the current directory: it would surprise.
 const DEFAULT_DIRECTORIES: [&str; 2] = ["/srv/tftp", "/var/lib/tftpboot"];
-/// Descriptors that are assumed where the system does not say how many there may be: the usual soft limit.
+/// Descriptors that are assumed where the system does not say how many there may be: the usual soft
+/// limit.
 const ASSUMED_DESCRIPTORS: u64 = 1024;
-/// Fewer transfers at once than this deserve a warning: a room of boards that is switched on asks for more.
+/// Fewer transfers at once than this deserve a warning: a room of boards that is switched on asks
+/// for more.
 const FEW_TRANSFERS: usize = 64;
 /// How long running transfers may go on after the first SIGTERM or SIGINT.
 const DRAIN: Duration = Duration::from_secs(5);
 
 /// Serve a directory, read-only unless told otherwise, until SIGTERM or SIGINT
 ///
-/// Running transfers get 5 seconds to finish; a second signal ends them. SIGHUP opens DIR anew, for a release that was
-/// swapped in by a symbolic link. SIGUSR1 logs the counters, SIGUSR2 switches debug lines on and off, and SIGQUIT stops at once.
+/// Running transfers get 5 seconds to finish; a second signal ends them. SIGHUP opens DIR anew, for
+/// a release that was swapped in by a symbolic link. SIGUSR1 logs the counters, SIGUSR2 switches
+/// debug lines on and off, and SIGQUIT stops at once.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     /// Directory to serve [default: /srv/tftp or /var/lib/tftpboot, the first that exists]
@@ -57,9 +60,11 @@ pub(super) struct Arguments {
     #[command(flatten)]
     capacity: Capacity,
 
-    /// Serve as this user, a name, UID or UID:GID; `root` keeps root's rights [default: nobody, when started as root]
+    /// Serve as this user, a name, UID or UID:GID; `root` keeps root's rights [default: nobody,
+    /// when started as root]
     ///
-    /// A name or UID brings the supplementary groups of that user; UID:GID brings none, and needs no user database.
+    /// A name or UID brings the supplementary groups of that user; UID:GID brings none, and needs
+    /// no user database.
     #[arg(long, value_name = "NAME", help_heading = "Rights")]
     user: Option<String>,
 
@@ -139,7 +144,8 @@ struct Network {
     #[arg(long, default_value_t = limits::PORT, value_parser = value::number(0..=u16::MAX))]
     port: u16,
 
-    /// Listen also on an address that no interface has yet, as before the network is up [default: fail]
+    /// Listen also on an address that no interface has yet, as before the network is up [default:
+    /// fail]
     #[arg(long)]
     freebind: bool,
 
@@ -153,8 +159,9 @@ struct Network {
 
     /// Answer read requests sent to an IPv4 broadcast address [default: drop them]
     ///
-    /// The answer comes from the address of the interface that the request came in by. No ERROR is sent to such a request,
-    /// because another server may have the file. Needs a wildcard --host: sockets of one address get no broadcasts.
+    /// The answer comes from the address of the interface that the request came in by. No ERROR is
+    /// sent to such a request, because another server may have the file. Needs a wildcard --host:
+    /// sockets of one address get no broadcasts.
     #[arg(long)]
     answer_broadcast: bool,
 }
@@ -341,7 +348,8 @@ impl From<Error> for Trouble {
 
 const TRY_PORT: &str = "try --port 6969";
 
-/// Puts an option that helps into the parentheses at the end of an error: the library names no options.
+/// Puts an option that helps into the parentheses at the end of an error: the library names no
+/// options.
 fn with_way_out(text: &str, way_out: &str) -> String {
     match text.strip_suffix(')') {
         _ if way_out.is_empty() => text.to_owned(),
@@ -567,7 +575,8 @@ impl Room {
     }
 }
 
-/// Whose rights to take, with the name that was asked for; `None` keeps the rights that the process has.
+/// Whose rights to take, with the name that was asked for; `None` keeps the rights that the process
+/// has.
 fn next_user(asked: Option<&str>) -> Result<Option<(String, Account)>, String> {
     let is_root = privileges::is_root();
     let (name, account) = match asked {
@@ -600,8 +609,8 @@ fn step_down(name: &str, account: &Account, dir: &Dir) -> Result<(), String> {
     })
 }
 
-/// Listens to signals for as long as the process lives: also while the server is being set up, which a host name or a file
-/// server can hold up for long.
+/// Listens to signals for as long as the process lives: also while the server is being set up,
+/// which a host name or a file server can hold up for long.
 fn obey(signals: Signals, control: Arc<OnceLock<Stopper>>, log: Log) -> Result<(), String> {
     let mut next_stop = Stop::Drain(DRAIN);
     let listen = move || loop {
@@ -692,7 +701,8 @@ mod tests {
         assert_eq!(room(Some(spare + 200), None).complaint(), None);
         assert_eq!(room(Some(spare + 128), None).complaint(), None);
         assert!(room(Some(spare + 127), None).complaint().is_some());
-        // A number that the operator has chosen is no reason for a complaint, unless there is no room for it.
+        // A number that the operator has chosen is no reason for a complaint, unless there is no
+        // room for it.
         assert_eq!(room(Some(spare + 100), Some(49)).complaint(), None);
         assert!(room(Some(spare + 200), Some(101)).complaint().is_some());
         assert_eq!(room(Some(0), None).transfers, 1);

@@ -82,7 +82,8 @@ struct Protocol {
     #[arg(long, value_name = "TIME", value_parser = value::time as Parser<_>)]
     timeout: Option<Duration>,
 
-    /// Retransmissions into silence, 0 to 100; with 5 of them, a server that never answers is given up after 14s
+    /// Retransmissions into silence, 0 to 100; with 5 of them, a server that never answers is given
+    /// up after 14s
     #[arg(long, value_name = "COUNT", default_value_t = limits::DEFAULT_RETRIES, value_parser = value::retries as Parser<_>)]
     retries: u32,
 

@@ -105,8 +105,9 @@ pub struct Policy {
     pub min_progress: u32,
     /// The longest that a transfer may take; `None` for any time.
     pub max_time: Option<Duration>,
-    /// The shortest silence behind the last block that ends the transfer of a sender, where `retries` would end it sooner:
-    /// a receiver may write the whole file before it acknowledges that block.
+    /// The shortest silence behind the last block that ends the transfer of a sender, where
+    /// `retries` would end it sooner: a receiver may write the whole file before it acknowledges
+    /// that block.
     pub final_timeout: Duration,
 }
 
@@ -126,7 +127,8 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// How long silence lasts until so many `retries` are used up, where no interval is agreed and no round trip is known.
+    /// How long silence lasts until so many `retries` are used up, where no interval is agreed and
+    /// no round trip is known.
     pub fn patience(&self, retries: u32) -> Duration {
         let growth = |resends: u32| (1 << resends.min(16)).min(limits::TIMEOUT_GROWTH);
         self.timeout * (0..=retries).map(growth).sum()

@@ -61,8 +61,8 @@ impl Default for Terms {
 /// A server's answer to the options of a request: what holds, and the OACK that says so. If the OACK is empty, none is sent.
 ///
 /// `size` goes into `tsize`, where it was asked for: the bytes of the file on RRQ, the announced ones on WRQ. Leave it
-/// out where the number of bytes on the wire is not known. An empty file has `tsize=0` (RFC 2349); only curl, which takes that
-/// for an error, gets none.
+/// out where the number of bytes on the wire is not known. An empty file has `tsize=0` (RFC 2349);
+/// only curl, which takes that for an error, gets none.
 pub fn grant(asked: &Options, size: Option<u64>, terms: &Terms) -> (Agreed, Options) {
     use OptionName::{
         Blksize, Blksize2, Rollover as RolloverOption, Timeout, Tsize, Utimeout, Windowsize,

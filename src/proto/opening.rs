@@ -1,7 +1,9 @@
-//! The budget of the datagram that opens a transfer, for a peer that has not answered. Its address may be forged: each request
-//! brings one answer at most, and a stream of requests brings one answer a second.
+//! The budget of the datagram that opens a transfer, for a peer that has not answered. Its address
+//! may be forged: each request brings one answer at most, and a stream of requests brings one
+//! answer a second.
 //!
-//! Invariant: the budget bounds what is sent, and it refills. A request is never left without an answer for longer than
+//! Invariant: the budget bounds what is sent, and it refills. A request is never left without an
+//! answer for longer than
 //! [`REPEAT_REFILL`], however many answers the peer has missed before. How long an answer is waited for is the timer's rule.
 
 use crate::limits::{REPEAT_REFILL, REPEATED_REQUESTS, REQUEST_SPREAD};
@@ -11,15 +13,16 @@ use std::time::{Duration, Instant};
 pub(super) struct Opening {
     sends: u32,
     most: u32,
-    /// When the answers that repeated requests have brought are paid for: each costs one [`REPEAT_REFILL`].
+    /// When the answers that repeated requests have brought are paid for: each costs one
+    /// [`REPEAT_REFILL`].
     paid: Option<Instant>,
     /// The first and the last send.
     sent: Option<(Instant, Instant)>,
 }
 
 impl Opening {
-    /// The datagram goes out `most` times at most, and once more for each repeat that [`asked_again`](Self::asked_again)
-    /// takes.
+    /// The datagram goes out `most` times at most, and once more for each repeat that
+    /// [`asked_again`](Self::asked_again) takes.
     pub(super) fn new(most: u32) -> Self {
         Self {
             sends: 0,
@@ -42,7 +45,8 @@ impl Opening {
         self.sends > 1
     }
 
-    /// The request came again: one more copy, unless one has just gone out or the budget is used up.
+    /// The request came again: one more copy, unless one has just gone out or the budget is used
+    /// up.
     pub(super) fn asked_again(&mut self, now: Instant) -> bool {
         let is_late = self
             .sent

@@ -1,8 +1,10 @@
-//! Decides when to give up on a slow, silent or unreachable peer. Shared by `Sender` and `Receiver`.
+//! Decides when to give up on a slow, silent or unreachable peer. Shared by `Sender` and
+//! `Receiver`.
 //!
-//! The timer measures silence. This module adds the least progress of a period, the longest time of a transfer, and what ICMP
-//! says. An ICMP message names the reason of a silence and never ends it: a board that starts answers "port unreachable" until
-//! its loader listens, and a client without a socket causes one message for each block that it takes.
+//! The timer measures silence. This module adds the least progress of a period, the longest time of
+//! a transfer, and what ICMP says. An ICMP message names the reason of a silence and never ends it:
+//! a board that starts answers "port unreachable" until its loader listens, and a client without a
+//! socket causes one message for each block that it takes.
 
 use super::timer::{Expiry, Timer};
 use super::{Outcome, Policy};
@@ -84,8 +86,9 @@ impl Progress {
         }
     }
 
-    /// A period has the same length for every peer: nothing that a peer asks for, and no request that it repeats, makes it
-    /// longer. With an agreed interval of more than a period one lost block may be the end.
+    /// A period has the same length for every peer: nothing that a peer asks for, and no request
+    /// that it repeats, makes it longer. With an agreed interval of more than a period one lost
+    /// block may be the end.
     fn expire_period(&mut self, blocks: u64, now: Instant) -> Option<Outcome> {
         if self.end.is_some_and(|end| now >= end) {
             return Some(Outcome::TooLong);

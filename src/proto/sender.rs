@@ -20,9 +20,11 @@ use std::time::{Duration, Instant};
 
 /// Bursts whose time of sending is remembered for measuring the round trip.
 const REMEMBERED_BURSTS: usize = 4;
-/// Probes of a window's last block that brought nothing, in a row, before the receiver counts as one that does not answer them.
+/// Probes of a window's last block that brought nothing, in a row, before the receiver counts as
+/// one that does not answer them.
 const TAILS_UNHEARD: u32 = 2;
-/// ACKs in a row of single blocks, each too early to answer a resend, before the receiver counts as one that acknowledges every block.
+/// ACKs in a row of single blocks, each too early to answer a resend, before the receiver counts as
+/// one that acknowledges every block.
 const EAGER_ACKS: u32 = 2;
 
 /// Sends a file: a server's RRQ, a client's WRQ.
@@ -98,11 +100,13 @@ struct Echo {
     suspected: bool,
 }
 
-/// How a silence behind a window is broken. A probe of the window's last block costs one packet, and a receiver that answers it tells
-/// where it stands. Many do not: U-Boot reports a hole once, others never. Only the whole window moves all of them.
+/// How a silence behind a window is broken. A probe of the window's last block costs one packet,
+/// and a receiver that answers it tells where it stands. Many do not: U-Boot reports a hole once,
+/// others never. Only the whole window moves all of them.
 #[derive(Clone, Debug)]
 struct Recovery {
-    /// The window in flight was begun by a report of its receiver, which may not report the same hole again.
+    /// The window in flight was begun by a report of its receiver, which may not report the same
+    /// hole again.
     reported: bool,
     /// In this silence the last block was sent as a probe, and so often the whole window was.
     tail: bool,
@@ -139,9 +143,9 @@ impl Recovery {
     }
 }
 
-/// Blocks that timers may send again into silence, beyond one a time. Each ACK that moves on earns some. The peer's address is proved
-/// by its ACKs alone, and a host that forges one blindly sends it to every port: without this, one sweep would bring a window again and
-/// again.
+/// Blocks that timers may send again into silence, beyond one a time. Each ACK that moves on earns
+/// some. The peer's address is proved by its ACKs alone, and a host that forges one blindly sends
+/// it to every port: without this, one sweep would bring a window again and again.
 #[derive(Clone, Debug)]
 struct SilentBlocks {
     left: u64,
@@ -383,9 +387,10 @@ impl Sender {
         is_too_soon.then(|| resent + self.timer.answer_time())
     }
 
-    /// What an ACK that moves on says about how its receiver acknowledges. True where it is inside the window and no report of a hole:
-    /// it comes too soon after the window went out again, so the block that seemed lost had arrived, or the receiver acknowledges every
-    /// block anyway. Only where a probe makes up for a mistake.
+    /// What an ACK that moves on says about how its receiver acknowledges. True where it is inside
+    /// the window and no report of a hole: it comes too soon after the window went out again, so
+    /// the block that seemed lost had arrived, or the receiver acknowledges every block anyway.
+    /// Only where a probe makes up for a mistake.
     fn learn(&mut self, block: u64, at_end: bool, now: Instant) -> bool {
         let too_soon = |at: Option<Instant>| at.is_some_and(|at| self.timer.is_too_soon(now - at));
         let needless = too_soon(self.echo.resent);
@@ -438,7 +443,8 @@ impl Sender {
         // A copy made by the network comes right behind the original; a report that the first block of a window is missing
         // takes as long as the path, but less than a whole window.
         let pause = match self.repeats.count {
-            // Each block brings an ACK, so the report comes right behind the ACK of the last block in order.
+            // Each block brings an ACK, so the report comes right behind the ACK of the last block
+            // in order.
             0 if self.recovery.eager >= EAGER_ACKS => Duration::ZERO,
             0 => self.timer.shortest_round_trip().unwrap_or_default() / 2,
             // A second one from a receiver that is behind with reading: the window is on its way.
@@ -499,8 +505,8 @@ impl Sender {
         let elapsed = now - sent.at;
         let at_end = block + 1 == self.sent_end;
         if block >= self.resent_end {
-            // A hole is reported as soon as the next block comes. An ACK from inside the window that comes later than answers do may
-            // have waited for the receiver's own timer.
+            // A hole is reported as soon as the next block comes. An ACK from inside the window
+            // that comes later than answers do may have waited for the receiver's own timer.
             let is_late = self
                 .timer
                 .probe_interval()
@@ -630,12 +636,14 @@ impl Sender {
         }
     }
 
-    /// Lock step: the block. A window: first its last block, which completes the window, or makes its receiver say where it stands. Then
-    /// the window, again and again, and at once where the last block brings nothing.
+    /// Lock step: the block. A window: first its last block, which completes the window, or makes
+    /// its receiver say where it stands. Then the window, again and again, and at once where the
+    /// last block brings nothing.
     fn probe(&mut self, count: u32, now: Instant) {
         let recovery = &mut self.recovery;
         let is_heard = !recovery.reported && recovery.unheard < TAILS_UNHEARD;
-        // A window takes longer to pass than an opening, on a slow line: until one was measured, it is not doubled.
+        // A window takes longer to pass than an opening, on a slow line: until one was measured, it
+        // is not doubled.
         let is_tail = !self.timer.has_sample() || (count == 1 && is_heard);
         if self.window == 1 || is_tail {
             recovery.tail = true;
@@ -652,7 +660,8 @@ impl Sender {
         }
     }
 
-    /// Sends again what was sent and not acknowledged, as much of it as may go into silence. True if that is all of it.
+    /// Sends again what was sent and not acknowledged, as much of it as may go into silence. True
+    /// if that is all of it.
     fn resend_into_silence(&mut self, now: Instant) -> bool {
         let first = self.acked + 1;
         let sent = self.next.saturating_sub(first);
@@ -665,12 +674,14 @@ impl Sender {
         false
     }
 
-    /// What goes out behind a window that breaks a silence: its last block once more. A receiver whose own window began at a report that was
-    /// lost has not come to its end, and says so when a block comes twice.
+    /// What goes out behind a window that breaks a silence: its last block once more. A receiver
+    /// whose own window began at a report that was lost has not come to its end, and says so when a
+    /// block comes twice.
     ///
-    /// If that brings nothing, the next window has the block beyond it behind it, twice. A receiver that has the whole window, and whose ACK
-    /// and answer to a copy were both lost, is silent about all further copies: only a new block moves it. It is one block more than
-    /// was agreed, of a file whose end is known: nothing more has to be kept.
+    /// If that brings nothing, the next window has the block beyond it behind it, twice. A receiver
+    /// that has the whole window, and whose ACK and answer to a copy were both lost, is silent
+    /// about all further copies: only a new block moves it. It is one block more than was agreed,
+    /// of a file whose end is known: nothing more has to be kept.
     fn tail(&self) -> Range<u64> {
         let beyond = self.window_end();
         let may_go_beyond = self.recovery.windows > 1
@@ -737,7 +748,8 @@ impl Sender {
             self.sent_end = end;
         }
         self.next = end;
-        // Silence begins with the last block of a window that takes its time, unless the window breaks a silence.
+        // Silence begins with the last block of a window that takes its time, unless the window
+        // breaks a silence.
         if !self.recovery.is_probe {
             self.timer.restart_interval(now);
         }

@@ -1,9 +1,11 @@
 //! Two clocks for one silence.
 //!
-//! The *agreed interval* is the promise of RFC 2349 (or of `--timeout`): when it passes, everything goes out again, and
-//! only progress resets its budget. The *probe* comes earlier, after the round trip that was measured (RFC 6298), and
-//! doubles up to the agreed interval; it costs a block and finds out where the peer stands. A sender probes early only where it has seen
-//! losses; until then a silence is taken for a pause of the peer, see [`limits::PAUSE_FLOOR`](crate::limits::PAUSE_FLOOR).
+//! The *agreed interval* is the promise of RFC 2349 (or of `--timeout`): when it passes, everything
+//! goes out again, and only progress resets its budget. The *probe* comes earlier, after the round
+//! trip that was measured (RFC 6298), and doubles up to the agreed interval; it costs a block and
+//! finds out where the peer stands. A sender probes early only where it has seen losses; until then
+//! a silence is taken for a pause of the peer, see
+//! [`limits::PAUSE_FLOOR`](crate::limits::PAUSE_FLOOR).
 
 use super::{Policy, Retransmit};
 use crate::limits::{FINAL_TIMEOUT_GROWTH, PAUSE_FLOOR, TIMEOUT_GROWTH};
@@ -12,7 +14,8 @@ use std::time::{Duration, Instant};
 /// Blocks in a row without a clean sample after which an unclean one is taken: the round trip has grown over
 /// the probe interval, or the link is very bad, and in both cases longer waits are right.
 const UNSAMPLED_LIMIT: u32 = 3;
-/// An answer that proves a loss says little of the round trip: so many of them count as one of the others.
+/// An answer that proves a loss says little of the round trip: so many of them count as one of the
+/// others.
 const PROVEN_LOSSES: u32 = 3;
 
 /// The retransmission timer of one transfer.
@@ -35,14 +38,17 @@ pub(super) struct Timer {
     /// Probes before the wait for an answer doubles; see [`Timer::has_questions`].
     questions: u32,
 
-    /// A probe comes early only where losses were seen; see [`Timer::probe_early_after_losses_only`].
+    /// A probe comes early only where losses were seen; see
+    /// [`Timer::probe_early_after_losses_only`].
     careful: bool,
-    /// Losses that were seen, and resends that turned out to be needless because the peer had only paused.
+    /// Losses that were seen, and resends that turned out to be needless because the peer had only
+    /// paused.
     losses: u32,
     pauses: u32,
     /// The longest time after which the peer answered something that was not lost.
     longest_pause: Duration,
-    /// The loss that the last answer seemed to prove, as the time from the first send to the answer.
+    /// The loss that the last answer seemed to prove, as the time from the first send to the
+    /// answer.
     last_loss: Option<Duration>,
 
     round_trip: Option<RoundTrip>,
@@ -141,13 +147,14 @@ impl Timer {
         self.patience = 2;
     }
 
-    /// For an end whose first probes each ask something else: the later ones need not wait any longer for their answers.
+    /// For an end whose first probes each ask something else: the later ones need not wait any
+    /// longer for their answers.
     pub(super) fn has_questions(&mut self, questions: u32) {
         self.questions = questions;
     }
 
-    /// For an end whose probe is a second copy of something: as long as nothing shows that packets get lost, a silence is taken for a
-    /// pause of the peer.
+    /// For an end whose probe is a second copy of something: as long as nothing shows that packets
+    /// get lost, a silence is taken for a pause of the peer.
     pub(super) fn probe_early_after_losses_only(&mut self) {
         self.careful = true;
     }
@@ -157,7 +164,8 @@ impl Timer {
         self.losses = self.losses.saturating_add(1);
     }
 
-    /// What looked like a loss was none: the answer to the first send came as well, or too soon for a resend.
+    /// What looked like a loss was none: the answer to the first send came as well, or too soon for
+    /// a resend.
     pub(super) fn refute_loss(&mut self) {
         if let Some(pause) = self.last_loss.take() {
             self.losses -= 1;
@@ -165,7 +173,8 @@ impl Timer {
         }
     }
 
-    /// In a window, where a copy of a block harms no receiver, one loss is enough for early probes, and pauses do not count.
+    /// In a window, where a copy of a block harms no receiver, one loss is enough for early probes,
+    /// and pauses do not count.
     fn paused(&mut self, pause: Duration) {
         self.pauses += u32::from(self.questions == 1);
         self.longest_pause = self.longest_pause.max(pause);
@@ -263,9 +272,10 @@ impl Timer {
         });
     }
 
-    /// Blocks that were resent by a clock were answered: so long after the first send, after the first block and after the last block
-    /// of the last resend. The answer proves a loss only where it comes neither sooner than a round trip after the resend began nor
-    /// later than answers do: otherwise the peer had paused (RFC 3522 judges by timestamps, which TFTP lacks).
+    /// Blocks that were resent by a clock were answered: so long after the first send, after the
+    /// first block and after the last block of the last resend. The answer proves a loss only where
+    /// it comes neither sooner than a round trip after the resend began nor later than answers do:
+    /// otherwise the peer had paused (RFC 3522 judges by timestamps, which TFTP lacks).
     pub(super) fn resend_was_answered(
         &mut self,
         since_first: Duration,
@@ -375,7 +385,8 @@ impl Timer {
         self.interval_from + self.patient_interval().max(self.interval() * growth)
     }
 
-    /// A silence that has outlasted an interval is left to the interval: probes would find out nothing more.
+    /// A silence that has outlasted an interval is left to the interval: probes would find out
+    /// nothing more.
     fn probe_end(&self) -> Option<Instant> {
         let from = self.probe_from.filter(|_| self.resends == 0)?;
         let early = self.probe_interval()?;
@@ -383,7 +394,8 @@ impl Timer {
             let doublings = (self.probes + 1).saturating_sub(self.questions).min(16);
             early.saturating_mul(1 << doublings)
         } else {
-            // A pause gets few copies: one question in lock step, two in a window, and then a much longer wait.
+            // A pause gets few copies: one question in lock step, two in a window, and then a much
+            // longer wait.
             let doublings = (self.probes + 1)
                 .saturating_sub(self.questions.min(2))
                 .min(8);

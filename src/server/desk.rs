@@ -1,10 +1,11 @@
-//! The admission desk: which requests become transfers, and which transfers make room for them. A pure table; it owns no
-//! socket and reads no clock.
+//! The admission desk: which requests become transfers, and which transfers make room for them. A
+//! pure table; it owns no socket and reads no clock.
 //!
 //! A TID is a client's address and port together with the address it asked. One TID has one current transfer, and for a
 //! while those that it replaces.
 //!
-//! A transfer is *half-open* until its peer has acknowledged something: the source of a request may be forged. Then it is
+//! A transfer is *half-open* until its peer has acknowledged something: the source of a request may
+//! be forged. Then it is
 //! *established*, and an upload is *complete* once its file is stored and acknowledged. Places, ports, descriptors and
 //! memory are scarce in the same way, and this is the one list of what makes room for a request:
 //!
@@ -81,7 +82,8 @@ pub struct Quota {
 /// What to do with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// A new transfer of this id was entered, with a port; or it waits for one, which comes out of [`Desk::granted`].
+    /// A new transfer of this id was entered, with a port; or it waits for one, which comes out of
+    /// [`Desk::granted`].
     Admit(TransferId, Option<u16>),
     /// This transfer has to go first: [`Desk::remove`] it or [`Desk::spare`] it, then ask again.
     MakeRoom(TransferId),
@@ -120,7 +122,8 @@ enum State {
     Complete,
 }
 
-/// How long the peer of an established transfer may be silent before the transfer may make room for others.
+/// How long the peer of an established transfer may be silent before the transfer may make room for
+/// others.
 pub fn patience(windows: u64) -> Duration {
     let earned = SILENCE_PER_WINDOW.saturating_mul(u32::try_from(windows).unwrap_or(u32::MAX));
     (UNPROVEN_CHANCE + earned.min(MOST_SILENCE)).min(MOST_SILENCE)
@@ -135,7 +138,8 @@ pub struct Desk {
     /// Newest last.
     by_tid: HashMap<Tid, Vec<TransferId>>,
     groups: HashMap<Scope, Group>,
-    /// Client addresses by the number of their transfers that are not complete, where these are several.
+    /// Client addresses by the number of their transfers that are not complete, where these are
+    /// several.
     ranking: BTreeSet<(usize, IpAddr)>,
     ports: Ports,
     /// Transfers that have waited for a port and have one now. Some may be over since then.
@@ -232,7 +236,8 @@ struct Entry {
     lease: Option<Lease>,
 }
 
-/// Client addresses with many transfers that are looked at before the transfer whose time was up first, whoever has it.
+/// Client addresses with many transfers that are looked at before the transfer whose time was up
+/// first, whoever has it.
 const RANKED: usize = 8;
 /// Transfers of one address that are looked at for one that frees a port.
 const WITH_PORT: usize = 8;
@@ -259,14 +264,16 @@ impl Desk {
             || half_open(tid.address()) * 2 >= self.half_of_the_ports(tid)
     }
 
-    /// The transfer that a request of this TID with this digest has begun, while it lives. The state of that transfer says
-    /// what the request is: a question for the opening packet, a late copy, or one to [admit](Self::admit) once more.
+    /// The transfer that a request of this TID with this digest has begun, while it lives. The
+    /// state of that transfer says what the request is: a question for the opening packet, a late
+    /// copy, or one to [admit](Self::admit) once more.
     pub fn current(&self, tid: &Tid, digest: u64) -> Option<TransferId> {
         let mut same = self.by_tid.get(tid)?.iter().rev();
         same.find(|id| self.entries[id].digest == digest).copied()
     }
 
-    /// Enters a new transfer, whatever else its TID has, if there is room; `random` chooses its port.
+    /// Enters a new transfer, whatever else its TID has, if there is room; `random` chooses its
+    /// port.
     pub fn admit(&mut self, tid: Tid, digest: u64, random: u64, now: Instant) -> Verdict {
         if let Some(victim) = self.shortage_of_tid(&tid) {
             return victim.map_or(Verdict::Drop(DropReason::Duplicate), Verdict::MakeRoom);
@@ -302,14 +309,16 @@ impl Desk {
         Verdict::Admit(id, port)
     }
 
-    /// If the TID has all the transfers that it may have: the oldest of those that are half-open, if there is one.
+    /// If the TID has all the transfers that it may have: the oldest of those that are half-open,
+    /// if there is one.
     fn shortage_of_tid(&self, tid: &Tid) -> Option<Option<TransferId>> {
         let ids = self.by_tid.get(tid)?;
         let is_full = ids.len() >= TRANSFERS_PER_TID;
         is_full.then(|| self.half_open(ids).next())
     }
 
-    /// Half-open transfers that a client has given up by asking for other files from the same port, the oldest first.
+    /// Half-open transfers that a client has given up by asking for other files from the same port,
+    /// the oldest first.
     pub fn given_up(&self, tid: &Tid) -> Vec<TransferId> {
         let ids = self.by_tid.get(tid).map_or(&[][..], Vec::as_slice);
         let count = self.half_open(ids).count();
@@ -322,8 +331,9 @@ impl Desk {
         ids.filter(|id| self.entries[id].state == State::HalfOpen)
     }
 
-    /// What there is too little of for one more transfer: whose transfers to look at, which of these help, and the reason
-    /// to drop the request where none of them can go. A port may be waited for, and is not among them.
+    /// What there is too little of for one more transfer: whose transfers to look at, which of
+    /// these help, and the reason to drop the request where none of them can go. A port may be
+    /// waited for, and is not among them.
     fn shortage(&self, tid: &Tid) -> Option<(Scope, Victims, DropReason)> {
         let quota = &self.quota;
         let (client, address) = (tid.client(), tid.address());
@@ -453,7 +463,8 @@ impl Desk {
         }
     }
 
-    /// The file of this one is whole: it counts for its client no more, and goes first where room is needed.
+    /// The file of this one is whole: it counts for its client no more, and goes first where room
+    /// is needed.
     pub fn finished(&mut self, id: TransferId, now: Instant) {
         let state = self.entries.get(&id).map(|entry| entry.state);
         if state.is_some_and(|state| state != State::Complete) {
@@ -483,7 +494,8 @@ impl Desk {
             .collect()
     }
 
-    /// The transfer is over. Returns its port, to be [given back](Self::give_back) once its socket is closed.
+    /// The transfer is over. Returns its port, to be [given back](Self::give_back) once its socket
+    /// is closed.
     pub fn remove(&mut self, id: TransferId) -> Option<Lease> {
         let entry = self.entries.remove(&id)?;
         self.unlist(id, &entry);
@@ -504,13 +516,15 @@ impl Desk {
         self.ports.is_closing(lease);
     }
 
-    /// The socket at this port is closed, or was never opened. Ask [`granted`](Self::granted) afterwards.
+    /// The socket at this port is closed, or was never opened. Ask [`granted`](Self::granted)
+    /// afterwards.
     pub fn give_back(&mut self, lease: Lease) {
         self.ports.give_back(lease);
         self.hand_out();
     }
 
-    /// Ports that came back belong to those that waited from now on, so that none is lost with a transfer that ends.
+    /// Ports that came back belong to those that waited from now on, so that none is lost with a
+    /// transfer that ends.
     fn hand_out(&mut self) {
         while let Some((id, lease)) = self.ports.granted() {
             let entry = self.entries.get_mut(&id);
@@ -519,7 +533,8 @@ impl Desk {
         }
     }
 
-    /// Another program holds the port of this transfer. Returns another one; `None` where the transfer has to wait.
+    /// Another program holds the port of this transfer. Returns another one; `None` where the
+    /// transfer has to wait.
     pub fn is_taken(&mut self, id: TransferId, random: u64, now: Instant) -> Option<u16> {
         let entry = self.entries.get_mut(&id)?;
         let local = entry.tid.local;
@@ -566,7 +581,8 @@ impl Desk {
         self.ports.due()
     }
 
-    /// Local addresses, 16 at most, where more requests wait for a port than ports are about to come back.
+    /// Local addresses, 16 at most, where more requests wait for a port than ports are about to
+    /// come back.
     pub fn short_of_ports(&self) -> Vec<Scope> {
         let addresses = self.ports.short().take(16);
         addresses.map(Scope::Local).collect()
@@ -694,7 +710,8 @@ mod tests {
         assert_eq!(desk.proven(new, now), [], "said once");
     }
 
-    /// A client that asks for other files from the same port has given the older requests up, and is never met with silence.
+    /// A client that asks for other files from the same port has given the older requests up, and
+    /// is never met with silence.
     #[test]
     fn one_tid_has_two_half_open_transfers_and_older_ones_are_given_up() {
         let (mut desk, now) = (desk(QUOTA), start());
@@ -1063,7 +1080,8 @@ mod tests {
         desk.finished(done, now);
         let silent = admitted(desk.ask(tid(2, 1), 0, now));
         assert_eq!(desk.ask(tid(3, 1), 0, now), Verdict::MakeRoom(done));
-        // Its socket has still to be closed: the request waits for that, and no other transfer has to go for it.
+        // Its socket has still to be closed: the request waits for that, and no other transfer has
+        // to go for it.
         let mut lease = desk.remove(done).expect("its port");
         desk.is_closing(&mut lease);
         let verdict = desk.admit(tid(3, 1), 0, 0, now);

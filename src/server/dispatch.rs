@@ -57,8 +57,9 @@ const TIMERS_PER_SLOT: usize = 4;
 const REQUESTS_PER_TURN: usize = 256;
 /// Transfers looked at before a request gives up on finding room.
 const ROOM_TRIES: usize = 8;
-/// Requests for which the system had no socket try again when a socket is closed. Other programs close theirs unseen: for
-/// that reason a few requests try again after this time. An attempt without success may take the system a millisecond.
+/// Requests for which the system had no socket try again when a socket is closed. Other programs
+/// close theirs unseen: for that reason a few requests try again after this time. An attempt
+/// without success may take the system a millisecond.
 const SOCKET_RETRY: Duration = Duration::from_millis(100);
 const RETRIES_AT_ONCE: usize = 4;
 /// How long the loop lets things gather while workers are busy. They are for longer than that.
@@ -548,7 +549,8 @@ impl Loop {
         Err(DropReason::Full)
     }
 
-    /// Ends half-open transfers of this TID whose client asks for something else by now, unless an answer lies unread.
+    /// Ends half-open transfers of this TID whose client asks for something else by now, unless an
+    /// answer lies unread.
     fn give_up_older(&mut self, tid: &Tid) {
         for id in self.desk.given_up(tid) {
             let parked = self.slots.get(&id).and_then(|slot| slot.parked.as_ref());
@@ -654,8 +656,8 @@ impl Loop {
         self.new_transfer(arrival)
     }
 
-    /// This transfer goes, if it may: it is parked, and its peer has been silent for too long; or no worker has got to its
-    /// request. False where it stays.
+    /// This transfer goes, if it may: it is parked, and its peer has been silent for too long; or
+    /// no worker has got to its request. False where it stays.
     fn make_room(&mut self, id: TransferId, time: Instant) -> bool {
         let Some(slot) = self.slots.get(&id) else {
             return false;
@@ -686,8 +688,8 @@ impl Loop {
         spared_until.is_none()
     }
 
-    /// A request has waited for a port for a while. Where a port is about to come back the request goes on waiting, but not
-    /// for long.
+    /// A request has waited for a port for a while. Where a port is about to come back the request
+    /// goes on waiting, but not for long.
     fn portless(&mut self, opening: &Arc<Opening>, time: Instant) {
         let patience = match self.free_a_port(opening.tid.address(), time) {
             true => 2 * PORT_WAIT,
@@ -700,8 +702,8 @@ impl Loop {
         }
     }
 
-    /// Where more requests wait for a port of an address than ports are about to come back, a transfer goes. False where
-    /// none can.
+    /// Where more requests wait for a port of an address than ports are about to come back, a
+    /// transfer goes. False where none can.
     fn free_a_port(&mut self, scope: Scope, time: Instant) -> bool {
         !self.desk.is_short_of_ports(scope) || self.one_goes(scope, time)
     }
@@ -722,7 +724,8 @@ impl Loop {
         for _ in 0..ROOM_TRIES {
             match self.desk.makes_room(scope, time) {
                 None => return false,
-                // A request that no worker has got to has a port, and nothing else that could be given up.
+                // A request that no worker has got to has a port, and nothing else that could be
+                // given up.
                 Some(id) if scope == Scope::All && !self.is_parked(id) => {
                     self.desk.spare(id, time + UNPROVEN_CHANCE);
                 }
@@ -866,8 +869,8 @@ impl Loop {
         self.ended(id, answered);
     }
 
-    /// A transfer has ended. A worker closes its socket, and [reports](Report::Closed) that: soon, or when a call returns
-    /// that may never return.
+    /// A transfer has ended. A worker closes its socket, and [reports](Report::Closed) that: soon,
+    /// or when a call returns that may never return.
     fn over_but_open(&mut self, id: TransferId, answered: Instant, soon: bool) {
         if let Some(mut lease) = self.desk.remove(id) {
             if soon {
@@ -879,7 +882,8 @@ impl Loop {
         self.ended(id, answered);
     }
 
-    /// A socket was closed: requests that have waited for a port, or for a socket at all, get theirs.
+    /// A socket was closed: requests that have waited for a port, or for a socket at all, get
+    /// theirs.
     fn socket_closed(&mut self, lease: Option<Lease>) {
         if let Some(lease) = lease {
             self.desk.give_back(lease);
@@ -963,8 +967,9 @@ impl Loop {
         self.pool.chore(Chore::Bury(transfer));
     }
 
-    /// There was no socket for a request. Where another program holds its port, the request gets another port. Where no
-    /// descriptor, memory or port was free, another transfer gives way, and the request waits a little, then is refused.
+    /// There was no socket for a request. Where another program holds its port, the request gets
+    /// another port. Where no descriptor, memory or port was free, another transfer gives way, and
+    /// the request waits a little, then is refused.
     fn starve(&mut self, opening: Arc<Opening>, error: &io::Error) {
         let time = now();
         if !self.slots.contains_key(&opening.id) {
@@ -1021,8 +1026,8 @@ impl Loop {
         }
     }
 
-    /// Refuses a request that never became a transfer. It is told from the listening port, if that is still open. A worker
-    /// may have a socket for it all the same, and closes it some time.
+    /// Refuses a request that never became a transfer. It is told from the listening port, if that
+    /// is still open. A worker may have a socket for it all the same, and closes it some time.
     fn refuse(&mut self, opening: &Opening, text: &'static str, detail: String, has_socket: bool) {
         if !self.slots.contains_key(&opening.id) {
             return; // it was given up while it waited

@@ -1,11 +1,12 @@
 //! What the server has learned about its clients: which of them need smaller windows or blocks, or no options at all.
 //!
-//! A pure table: it owns no socket and reads no clock. It is taught at the end of a transfer, by a peer that has answered, so a
-//! forged address teaches nothing, and asked when the next one opens. An ERROR is no such answer, unless blocks have got through
-//! to its address. A transfer that the client ends with an ERROR says nothing about the path: windows and blocks become smaller
-//! after silence only. What was learned belongs to an address and the options
-//! it asks with, and is forgotten after [`MEMORY_TIME`]. Where several clients share an address nothing is learned or used: what
-//! is good for one may be bad for the others.
+//! A pure table: it owns no socket and reads no clock. It is taught at the end of a transfer, by a
+//! peer that has answered, so a forged address teaches nothing, and asked when the next one opens.
+//! An ERROR is no such answer, unless blocks have got through to its address. A transfer that the
+//! client ends with an ERROR says nothing about the path: windows and blocks become smaller after
+//! silence only. What was learned belongs to an address and the options it asks with, and is
+//! forgotten after [`MEMORY_TIME`]. Where several clients share an address nothing is learned or
+//! used: what is good for one may be bad for the others.
 
 use crate::event::Lesson;
 use crate::limits::{
@@ -462,7 +463,8 @@ mod tests {
         assert_eq!(memory.advise(peer(1), &asked(), later), Advice::default());
     }
 
-    /// The size in a request is that of a file, or nothing: with another one it is the same client with the same options.
+    /// The size in a request is that of a file, or nothing: with another one it is the same client
+    /// with the same options.
     #[test]
     fn the_size_that_is_asked_with_makes_no_difference() {
         let (mut memory, now) = (Memory::default(), start());

@@ -51,14 +51,14 @@ pub struct Limits {
     pub workers: usize,
     /// How long the store may take to answer a request before its client gets an ERROR: 1 s to an hour.
     pub store_deadline: Duration,
-    /// Transfers at once, 1 to 65,536. Each holds a socket and perhaps a file: two descriptors. One client address has 15
-    /// of 16 places at most: the rest is for addresses that have none.
+    /// Transfers at once, 1 to 65,536. Each holds a socket and perhaps a file: two descriptors. One
+    /// client address has 15 of 16 places at most: the rest is for addresses that have none.
     pub max_transfers: usize,
     /// Transfers at once of one client address; `None` for no limit. Whole labs sit behind one address.
     pub max_transfers_per_client: Option<usize>,
-    /// Transfers at once whose peers have not answered yet: their addresses may be forged. When there are so many, the
-    /// oldest that has had a second makes room. `None` for as many as `max_transfers`; never more than half of the ports that
-    /// one local address has.
+    /// Transfers at once whose peers have not answered yet: their addresses may be forged. When
+    /// there are so many, the oldest that has had a second makes room. `None` for as many as
+    /// `max_transfers`; never more than half of the ports that one local address has.
     pub max_unproven: Option<usize>,
     /// The same of one client address; `None` for no limit of its own.
     pub max_unproven_per_client: Option<usize>,
@@ -89,11 +89,12 @@ pub struct Limits {
     pub client_memory: bool,
     /// Forbid routers to fragment blocks.
     pub dont_fragment: bool,
-    /// Listen also on an address that no interface has yet. The server takes requests there as soon as one has it.
-    /// Linux only.
+    /// Listen also on an address that no interface has yet. The server takes requests there as soon
+    /// as one has it. Linux only.
     pub freebind: bool,
-    /// Answer read requests that are sent to an IPv4 broadcast address, from the address of the interface they come in by. RFC
-    /// 1123 has them ignored. No ERROR goes to such a request: another server may have the file.
+    /// Answer read requests that are sent to an IPv4 broadcast address, from the address of the
+    /// interface they come in by. RFC 1123 has them ignored. No ERROR goes to such a request:
+    /// another server may have the file.
     pub answer_broadcast: bool,
 }
 
@@ -363,7 +364,8 @@ fn blame(error: Error, listeners: &[Listener]) -> Error {
     }
 }
 
-/// Whether a transfer may use the ports of its range: a process that has lost root's rights may have none below 1024.
+/// Whether a transfer may use the ports of its range: a process that has lost root's rights may
+/// have none below 1024.
 fn check_ports(ports: Option<&RangeInclusive<u16>>, listeners: &[Listener]) -> Result<(), Error> {
     let (Some(ports), Some(listener)) = (ports, listeners.first()) else {
         return Ok(());

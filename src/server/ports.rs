@@ -1,8 +1,9 @@
-//! The ports that transfers answer from: which are free at each local address, and which requests wait for one. A pure
-//! table; it opens no socket and reads no clock.
+//! The ports that transfers answer from: which are free at each local address, and which requests
+//! wait for one. A pure table; it opens no socket and reads no clock.
 //!
-//! Invariants: a port is free, leased, or set aside because another program holds it. While requests wait at an address,
-//! no port is free there. Each operation takes a time that does not depend on the number of ports.
+//! Invariants: a port is free, leased, or set aside because another program holds it. While
+//! requests wait at an address, no port is free there. Each operation takes a time that does not
+//! depend on the number of ports.
 
 use super::desk::Spread;
 use crate::event::TransferId;
@@ -16,7 +17,8 @@ use std::time::Instant;
 /// The ports that one local address has for transfers.
 #[derive(Clone, Debug)]
 pub enum Supply {
-    /// These. The table chooses one at random: a port seldom comes twice in close succession (RFC 1350 §4).
+    /// These. The table chooses one at random: a port seldom comes twice in close succession (RFC
+    /// 1350 §4).
     Range(RangeInclusive<u16>),
     /// This many of the system's choice; the table counts them.
     System(usize),
@@ -134,7 +136,8 @@ impl Ports {
         address.is_some_and(|it| it.closing < it.waiting.len())
     }
 
-    /// Leases a free port of `address`, chosen by a random number; `None` where there is none, or where others wait.
+    /// Leases a free port of `address`, chosen by a random number; `None` where there is none, or
+    /// where others wait.
     pub fn take(&mut self, address: SocketAddr, random: u64) -> Option<Lease> {
         self.has_free(address).then(|| {
             let address = without_port(address);
@@ -142,7 +145,8 @@ impl Ports {
         })
     }
 
-    /// Puts a request into the line for a port of `address`. It comes out of [`granted`](Self::granted).
+    /// Puts a request into the line for a port of `address`. It comes out of
+    /// [`granted`](Self::granted).
     pub fn wait(&mut self, address: SocketAddr, id: TransferId) {
         let address = without_port(address);
         self.entry(address).waiting.insert(id);
@@ -174,7 +178,8 @@ impl Ports {
         }
     }
 
-    /// The socket at this port is closed, or was never opened. The request that has waited longest gets the port.
+    /// The socket at this port is closed, or was never opened. The request that has waited longest
+    /// gets the port.
     pub fn give_back(&mut self, lease: Lease) {
         let address = lease.address;
         self.end(&lease).put(lease.port);
@@ -297,8 +302,8 @@ pub(super) fn without_port(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-/// The free ports of an address: a list that is shuffled as it is used, of which only the places that have changed are
-/// stored. It costs memory for the ports that were leased, not for the range.
+/// The free ports of an address: a list that is shuffled as it is used, of which only the places
+/// that have changed are stored. It costs memory for the ports that were leased, not for the range.
 #[derive(Debug)]
 struct FreeList {
     first: Option<u16>,

@@ -30,7 +30,8 @@ pub(super) struct Reporter {
 struct Flood {
     /// When the last of these lines were written, oldest first.
     said: VecDeque<Instant>,
-    /// Lines that are missing, in the order of [`Cheap::WORDS`], since when, and whether one of them is a warning.
+    /// Lines that are missing, in the order of [`Cheap::WORDS`], since when, and whether one of
+    /// them is a warning.
     unsaid: [u64; Cheap::WORDS.len()],
     since: Option<Instant>,
     has_warning: bool,
@@ -151,8 +152,8 @@ impl Reporter {
         }
     }
 
-    /// When there is something to [`catch_up`](Self::catch_up) with. What makes lines go missing is followed by a message to
-    /// the loop, or done by it.
+    /// When there is something to [`catch_up`](Self::catch_up) with. What makes lines go missing is
+    /// followed by a message to the loop, or done by it.
     pub(super) fn due(&self) -> Option<Instant> {
         self.flood().due()
     }

@@ -43,7 +43,8 @@ pub(super) struct Opening {
     pub(super) tense: bool,
     /// It is a WRQ that comes again from the TID whose upload is complete: a late copy, or the same once more. Only DATA tells.
     pub(super) may_be_copy: bool,
-    /// It was sent to a broadcast address: a refusal is not told, because another server may have the file.
+    /// It was sent to a broadcast address: a refusal is not told, because another server may have
+    /// the file.
     pub(super) broadcast: bool,
     /// The port to answer from; 0 lets the system choose. Written before a worker gets the request.
     pub(super) port: AtomicU16,
@@ -120,7 +121,8 @@ impl Opening {
         is_wanted
     }
 
-    /// There was no socket, so the store was not asked. False where the request was given up meanwhile.
+    /// There was no socket, so the store was not asked. False where the request was given up
+    /// meanwhile.
     fn wait_again(&self) -> bool {
         let mut stage = self.stage();
         let is_wanted = matches!(*stage, Stage::Asked { .. });
@@ -521,7 +523,8 @@ impl Worker {
         };
         let request = opening.request();
         let granted = self.place.ask(&request, &opening);
-        // The store lacks a descriptor: the request waits as it would for want of a socket, and gives its own back.
+        // The store lacks a descriptor: the request waits as it would for want of a socket, and
+        // gives its own back.
         if granted.as_ref().is_err_and(Refusal::is_for_want) && opening.wait_again() {
             drop(socket);
             slot.give_back(false);

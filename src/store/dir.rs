@@ -250,8 +250,9 @@ impl Dir {
         Ok(())
     }
 
-    /// Warns if this process cannot store uploads, and removes partial uploads that a crash has left, if this user owns
-    /// them. A failure of either is logged, not fatal: subdirectories may take uploads all the same.
+    /// Warns if this process cannot store uploads, and removes partial uploads that a crash has
+    /// left, if this user owns them. A failure of either is logged, not fatal: subdirectories may
+    /// take uploads all the same.
     pub(crate) fn prepare_uploads(&self) {
         let roots = self.roots();
         let Some(uploads) = &roots.uploads else {

@@ -59,8 +59,8 @@ pub(crate) fn is_network_down(error: &std::io::Error) -> bool {
     number.is_some_and(|number| down.contains(&number))
 }
 
-/// Raises the soft limit of open descriptors to the hard one, and returns the limit that is then in force. `None` where the
-/// system does not say it, as in a sandbox that denies the call.
+/// Raises the soft limit of open descriptors to the hard one, and returns the limit that is then in
+/// force. `None` where the system does not say it, as in a sandbox that denies the call.
 #[cfg(feature = "cli")]
 pub(crate) fn raise_descriptor_limit() -> Option<u64> {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};

@@ -1,5 +1,5 @@
-//! Changing to an ordinary user for good. After [`drop_to`] has returned `Ok`, no thread of this process can become root
-//! again, unless the target user is root.
+//! Changing to an ordinary user for good. After [`drop_to`] has returned `Ok`, no thread of this
+//! process can become root again, unless the target user is root.
 
 use nix::errno::Errno;
 use nix::unistd::{
@@ -8,7 +8,8 @@ use nix::unistd::{
 use std::ffi::CString;
 use std::{fmt, io};
 
-/// The ids of `nobody` where the user database has no such user, as in a container made from scratch: the kernel's overflow ids.
+/// The ids of `nobody` where the user database has no such user, as in a container made from
+/// scratch: the kernel's overflow ids.
 const NOBODY: u32 = 65534;
 
 /// Whether there are privileges to drop.
@@ -26,7 +27,8 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    /// Looks up a user by name, by `UID`, or by `UID:GID`. `UID:GID`, `0` and `root` need no user database.
+    /// Looks up a user by name, by `UID`, or by `UID:GID`. `UID:GID`, `0` and `root` need no user
+    /// database.
     ///
     /// # Errors
     ///
@@ -52,7 +54,8 @@ impl Account {
         }
     }
 
-    /// The user that serves when root has named none: `nobody`, or its usual ids where no database names it.
+    /// The user that serves when root has named none: `nobody`, or its usual ids where no database
+    /// names it.
     pub(crate) fn nobody() -> io::Result<Account> {
         match Account::find("nobody") {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -109,8 +112,9 @@ impl fmt::Display for Account {
 
 /// Becomes this user. Call it when the sockets are bound and before the first packet is read.
 ///
-/// The change holds for all threads. `setuid` from root to another user also clears every capability. A process that has
-/// this user and group already changes nothing, not even its supplementary groups: that needs no right at all.
+/// The change holds for all threads. `setuid` from root to another user also clears every
+/// capability. A process that has this user and group already changes nothing, not even its
+/// supplementary groups: that needs no right at all.
 ///
 /// # Errors
 ///
@@ -133,7 +137,8 @@ pub(crate) fn drop_to(account: &Account) -> io::Result<()> {
     Ok(())
 }
 
-/// Sets the supplementary groups, except where the process has exactly these: a user namespace may forbid the call.
+/// Sets the supplementary groups, except where the process has exactly these: a user namespace may
+/// forbid the call.
 fn set_groups(wanted: &[Gid]) -> io::Result<()> {
     let mut current = getgroups().unwrap_or_default();
     current.sort_unstable_by_key(|group| group.as_raw());

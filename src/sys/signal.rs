@@ -1,9 +1,9 @@
-//! Signals as values. They are blocked in every thread, and one thread waits for them: no signal handler ever runs, and no
-//! system call of a transfer is interrupted.
+//! Signals as values. They are blocked in every thread, and one thread waits for them: no signal
+//! handler ever runs, and no system call of a transfer is interrupted.
 //!
-//! Every signal whose default action ends a process without a word is blocked, real-time signals included. Three kinds keep
-//! their default: faults of the program itself, which shall dump core; SIGABRT, by which a watchdog asks for that dump;
-//! and job control.
+//! Every signal whose default action ends a process without a word is blocked, real-time signals
+//! included. Three kinds keep their default: faults of the program itself, which shall dump core;
+//! SIGABRT, by which a watchdog asks for that dump; and job control.
 
 use nix::sys::signal::{SigSet, Signal as Number};
 use std::io;
@@ -11,7 +11,8 @@ use std::io;
 /// What the operator asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Signal {
-    /// SIGINT or SIGTERM; SIGXCPU, which says that the processor time that the process may use is over: stop.
+    /// SIGINT or SIGTERM; SIGXCPU, which says that the processor time that the process may use is
+    /// over: stop.
     Terminate,
     /// SIGQUIT: stop at once.
     Quit,
@@ -40,7 +41,8 @@ const AWAITED: [(Number, Signal); 11] = [
     (Number::SIGIO, Signal::Other),
 ];
 
-/// Not blocked. SIGSEGV and SIGBUS have handlers of the standard library, which report a stack overflow.
+/// Not blocked. SIGSEGV and SIGBUS have handlers of the standard library, which report a stack
+/// overflow.
 const DEFAULT: [Number; 11] = [
     Number::SIGSEGV,
     Number::SIGBUS,
@@ -63,8 +65,8 @@ pub(crate) struct Signals {
 impl Signals {
     /// Blocks the signals in the calling thread and in every thread it starts from now on.
     ///
-    /// The rest, such as SIGXFSZ, which comes beside an error where a file would grow over its limit, stays pending for
-    /// good.
+    /// The rest, such as SIGXFSZ, which comes beside an error where a file would grow over its
+    /// limit, stays pending for good.
     pub(crate) fn block() -> io::Result<Signals> {
         let mut blocked = SigSet::all();
         DEFAULT.iter().for_each(|number| blocked.remove(*number));
@@ -76,7 +78,8 @@ impl Signals {
     /// Sleeps until one of them comes; its name as well.
     pub(crate) fn wait(&self) -> (Signal, &'static str) {
         loop {
-            // sigwait fails only when the set names no signal, and ours does; Linux may still interrupt it.
+            // sigwait fails only when the set names no signal, and ours does; Linux may still
+            // interrupt it.
             let Ok(came) = self.set.wait() else { continue };
             let meaning = AWAITED.iter().find(|(number, _)| *number == came);
             return (meaning.map_or(Signal::Other, |(_, m)| *m), came.as_str());

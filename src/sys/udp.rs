@@ -41,8 +41,9 @@ pub(crate) struct Received {
     pub(crate) truncated: bool,
     /// Who sent it. A link-local address carries its interface as the scope.
     pub(crate) peer: SocketAddr,
-    /// The address that was asked, with our port; a link-local one with the arriving interface as its scope. Of a broadcast
-    /// that is `answerable` it is the address of the interface that it came in by; of others it is not ours.
+    /// The address that was asked, with our port; a link-local one with the arriving interface as
+    /// its scope. Of a broadcast that is `answerable` it is the address of the interface that it
+    /// came in by; of others it is not ours.
     pub(crate) local: SocketAddr,
     /// Index of the interface it came in by; 0 when unknown.
     pub(crate) interface: u32,
@@ -302,7 +303,8 @@ pub(crate) struct Taken {
 /// How transfer sockets are made.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SocketOptions {
-    /// Local ports to choose from where port 0 is asked for; `None` leaves the choice to the system.
+    /// Local ports to choose from where port 0 is asked for; `None` leaves the choice to the
+    /// system.
     pub(crate) ports: Option<RangeInclusive<u16>>,
     /// Whether routers are told not to fragment.
     pub(crate) dont_fragment: bool,
@@ -331,8 +333,8 @@ pub(crate) struct Readiness {
 }
 
 impl TransferSocket {
-    /// Opens a socket at `local` and connects it to `peer`; port 0 is any port. Four system calls, and they are counted: this
-    /// happens once for every board.
+    /// Opens a socket at `local` and connects it to `peer`; port 0 is any port. Four system calls,
+    /// and they are counted: this happens once for every board.
     ///
     /// # Errors
     ///
@@ -345,7 +347,8 @@ impl TransferSocket {
         Self::connect(Self::bound(local, options)?, peer)
     }
 
-    /// Opens a socket at `local`, where port 0 is any port, to ask `server`: it sends there, and hears everybody until
+    /// Opens a socket at `local`, where port 0 is any port, to ask `server`: it sends there, and
+    /// hears everybody until
     /// [`connect_to`](Self::connect_to).
     ///
     /// # Errors
@@ -429,7 +432,8 @@ impl TransferSocket {
         let _ = socket::setsockopt(self, sockopt::UdpGroSegment, &true);
     }
 
-    /// Asks for room for a window of blocks. Returns how many blocks the kernel keeps while nothing is received, 1 at least.
+    /// Asks for room for a window of blocks. Returns how many blocks the kernel keeps while nothing
+    /// is received, 1 at least.
     pub(crate) fn make_room(&self, blksize: u16, windowsize: u16) -> u16 {
         make_room(self, blksize, windowsize)
     }
@@ -855,15 +859,16 @@ fn bind_to_interface(_: &OwnedFd, _: &str) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Asks for room for a window of blocks, of which a receiver would lose the end. Returns how many of them the kernel keeps while
-/// nothing is received, 1 at least.
+/// Asks for room for a window of blocks, of which a receiver would lose the end. Returns how many
+/// of them the kernel keeps while nothing is received, 1 at least.
 pub(crate) fn make_room(socket: &impl AsFd, blksize: u16, windowsize: u16) -> u16 {
     let charge = buffer_charge(blksize.into());
     let (least, most) = (
         limits::RECEIVE_BUFFER_OCTETS,
         limits::MAX_RECEIVE_BUFFER_OCTETS,
     );
-    // Linux doubles what is asked for, and tells the doubled number: the one that it counts against.
+    // Linux doubles what is asked for, and tells the doubled number: the one that it counts
+    // against.
     let wanted = (charge.saturating_mul(windowsize.into()) / 2).clamp(least, most);
     let _ = socket::setsockopt(socket, sockopt::RcvBuf, &wanted);
     if wanted > least && room(socket) < wanted * 2 {
@@ -878,17 +883,18 @@ fn room(socket: &impl AsFd) -> usize {
     socket::getsockopt(socket, sockopt::RcvBuf).unwrap_or(0)
 }
 
-/// What a block counts for in a receive buffer: the kernel counts memory, which it takes in powers of two, with headers and its
-/// own description of the packet in front and behind.
+/// What a block counts for in a receive buffer: the kernel counts memory, which it takes in powers
+/// of two, with headers and its own description of the packet in front and behind.
 fn buffer_charge(blksize: usize) -> usize {
     const AROUND_DATA: usize = 448;
     const DESCRIPTION: usize = 256;
     (blksize + AROUND_DATA).next_power_of_two() + DESCRIPTION
 }
 
-/// Binds to the address and port of `local`. Port 0 is any port of the range, the search for one starting anywhere in it;
-/// without a range the kernel chooses, randomly as well, so that a number seldom comes twice in a short time (RFC 1350 §4).
-/// A search takes a client that opens one socket; a server chooses its ports itself.
+/// Binds to the address and port of `local`. Port 0 is any port of the range, the search for one
+/// starting anywhere in it; without a range the kernel chooses, randomly as well, so that a number
+/// seldom comes twice in a short time (RFC 1350 §4). A search takes a client that opens one socket;
+/// a server chooses its ports itself.
 fn bind_in(
     socket: &OwnedFd,
     local: SocketAddr,
@@ -914,8 +920,9 @@ fn bind_in(
     Err(io::ErrorKind::AddrInUse.into())
 }
 
-/// How many ports the system gives to sockets that ask for any, at each address. It chooses at random, so that a number
-/// seldom comes twice in a short time (RFC 1350 §4). Linux says it in a file; others are assumed to follow RFC 6335.
+/// How many ports the system gives to sockets that ask for any, at each address. It chooses at
+/// random, so that a number seldom comes twice in a short time (RFC 1350 §4). Linux says it in a
+/// file; others are assumed to follow RFC 6335.
 pub(crate) fn ephemeral_ports() -> usize {
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
     let range = range.ok().and_then(|text| {

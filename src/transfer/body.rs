@@ -510,7 +510,8 @@ impl Stream {
             let start = self.slot(self.read + 1);
             let end = start + self.blksize;
             if self.slots.len() < end {
-                // One block for a peer that may not have answered yet, then the whole window, and never more.
+                // One block for a peer that may not have answered yet, then the whole window, and
+                // never more.
                 let most = if self.read == 0 { 1 } else { self.window };
                 let room = (self.blksize * most).max(end);
                 self.slots.reserve_exact(room - self.slots.len());
@@ -651,7 +652,8 @@ mod tests {
         body
     }
 
-    /// What a transfer may keep is taken out of the common memory, the buffer of a translation included, and given back.
+    /// What a transfer may keep is taken out of the common memory, the buffer of a translation
+    /// included, and given back.
     #[test]
     fn all_that_a_stream_holds_is_counted() {
         for (blksize, windowsize, window, buffer) in [

@@ -33,7 +33,8 @@ const DRAIN: Duration = Duration::from_millis(2);
 
 /// The first block whose number does not fit into 16 bits.
 const ROLLOVER: u64 = 1 << 16;
-/// A client that breaks off before it has acknowledged so many blocks wanted to know something, and not the file.
+/// A client that breaks off before it has acknowledged so many blocks wanted to know something, and
+/// not the file.
 const PROBED_BLOCKS: u64 = 2;
 
 /// The clock. Read here and in the server's loop, nowhere below.
@@ -565,7 +566,8 @@ impl<'a> Exchange<'a> {
             .is_ok_and(|ready| ready.readable || ready.writable)
     }
 
-    /// A send or receive failed. `ConnectionRefused` is ICMP's hint that the port is closed; anything else is remembered.
+    /// A send or receive failed. `ConnectionRefused` is ICMP's hint that the port is closed;
+    /// anything else is remembered.
     fn lost(&mut self, error: io::Error, time: Instant) {
         if let Some(call) = &mut self.call {
             call.is_refused = true;
@@ -630,9 +632,10 @@ impl<'a> Exchange<'a> {
         passed < ROLLOVER && passed + u64::from(self.agreed.windowsize) >= ROLLOVER
     }
 
-    /// Whether a client that breaks off with ERROR 0 or 8 has learned what it asked for. UEFI firmware asks for the size and
-    /// refuses the OACK that holds it; an OACK without a size that is refused is a client that cannot use options. Programs
-    /// that find out what a server can do take a window and leave: fewer than two blocks are acknowledged then.
+    /// Whether a client that breaks off with ERROR 0 or 8 has learned what it asked for. UEFI
+    /// firmware asks for the size and refuses the OACK that holds it; an OACK without a size that
+    /// is refused is a client that cannot use options. Programs that find out what a server can do
+    /// take a window and leave: fewer than two blocks are acknowledged then.
     fn is_probe(&self, at_opening: bool) -> bool {
         match &self.end {
             End::Sending(_) if self.call.is_some() => false,

@@ -14,8 +14,8 @@ const LEAST_READ: usize = 512;
 /// And at most.
 const MOST_READ: usize = 8 << 10;
 
-/// Bytes that a [`Netascii`] holds at most where blocks of this size are read from it: a request that may be forged makes it read
-/// one block, and the buffer is no larger than that block.
+/// Bytes that a [`Netascii`] holds at most where blocks of this size are read from it: a request
+/// that may be forged makes it read one block, and the buffer is no larger than that block.
 pub(super) fn held(blksize: usize) -> usize {
     blksize.clamp(LEAST_READ, MOST_READ)
 }

@@ -155,7 +155,8 @@ fn who_talked_in_one_turn_is_waited_for_in_the_next() {
         let mut scratch = Scratch::new();
         while !matches!(transfer.run(&mut scratch, &thread), Turn::SliceUsed) {}
         is_over.store(true, Ordering::Relaxed);
-        // A busy machine may have made the round trip long, which does not matter for so short a pause.
+        // A busy machine may have made the round trip long, which does not matter for so short a
+        // pause.
         assert!(transfer.is_expected(BURST_GAP, &thread));
     });
 }

@@ -180,7 +180,8 @@ pub fn parse(datagram: &[u8]) -> Result<Packet<'_>, Malformed> {
     }
 }
 
-/// What a server does not understand of the options of a request, for logs: see [`options::passed_over`].
+/// What a server does not understand of the options of a request, for logs: see
+/// [`options::passed_over`].
 pub(crate) fn options_passed_over(request: &[u8]) -> Option<Vec<u8>> {
     let (_opcode, body) = split_u16(request)?;
     let (_name, rest) = split_string(body)?;

@@ -78,8 +78,8 @@ pub struct Options {
     shuffled: bool,
 }
 
-/// The name/value pairs of an option list, as they stand there. The list ends before an empty name and before what forms no
-/// complete pair: that is padding.
+/// The name/value pairs of an option list, as they stand there. The list ends before an empty name
+/// and before what forms no complete pair: that is padding.
 struct Pairs<'a>(&'a [u8]);
 
 impl<'a> Iterator for Pairs<'a> {
@@ -118,7 +118,8 @@ impl Options {
         options
     }
 
-    /// True of the options that curl asks for a file with, and no other client that is known: `tsize=0`, `blksize` and
+    /// True of the options that curl asks for a file with, and no other client that is known:
+    /// `tsize=0`, `blksize` and
     /// `timeout`, in this order and with nothing else. curl takes `tsize=0` in the answer for an error.
     pub(crate) fn are_curls(&self) -> bool {
         use OptionName::{Blksize, Timeout, Tsize};
@@ -190,9 +191,10 @@ impl fmt::Debug for Options {
     }
 }
 
-/// What [`Options::parse`] makes nothing of, as `name=value` with spaces between: unknown options, values that are no numbers,
-/// repeated options, those past the limit, and what forms no complete pair. `None` where there is nothing but padding. Not
-/// escaped, and as long as the octets that it is made of.
+/// What [`Options::parse`] makes nothing of, as `name=value` with spaces between: unknown options,
+/// values that are no numbers, repeated options, those past the limit, and what forms no complete
+/// pair. `None` where there is nothing but padding. Not escaped, and as long as the octets that it
+/// is made of.
 pub(crate) fn passed_over(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut text = Vec::new();
     let mut pairs = Pairs(bytes);

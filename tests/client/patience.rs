@@ -1,4 +1,5 @@
-//! Servers that are not there yet, that need long for their last ACK, or that count no further than 65535.
+//! Servers that are not there yet, that need long for their last ACK, or that count no further than
+//! 65535.
 
 use crate::rig::{PATIENCE, now, pattern, serve, shelf};
 use crate::script::{hasty, play};
@@ -29,8 +30,8 @@ fn first_request(socket: &UdpSocket) -> (tftpool::Options, SocketAddr) {
     }
 }
 
-/// The upload starts first, then the router is switched on. Its loader listens in the second half of the patience, and is asked
-/// for options all the same: the silence before had another cause.
+/// The upload starts first, then the router is switched on. Its loader listens in the second half
+/// of the patience, and is asked for options all the same: the silence before had another cause.
 #[test]
 fn a_server_whose_port_opens_late_gets_options() {
     let address = closed();
@@ -55,7 +56,8 @@ fn a_server_whose_port_opens_late_gets_options() {
     });
 }
 
-/// 14 intervals by default, whether the port is closed or the server is silent; more with more retransmissions.
+/// 14 intervals by default, whether the port is closed or the server is silent; more with more
+/// retransmissions.
 #[test]
 fn the_patience_of_a_first_request_is_kept_whatever_the_network_says() {
     let silent = UdpSocket::bind("127.0.0.1:0").expect("a free port");
@@ -150,7 +152,8 @@ fn a_closed_port_is_said_although_the_time_was_over() {
     });
 }
 
-/// The port opens before the last request of the first attempt. From then on the silence is about options.
+/// The port opens before the last request of the first attempt. From then on the silence is about
+/// options.
 #[test]
 fn a_server_that_opens_late_and_is_silent_to_options_is_asked_without() {
     let address = closed();
@@ -173,7 +176,8 @@ fn a_server_that_opens_late_and_is_silent_to_options_is_asked_without() {
     });
 }
 
-/// An address that no interface has yet is waited for, and asked from then on. Nothing else could make it appear here.
+/// An address that no interface has yet is waited for, and asked from then on. Nothing else could
+/// make it appear here.
 #[test]
 fn an_address_of_ours_that_is_not_there_is_waited_for() {
     let server = serve(shelf([("file", pattern(9))]));
@@ -206,7 +210,8 @@ fn a_link_local_address_without_an_interface_asks_for_it() {
     }
 }
 
-/// A device writes its flash before it acknowledges the last block: longer than any other silence may last.
+/// A device writes its flash before it acknowledges the last block: longer than any other silence
+/// may last.
 #[test]
 fn the_last_ack_of_an_upload_may_take_its_time() {
     let write_time = Duration::from_secs(1);

@@ -1,5 +1,6 @@
-//! Receivers of the field, as small as their habits allow and without anything of the library's machines: recovery that was proved
-//! against the library's own receiver only was slow for all others. They serve the simulator, the lab and the load generator.
+//! Receivers of the field, as small as their habits allow and without anything of the library's
+//! machines: recovery that was proved against the library's own receiver only was slow for all
+//! others. They serve the simulator, the lab and the load generator.
 #![allow(dead_code)] // each program uses its part
 
 use std::io;
@@ -12,14 +13,15 @@ use tftpool::unversioned::wire::{
 /// When a receiver acknowledges, apart from whole windows, the last block, and its own timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Habit {
-    /// U-Boot (`net/tftp.c`): one ACK for each position at which an unexpected block came. That ACK begins a window of its own, and
-    /// that of the timer begins none.
+    /// U-Boot (`net/tftp.c`): one ACK for each position at which an unexpected block came. That ACK
+    /// begins a window of its own, and that of the timer begins none.
     ReportOnce,
     /// The receiver is silent about unexpected blocks, and about blocks that come twice.
     ReportNever,
     /// lwIP: the receiver answers each unexpected block with its last ACK.
     AckAgain,
-    /// The receiver answers each block, expected or not, with the ACK of the last one in order, whatever window it asked for.
+    /// The receiver answers each block, expected or not, with the ACK of the last one in order,
+    /// whatever window it asked for.
     EveryBlock,
 }
 

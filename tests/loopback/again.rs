@@ -268,8 +268,8 @@ fn copies_that_came_before_the_answer_are_answered_by_it() {
     client.quiet();
 }
 
-/// PXELINUX uses one port for all its requests, and answers may be lost. A client asks again until it hears of the file that
-/// it wants; nothing is acknowledged.
+/// PXELINUX uses one port for all its requests, and answers may be lost. A client asks again until
+/// it hears of the file that it wants; nothing is acknowledged.
 #[test]
 fn other_files_asked_from_one_port_are_answered_however_many_went_unanswered() {
     let server = start(builder(|request: &Request<'_>| {

@@ -122,8 +122,9 @@ fn who_never_got_the_first_block_gets_a_smaller_one() {
     assert!(client.rest(0, 512).is_ok());
 }
 
-/// A program that finds out what a server can do takes the first window, looks at it while the server sends it again, and
-/// leaves. That is a probe and no failure, and says nothing about the path.
+/// A program that finds out what a server can do takes the first window, looks at it while the
+/// server sends it again, and leaves. That is a probe and no failure, and says nothing about the
+/// path.
 #[test]
 fn a_client_that_leaves_before_the_second_block_teaches_nothing() {
     let server = start(builder(shelves()).limits(|limits| {

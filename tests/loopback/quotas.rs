@@ -257,7 +257,8 @@ fn limits_are_checked() {
     assert!(!refused(|_| {}));
 }
 
-/// A forged ACK 0 to every port draws one window of each transfer: the fewer the ports, the smaller the window.
+/// A forged ACK 0 to every port draws one window of each transfer: the fewer the ports, the smaller
+/// the window.
 #[test]
 fn windows_get_smaller_with_the_ports_that_answers_can_come_from() {
     for (count, most) in [(10, 64), (2000, 89)] {

@@ -344,8 +344,8 @@ fn a_broadcast_is_dropped_and_counted() {
     assert_eq!(server.stats().requests, 0);
 }
 
-/// Where it is asked for, a read request to a broadcast address is answered from the address of its interface. A server that does
-/// not have the file is silent: another one may have it.
+/// Where it is asked for, a read request to a broadcast address is answered from the address of its
+/// interface. A server that does not have the file is silent: another one may have it.
 #[test]
 fn a_broadcast_is_answered_from_the_address_of_its_interface_where_asked_for() {
     let server = start(

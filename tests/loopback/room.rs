@@ -39,7 +39,8 @@ fn half_open(mut client: Client) -> Client {
     client
 }
 
-/// Asks until the request is admitted, and returns the address of the transfer that was evicted for it.
+/// Asks until the request is admitted, and returns the address of the transfer that was evicted for
+/// it.
 fn admitted_for(client: &mut Client, events: &mut Events) -> SocketAddr {
     let own = client.socket.local_addr().expect("an address");
     let mut evicted = None;
@@ -95,7 +96,8 @@ fn complete_uploads_give_their_ports_to_the_next_request() {
         completed(&mut events);
         uploads.push(client);
     }
-    // All four ports are held by transfers that only wait to repeat their last ACK. The next request has one at once.
+    // All four ports are held by transfers that only wait to repeat their last ACK. The next
+    // request has one at once.
     let mut reader = Client::new(server.local_addr());
     insist(&mut reader, &mut events, "file", &[]);
     assert_eq!(reader.data(1), pattern(512));
@@ -218,8 +220,8 @@ fn a_port_of_the_range_that_another_program_holds_is_skipped_and_used_later() {
     completed(&mut events);
 }
 
-/// The port belongs to a socket that a worker has, inside a store that has not returned. It is not leased twice, and it comes
-/// back.
+/// The port belongs to a socket that a worker has, inside a store that has not returned. It is not
+/// leased twice, and it comes back.
 #[test]
 fn the_port_of_a_request_that_was_given_up_comes_back_with_its_socket() {
     let gate = Gate::default();

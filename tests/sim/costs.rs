@@ -169,8 +169,8 @@ fn loss_costs_a_round_trip_or_a_probe() {
 /// A median of so many seeds is compared with what recovery may cost.
 const GOAL_SEEDS: u64 = 9;
 
-/// Recovery costs about a round trip and a probe interval a hole, whatever habits the receiver has. Milliseconds for the six cases below,
-/// the ends of the transfer being what the receiver sees.
+/// Recovery costs about a round trip and a probe interval a hole, whatever habits the receiver has.
+/// Milliseconds for the six cases below, the ends of the transfer being what the receiver sees.
 #[test]
 fn loss_costs_every_receiver_a_round_trip_or_a_probe() {
     const CASES: [(u64, u64, u64, u32); 6] = [
@@ -183,7 +183,8 @@ fn loss_costs_every_receiver_a_round_trip_or_a_probe() {
     ];
     for (name, habit) in receivers() {
         let goals = match habit {
-            // A probe interval for each hole, and two longer ones before the sender knows that this is a lossy path.
+            // A probe interval for each hole, and two longer ones before the sender knows that this
+            // is a lossy path.
             Some(Habit::Foreign(ReportNever)) => [2_300, 10_000, 10_500, 33_000, 2_300, 5_000],
             // A round trip for each hole, also where a window has two.
             Some(Habit::Foreign(EveryBlock)) => [1_300, 4_000, 8_600, 18_000, 2_300, 5_000],
@@ -195,7 +196,8 @@ fn loss_costs_every_receiver_a_round_trip_or_a_probe() {
                     let mut world =
                         reading(octets, window, Duration::from_millis(round_trip), loss);
                     (world.seed, world.habit) = (seed, habit);
-                    // Nothing but its own timer brings the ACK of a receiver that never repeats one.
+                    // Nothing but its own timer brings the ACK of a receiver that never repeats
+                    // one.
                     if habit == Some(Habit::Foreign(ReportNever)) {
                         world.links[CLIENT].loss = 0;
                     }

@@ -8,7 +8,8 @@ use tftpool::unversioned::wire::{ErrorCode, OptionName, Packet, ack, emit_error,
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Habit {
-    /// A receiver that the lab and the load generator have as well. Its timer has what it asks for as `timeout`, or 1 s.
+    /// A receiver that the lab and the load generator have as well. Its timer has what it asks for
+    /// as `timeout`, or 1 s.
     Foreign(receivers::Habit),
     /// busybox: lock step, no answer to a repeated block, a timer that grows by half from 100 ms.
     Busybox,
@@ -76,7 +77,8 @@ impl Quirk {
     }
 }
 
-/// busybox, in lock step, is as silent about blocks that come twice as the receiver that never reports.
+/// busybox, in lock step, is as silent about blocks that come twice as the receiver that never
+/// reports.
 fn position(habit: Habit, agreed: &Agreed) -> Position {
     let habit = match habit {
         Habit::Foreign(habit) => habit,
