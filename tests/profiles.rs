@@ -7,14 +7,11 @@ use std::time::Duration;
 use tftpool::testing::*;
 use tftpool::{Event, Server, Source};
 
-/// Loaders whose timers make no test wait, and which are as patient as with their own: the server
-/// gives a pause 300 ms before it takes it for a loss.
+/// Loaders whose timers make no test wait.
 fn hurried() -> impl Iterator<Item = Profile> {
-    Profile::all().into_iter().map(|profile| {
-        let mut profile = profile.hurried(20);
-        profile.acks *= 20;
-        profile
-    })
+    Profile::all()
+        .into_iter()
+        .map(|profile| profile.hurried(20))
 }
 
 fn booted(profile: &Profile, server: SocketAddr) -> Boot {

@@ -258,11 +258,14 @@ impl Profile {
         }
     }
 
-    /// With all its timers divided by this, for tests that do not want to wait for a real one.
+    /// With all its timers divided by this, for tests that do not want to wait for a real one. It
+    /// repeats its ACKs as many times more, so it is as patient as with its own timers: a server
+    /// gives a pause some 300 ms before it takes it for a loss.
     #[must_use]
     pub fn hurried(mut self, divisor: u32) -> Self {
         self.requests.iter_mut().for_each(|time| *time /= divisor);
         self.ack_after /= divisor;
+        self.acks = self.acks.saturating_mul(divisor);
         self
     }
 
