@@ -131,6 +131,9 @@ fn millis(times: &[u64]) -> Vec<Duration> {
     times.iter().copied().map(Duration::from_millis).collect()
 }
 
+/// How long a hurried loader waits for a block.
+const LEAST_PATIENCE: Duration = Duration::from_secs(2);
+
 impl Profile {
     /// Every profile.
     pub fn all() -> [Self; 5] {
@@ -259,13 +262,14 @@ impl Profile {
     }
 
     /// With all its timers divided by this, for tests that do not want to wait for a real one. It
-    /// repeats its ACKs as many times more, so it is as patient as with its own timers: a server
-    /// gives a pause some 300 ms before it takes it for a loss.
+    /// repeats its ACKs for two seconds at least: a server gives a pause some 300 ms before it takes
+    /// it for a loss.
     #[must_use]
     pub fn hurried(mut self, divisor: u32) -> Self {
         self.requests.iter_mut().for_each(|time| *time /= divisor);
         self.ack_after /= divisor;
-        self.acks = self.acks.saturating_mul(divisor);
+        let least = LEAST_PATIENCE.as_micros() / self.ack_after.as_micros().max(1);
+        self.acks = self.acks.max(u32::try_from(least).unwrap_or(u32::MAX));
         self
     }
 
