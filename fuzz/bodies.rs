@@ -623,7 +623,7 @@ impl Admission {
     fn acknowledged(&mut self, id: TransferId, windows: u64) {
         let begun = self.transfers.get_mut(&id).expect("any");
         if begun.port.is_none() || begun.is_complete {
-            return; // nobody has answered it yet
+            return; // no worker has answered it yet
         }
         begun.is_established = true;
         let tid = begun.tid;

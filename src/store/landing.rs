@@ -416,7 +416,7 @@ pub(crate) fn remove_leftovers(directory: &File) -> io::Result<Search> {
     search_for_leftovers(directory, LEFTOVERS_LOOKED_AT)
 }
 
-/// Looks at so many names.
+/// Looks at `left` names at most.
 fn search_for_leftovers(directory: &File, mut left: usize) -> io::Result<Search> {
     let mut search = Search::default();
     let mut levels = vec![Level::open(directory, OsStr::new("."), 0, &mut left)?];

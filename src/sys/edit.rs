@@ -204,7 +204,7 @@ pub(crate) fn names(directory: &File) -> io::Result<Vec<OsString>> {
     names_up_to(directory, usize::MAX)
 }
 
-/// The same, but no more than so many.
+/// The same, but at most `most` names.
 pub(crate) fn names_up_to(directory: &File, most: usize) -> io::Result<Vec<OsString>> {
     // A descriptor of its own: where it is in the list belongs to the descriptor.
     let own = super::fs::open_directory(directory, OsStr::new("."))?;

@@ -738,7 +738,7 @@ fn listeners_overlap_where_one_would_take_the_others_packets() {
     assert!(overlaps(&any, "127.0.0.1", 0) && !overlaps(&any, "::1", 0));
     let only_v6 = free("[::]:0");
     assert!(overlaps(&only_v6, "::1", 0) && !overlaps(&only_v6, "127.0.0.1", 0));
-    // A socket that somebody else has opened may take both families.
+    // A socket that the embedder has opened may take both families.
     let both = UdpSocket::bind("[::]:0").expect("a socket");
     let both = Listener::from_socket(both).expect("a listener");
     assert!(overlaps(&both, "127.0.0.1", 0) && overlaps(&both, "::1", 0));
