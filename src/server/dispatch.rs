@@ -3,13 +3,15 @@
 //! It owns the admission desk, the table and every parked transfer; a worker owns the one it runs; everything between
 //! them is a message. The loop never waits for a file, a worker, a reader of events or a send.
 
+use super::admitted::{Opening, Stage};
 use super::bucket::Bucket;
 use super::complaints::Complaints;
 use super::desk::{ById, Desk, Quota, Scope, Tid, Verdict, patience};
 use super::mailbox::{Mail, Mailbox};
+use super::message::{Chore, Message, Report};
 use super::pool::Pool;
 use super::ports::{Lease, Supply};
-use super::worker::{Chore, Opening, Report, Shared, Stage};
+use super::shared::Shared;
 use super::{MAIL, Stop};
 use crate::error::{Error, Failure, Refusal, plain};
 use crate::event::{DropReason, Event, Name, TransferId};
@@ -28,26 +30,13 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// What others tell the loop.
-pub(super) enum Message {
-    /// From a worker.
-    Reports(Vec<Report>),
-    /// From a handle.
-    Stop(Stop),
-    /// From a handle.
-    Cancel(TransferId),
-    /// From a handle.
-    Reload,
-}
-
-/// The waker's token; listeners have the numbers from 0, transfers those from [`FIRST_TRANSFER`].
+/// The waker's token; listeners have the numbers from 0.
 pub(super) const WAKER: Token = Token(usize::MAX);
-const FIRST_TRANSFER: u64 = 1 << 10;
 
 /// Readiness events taken from the system at once.
 const EVENTS: usize = 1024;
@@ -64,6 +53,8 @@ const SOCKET_RETRY: Duration = Duration::from_millis(100);
 const RETRIES_AT_ONCE: usize = 4;
 /// How long the loop lets things gather while workers are busy. They are for longer than that.
 const GATHER: Duration = Duration::from_micros(200);
+/// While the server drains, transfers whose peers fall silent are looked for this often.
+const DRAIN_LOOK: Duration = Duration::from_millis(50);
 /// How long the end waits for workers that are inside a store or a read.
 const LAST_WAIT: Duration = Duration::from_secs(2);
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
@@ -104,24 +95,27 @@ struct Door {
 
 /// One transfer, as the loop sees it.
 struct Slot {
-    /// The transfer, while it is parked; `None` while a worker or a queue has it.
-    parked: Option<Box<Transfer>>,
-    /// The request, until the transfer is parked for the first time: the store may never answer.
+    /// The request, until it is a transfer: the store may never answer.
     opening: Option<Arc<Opening>>,
-    /// Its socket's descriptor, from the first parking on, and whether the system watches it for us.
-    descriptor: Option<RawFd>,
-    watched: bool,
-    /// The system said once that there was something while a worker had it.
-    rung: bool,
-    /// The desk knows that the peer has answered.
-    proven: bool,
-    deadline: Instant,
-    /// The earliest entry in the heap.
+    /// The number of its lane, once it is a transfer.
+    lane: Option<usize>,
+    /// When the request is looked at next.
     timer: Option<Instant>,
-    /// To be looked at when it comes back: the same request once more, and why it is to end. A parked
-    /// transfer has neither.
+    /// To be looked at when the transfer is parked: the same request once more, and why it is to end.
     again: Option<Arrival>,
     doomed: Option<Failure>,
+}
+
+/// What the same request once more is to its transfer.
+enum Same {
+    /// The transfer is in its turn, or the peer's answer lies unread.
+    Busy,
+    /// A late copy.
+    Late,
+    /// A question for the packet that opens the transfer.
+    Repeated,
+    /// A new request; perhaps a copy of the one for an upload that is complete.
+    New { is_complete: bool },
 }
 
 /// A request that was read and looked well-formed.
@@ -256,7 +250,9 @@ impl Loop {
             self.next_sweep,
             self.complaints.due(),
             self.shared.reporter.due(),
-            self.stopping.as_ref().map(|stopping| stopping.deadline),
+            self.stopping
+                .as_ref()
+                .map(|stopping| stopping.deadline.min(time + DRAIN_LOOK)),
             self.pool.due(time),
         ];
         let next = deadlines.into_iter().flatten().min()?;
@@ -275,16 +271,7 @@ impl Loop {
             if slot.timer == Some(due) {
                 slot.timer = None;
             }
-            if slot.parked.is_none() {
-                self.unanswered(id, time);
-                continue;
-            }
-            if slot.deadline <= time {
-                self.resume(id);
-            } else if slot.timer.is_none() {
-                slot.timer = Some(slot.deadline);
-                self.timers.push(Reverse((slot.deadline, id)));
-            }
+            self.unanswered(id, time);
         }
         if self.lacks_sockets() && time >= self.next_retry {
             self.next_retry = time + SOCKET_RETRY;
@@ -553,8 +540,7 @@ impl Loop {
     /// answer lies unread.
     fn give_up_older(&mut self, tid: &Tid) {
         for id in self.desk.given_up(tid) {
-            let parked = self.slots.get(&id).and_then(|slot| slot.parked.as_ref());
-            if !parked.is_some_and(|transfer| transfer.has_mail()) {
+            if self.parked(id, |transfer| transfer.has_mail()) != Some(true) {
                 self.doom(id, Failure::Superseded);
             }
         }
@@ -598,7 +584,14 @@ impl Loop {
             port: AtomicU16::new(0),
             stage: Mutex::new(Stage::Queued),
         });
-        self.slots.insert(id, Slot::new(at, Arc::clone(&opening)));
+        let slot = Slot {
+            opening: Some(Arc::clone(&opening)),
+            lane: None,
+            timer: None,
+            again: None,
+            doomed: None,
+        };
+        self.slots.insert(id, slot);
         self.watch_the_clock(id, at + STUCK_AFTER);
         self.next_sweep.get_or_insert(at + MAPPING_IDLE / 2);
         match port {
@@ -626,66 +619,87 @@ impl Loop {
     /// The same request while its transfer lives. What it means depends on what the peer has said by now, and that may lie
     /// unread in the transfer's socket or be in a worker's hands: then the question waits until the transfer is back.
     fn again(&mut self, id: TransferId, mut arrival: Arrival) -> Result<(), DropReason> {
-        let Some(slot) = self.slots.get_mut(&id) else {
+        let Some(slot) = self.slots.get(&id) else {
             return Err(DropReason::Duplicate);
         };
-        let Some(transfer) = slot.parked.as_mut().filter(|parked| !parked.has_mail()) else {
-            let earlier = slot.again.replace(arrival);
-            self.resume(id);
-            return earlier.map_or(Ok(()), |_| Err(DropReason::Duplicate));
-        };
-        if arrival.at < transfer.answered() {
-            return Err(DropReason::Duplicate); // what went out since then is the answer
-        }
-        let is_complete = transfer.is_complete();
-        if !is_complete && !transfer.is_proven() {
-            if !transfer.request_repeated() {
-                return Err(DropReason::Duplicate);
+        let lane = slot.lane;
+        let look = |transfer: &mut Transfer| {
+            let is_complete = transfer.is_complete();
+            let is_early = arrival.at < transfer.answered();
+            if transfer.has_mail() {
+                Same::Busy
+            } else if is_early {
+                Same::Late // what went out since then is the answer
+            } else if !is_complete && !transfer.is_proven() {
+                match transfer.request_repeated() {
+                    true => Same::Repeated,
+                    false => Same::Late,
+                }
+            } else if !is_complete && !transfer.is_silent() {
+                // Most likely a late copy; but a peer that says nothing else may have started again.
+                Same::Late
+            } else {
+                Same::New { is_complete }
             }
-            self.resume(id);
-            return Ok(());
+        };
+        match self.parked(id, look).unwrap_or(Same::Busy) {
+            Same::Busy => {
+                let slot = self.slots.get_mut(&id);
+                let earlier = slot.and_then(|slot| slot.again.replace(arrival));
+                if let Some(lane) = lane {
+                    self.shared.lanes[lane].recall(id);
+                }
+                earlier.map_or(Ok(()), |_| Err(DropReason::Duplicate))
+            }
+            Same::Late => Err(DropReason::Duplicate),
+            Same::Repeated => {
+                if let Some(lane) = lane {
+                    self.shared.lanes[lane].resume(id);
+                }
+                Ok(())
+            }
+            Same::New { .. } if self.stopping.is_some() => Err(DropReason::Stopping),
+            Same::New { is_complete } => {
+                arrival.may_be_copy = is_complete;
+                self.new_transfer(arrival)
+            }
         }
-        // Most likely a late copy; but a peer that says nothing else may have started anew.
-        if !is_complete && !transfer.is_silent() {
-            return Err(DropReason::Duplicate);
-        }
-        if self.stopping.is_some() {
-            return Err(DropReason::Stopping);
-        }
-        arrival.may_be_copy = is_complete;
-        self.new_transfer(arrival)
     }
 
     /// This transfer goes, if it may: it is parked, and its peer has been silent for too long; or
     /// no worker has got to its request. False where it stays.
     fn make_room(&mut self, id: TransferId, time: Instant) -> bool {
-        let Some(slot) = self.slots.get(&id) else {
-            return false;
+        let spared_until = |transfer: &mut Transfer| {
+            if transfer.is_complete() {
+                return None;
+            }
+            let (moved, windows) = transfer.moved();
+            let until = moved + patience(windows);
+            // Its answer may lie unread.
+            match transfer.is_proven() && until > time {
+                true => Some(until),
+                false => transfer.has_mail().then_some(time + UNPROVEN_CHANCE),
+            }
         };
-        let spared_until = match (&slot.parked, &slot.opening) {
-            (Some(transfer), _) if transfer.is_complete() => None,
-            (Some(transfer), _) => {
-                let (moved, windows) = transfer.moved();
-                let until = moved + patience(windows);
-                let is_early = transfer.is_proven() && until > time;
-                // Its answer may lie unread.
-                match is_early {
-                    true => Some(until),
-                    false => transfer.has_mail().then_some(time + UNPROVEN_CHANCE),
+        let spared_until = match self.parked(id, spared_until) {
+            Some(until) => until,
+            None => {
+                let opening = self.slots.get(&id).map(|slot| slot.opening.clone());
+                match opening {
+                    None => return false,
+                    Some(Some(opening)) if opening.give_up() => {
+                        self.forget(&opening, Failure::Evicted);
+                        return true;
+                    }
+                    Some(_) => Some(time + UNPROVEN_CHANCE),
                 }
             }
-            (None, Some(opening)) if opening.give_up() => {
-                let opening = Arc::clone(opening);
-                self.forget(&opening, Failure::Evicted);
-                return true;
-            }
-            (None, _) => Some(time + UNPROVEN_CHANCE),
         };
-        match spared_until {
-            Some(until) => self.desk.spare(id, until),
-            None => self.end_parked(id, Failure::Evicted),
+        if let Some(until) = spared_until {
+            self.desk.spare(id, until);
+            return false;
         }
-        spared_until.is_none()
+        self.end_parked(id, Failure::Evicted)
     }
 
     /// A request has waited for a port for a while. Where a port is about to come back the request
@@ -715,9 +729,13 @@ impl Loop {
     }
 
     fn is_parked(&self, id: TransferId) -> bool {
-        self.slots
-            .get(&id)
-            .is_some_and(|slot| slot.parked.is_some())
+        self.parked(id, |_| ()).is_some()
+    }
+
+    /// Looks at a transfer that is not in its turn.
+    fn parked<T>(&self, id: TransferId, look: impl FnOnce(&mut Transfer) -> T) -> Option<T> {
+        let lane = self.slots.get(&id)?.lane?;
+        self.shared.lanes[lane].look(id, look)
     }
 
     fn one_goes(&mut self, scope: Scope, time: Instant) -> bool {
@@ -742,34 +760,9 @@ impl Loop {
         if token == WAKER {
             return;
         }
+        // A listening socket that was closed may still report, where the one who handed it in kept a copy.
         if let Some(door) = self.listeners.get_mut(token.0) {
             door.open = true;
-            return;
-        }
-        // A listening socket that was closed may still report, where the one who handed it in kept a copy.
-        let Some(id) = (token.0 as u64).checked_sub(FIRST_TRANSFER).map(TransferId) else {
-            return;
-        };
-        let Some(slot) = self.slots.get_mut(&id) else {
-            return;
-        };
-        if slot.parked.is_some() {
-            self.resume(id);
-        } else if let Some(descriptor) = slot.descriptor.filter(|_| slot.watched) {
-            // A worker has it and reads for itself, or its report is on the way. If that goes on, every packet would wake this
-            // loop: stop watching until it is parked again. If its socket is closed already, its number belongs to nobody we watch.
-            if slot.rung {
-                slot.watched = false;
-                let _ = self.poll.registry().deregister(&mut SourceFd(&descriptor));
-            }
-            slot.rung = !slot.rung;
-        }
-    }
-
-    /// A parked transfer goes to the pool.
-    fn resume(&mut self, id: TransferId) {
-        if let Some(transfer) = self.slots.get_mut(&id).and_then(|slot| slot.parked.take()) {
-            self.pool.resume(transfer);
         }
     }
 
@@ -784,7 +777,10 @@ impl Loop {
 
     fn report(&mut self, report: Report) {
         match report {
-            Report::Parked(transfer, until) => self.park(transfer, until),
+            Report::Opened(id, lane) => self.opened(id, lane),
+            Report::Established(id) => self.prove(id),
+            Report::Complete(id) => self.desk.finished(id, now()),
+            Report::Parked(id) => self.back(id),
             Report::NoSocket(opening, error) => self.starve(opening, &error),
             Report::Ended {
                 id,
@@ -806,53 +802,25 @@ impl Loop {
         }
     }
 
-    fn park(&mut self, transfer: Box<Transfer>, until: Instant) {
-        let id = transfer.id();
+    /// A request has become a transfer of this lane.
+    fn opened(&mut self, id: TransferId, lane: usize) {
         let Some(slot) = self.slots.get_mut(&id) else {
             return;
         };
         slot.opening = None;
-        if transfer.is_proven() && !slot.proven {
-            slot.proven = true;
-            self.prove(id);
+        slot.lane = Some(lane);
+        if slot.again.is_some() || slot.doomed.is_some() {
+            self.shared.lanes[lane].recall(id);
         }
-        if transfer.is_complete() {
-            self.desk.finished(id, now());
-        }
-        let is_forced = self.stopping.as_ref().is_some_and(|it| it.forced);
+    }
+
+    /// A transfer that was recalled is parked.
+    fn back(&mut self, id: TransferId) {
         let Some(slot) = self.slots.get_mut(&id) else {
             return;
         };
-        let descriptor = transfer.as_raw_fd();
-        slot.descriptor = Some(descriptor);
-        slot.deadline = until;
-        slot.parked = Some(transfer);
-        if is_forced {
-            return self.end_parked(id, Failure::Stopped);
-        }
-        if let Some(failure) = slot.doomed.clone() {
-            return self.end_parked(id, failure);
-        }
-        if until <= now() {
-            return self.resume(id);
-        }
-        if !slot.watched || slot.rung {
-            let token = Token((id.0 + FIRST_TRANSFER) as usize);
-            let source = &mut SourceFd(&descriptor);
-            let registry = self.poll.registry();
-            // What it rang for may lie unread: to be watched anew is to be asked again.
-            let watched = if slot.watched {
-                registry.reregister(source, token, Interest::READABLE)
-            } else {
-                registry.register(source, token, Interest::READABLE)
-            };
-            // Without the system's help the deadlines still find what came.
-            slot.watched = watched.is_ok();
-            slot.rung = false;
-        }
-        if slot.timer.is_none_or(|timer| timer > until) {
-            slot.timer = Some(until);
-            self.timers.push(Reverse((until, id)));
+        if let Some(failure) = slot.doomed.take() {
+            return self.doom(id, failure);
         }
         if let Some(arrival) = slot.again.take() {
             let peer = arrival.tid.peer;
@@ -895,9 +863,6 @@ impl Loop {
     /// What its peer asked for again after the last thing it was sent is a new request.
     fn ended(&mut self, id: TransferId, answered: Instant) {
         let slot = self.slots.remove(&id);
-        if slot.as_ref().is_some_and(|slot| slot.doomed.is_some()) {
-            self.shared.recalled.fetch_sub(1, Ordering::Relaxed);
-        }
         // What an aborted transfer with a long interval leaves behind must not outgrow the table.
         if self.timers.len() > TIMERS_PER_SLOT * self.slots.len() + EVENTS {
             let slots = &self.slots;
@@ -940,20 +905,20 @@ impl Loop {
 
     /// Ends a transfer, at once where it is parked, else as soon as it comes back.
     fn doom(&mut self, id: TransferId, failure: Failure) {
-        match self.slots.get_mut(&id) {
-            Some(slot) if slot.parked.is_some() => self.end_parked(id, failure),
-            Some(slot) if slot.doomed.is_none() => {
-                slot.doomed = Some(failure);
-                self.shared.recalled.fetch_add(1, Ordering::Relaxed);
-            }
-            _ => {}
+        if !self.end_parked(id, failure.clone())
+            && let Some(slot) = self.slots.get_mut(&id)
+        {
+            slot.doomed.get_or_insert(failure);
         }
     }
 
-    /// Ends a parked transfer without a worker; files are closed by one, since that may block.
-    fn end_parked(&mut self, id: TransferId, failure: Failure) {
-        let Some(mut transfer) = self.slots.get_mut(&id).and_then(|slot| slot.parked.take()) else {
-            return;
+    /// Ends a transfer that is not in its turn, without a worker; files are closed by one, since that
+    /// may block. False for one that is in its turn: it is recalled.
+    fn end_parked(&mut self, id: TransferId, failure: Failure) -> bool {
+        let lane = self.slots.get(&id).and_then(|slot| slot.lane);
+        let transfer = lane.and_then(|lane| self.shared.lanes[lane].take_or_recall(id));
+        let Some(mut transfer) = transfer else {
+            return false;
         };
         match failure {
             // Its peer has all it needs, or will ask in vain for one more ACK.
@@ -965,6 +930,7 @@ impl Loop {
         self.shared.conclude(&mut transfer, Ending::Failed(failure));
         self.over_but_open(id, transfer.answered(), true);
         self.pool.chore(Chore::Bury(transfer));
+        true
     }
 
     /// There was no socket for a request. Where another program holds its port, the request gets
@@ -1092,20 +1058,25 @@ impl Loop {
     }
 
     fn is_finished(&mut self, time: Instant) -> bool {
+        if self.stopping.is_none() {
+            return false;
+        }
+        // What only waits to repeat its last ACK, or for a peer that may not be there, does not hold up the end.
+        let is_done = |transfer: &mut Transfer| {
+            transfer.is_complete() || (!transfer.is_proven() && transfer.is_silent())
+        };
+        let ids: Vec<_> = self.slots.keys().copied().collect();
+        if ids.iter().all(|id| self.parked(*id, is_done) == Some(true)) {
+            // One that has got its turn since then ends with the server.
+            self.shared.stopping.store(true, Ordering::SeqCst);
+            for id in ids {
+                self.end_parked(id, Failure::Stopped);
+            }
+            return self.slots.is_empty();
+        }
         let Some(stopping) = &mut self.stopping else {
             return false;
         };
-        // What only waits to repeat its last ACK, or for a peer that may not be there, does not hold up the end.
-        let is_done = |slot: &Slot| {
-            let parked = slot.parked.as_ref();
-            parked.is_some_and(|it| it.is_complete() || (!it.is_proven() && it.is_silent()))
-        };
-        if self.slots.values().all(is_done) {
-            let ids: Vec<_> = self.slots.keys().copied().collect();
-            ids.into_iter()
-                .for_each(|id| self.end_parked(id, Failure::Stopped));
-            return true;
-        }
         if time < stopping.deadline {
             return false;
         }
@@ -1132,8 +1103,9 @@ impl Loop {
             self.refuse(&opening, STOPPING, "the server was stopped".into(), false);
         }
         let ids: Vec<_> = self.slots.keys().copied().collect();
-        ids.into_iter()
-            .for_each(|id| self.end_parked(id, Failure::Stopped));
+        for id in ids {
+            self.end_parked(id, Failure::Stopped);
+        }
         self.slots.is_empty()
     }
 
@@ -1148,27 +1120,11 @@ impl Loop {
     }
 }
 
-impl Slot {
-    fn new(time: Instant, opening: Arc<Opening>) -> Self {
-        Self {
-            parked: None,
-            opening: Some(opening),
-            descriptor: None,
-            watched: false,
-            rung: false,
-            proven: false,
-            deadline: time,
-            timer: None,
-            again: None,
-            doomed: None,
-        }
-    }
-}
-
 /// A loop that takes the steps it is told, and no others.
 #[cfg(test)]
 mod tests {
     use super::super::idle::Idle;
+    use super::super::lane::Lane;
     use super::super::mailbox::mailbox;
     use super::super::reporter::Reporter;
     use super::*;
@@ -1225,7 +1181,8 @@ mod tests {
             workers: AtomicUsize::new(0),
             idle: Idle::default(),
             stopping: AtomicBool::new(false),
-            recalled: AtomicUsize::new(0),
+            lanes: vec![Lane::new().expect("a lane")],
+            is_watching: AtomicBool::new(false),
         };
         let poll = Poll::new().expect("a poll");
         let waker = mio::Waker::new(poll.registry(), WAKER).expect("a waker");
@@ -1250,18 +1207,21 @@ mod tests {
             self.arrival(arrival)
         }
 
-        /// Hears its worker out until the transfer is quiet.
-        fn parked(&mut self, id: u64) -> &Transfer {
+        /// Hears its worker out until the transfer is parked, and in this state.
+        fn wait_for(&mut self, id: u64, is_wanted: impl Fn(&Transfer) -> bool) {
             let end = now() + PATIENCE;
             let id = TransferId(id);
-            while self.slots[&id].parked.is_none() {
+            while self.parked(id, |transfer| is_wanted(transfer)) != Some(true) {
                 self.pool.tend(now()).expect("a thread");
                 if let Some(message) = self.mail.wait(Duration::from_millis(1)) {
                     self.message(message);
                 }
                 assert!(now() < end, "it never was");
             }
-            self.slots[&id].parked.as_ref().expect("one that is parked")
+        }
+
+        fn is_quiet(&mut self, id: u64) {
+            self.wait_for(id, |_| true);
         }
     }
 
@@ -1276,24 +1236,25 @@ mod tests {
     #[test]
     fn one_whose_answer_lies_unread_makes_no_room() {
         let mut event_loop = still(1);
+        event_loop.shared.lanes[0].hold();
         let (honest, address) = client();
         let start = now();
         assert_eq!(event_loop.ask(address, start), Ok(()));
-        event_loop.parked(1);
+        event_loop.is_quiet(1);
         let (_, tid) = honest.recv_from(&mut [0; 600]).expect("an OACK");
         honest.send_to(&wire::ack(0), tid).expect("an answer");
-        let transfer = event_loop.parked(1);
-        assert!(transfer.mail_until(now() + PATIENCE));
+        event_loop.wait_for(1, |transfer| transfer.has_mail());
         let (_silent, other) = client();
         let later = start + UNPROVEN_CHANCE;
         let full = Err(DropReason::UnprovenFull);
         assert_eq!(event_loop.ask(other, later), full);
         // Once it was read there is room.
-        event_loop.resume(TransferId(1));
-        assert!(event_loop.parked(1).is_proven());
+        event_loop.shared.lanes[0].let_go();
+        event_loop.shared.idle.wake();
+        event_loop.wait_for(1, Transfer::is_proven);
         assert_eq!(event_loop.ask(other, later), Ok(()));
         // Who has said nothing does make room.
-        event_loop.parked(2);
+        event_loop.is_quiet(2);
         let (_silent, third) = client();
         assert_eq!(event_loop.ask(third, later), full, "it has its chance");
         let later = later + UNPROVEN_CHANCE;
@@ -1395,7 +1356,7 @@ mod tests {
         for number in 1..=5 {
             let (socket, address) = client();
             assert_eq!(event_loop.ask(address, start), Ok(()));
-            event_loop.parked(number);
+            event_loop.is_quiet(number);
             if number <= 3 {
                 event_loop.prove(TransferId(number));
             }
@@ -1414,7 +1375,7 @@ mod tests {
             assert_eq!(event_loop.slots.len(), 5, "one for one");
             assert!(event_loop.desk.waits(TransferId(6)), "not closed yet");
         }
-        event_loop.parked(6);
+        event_loop.is_quiet(6);
         assert_eq!(waits.recv(&mut [0; 600]).expect("an OACK"), 15);
         event_loop.leave();
     }

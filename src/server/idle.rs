@@ -2,7 +2,7 @@
 //! woken for every small thing costs more than the thing.
 
 use crate::transfer::now;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread, ThreadId};
 use std::time::Duration;
@@ -13,13 +13,14 @@ pub(super) struct Idle {
     state: Mutex<State>,
     /// How many there are, to be read without the lock.
     count: AtomicUsize,
+    /// The server ends.
+    closed: AtomicBool,
 }
 
 #[derive(Default)]
 struct State {
     /// The one that went to sleep last is at the end.
     sleepers: Vec<Thread>,
-    closed: bool,
 }
 
 /// Why a sleep ended.
@@ -39,6 +40,11 @@ impl Idle {
         self.count.load(Ordering::SeqCst)
     }
 
+    /// True once the server ends.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
     /// Sleeps until woken, or for `most`. Work that was queued before the sleeper could be seen is asked for with `has_work`, so
     /// that it waits for nobody.
     pub(super) fn sleep(&self, most: Option<Duration>, has_work: impl Fn() -> bool) -> Woken {
@@ -55,7 +61,7 @@ impl Idle {
         let until = most.map(|most| now() + most);
         loop {
             let state = self.lock();
-            if state.closed {
+            if self.is_closed() {
                 return Woken::ForEver;
             }
             if !state.sleepers.iter().any(|sleeper| sleeper.id() == me.id()) {
@@ -85,7 +91,7 @@ impl Idle {
     /// Wakes everybody, and nobody sleeps again.
     pub(super) fn close(&self) {
         let mut state = self.lock();
-        state.closed = true;
+        self.closed.store(true, Ordering::SeqCst);
         state
             .sleepers
             .drain(..)

@@ -46,8 +46,17 @@ pub(super) fn mailbox<T>(capacity: usize, waker: Waker) -> (Mailbox<T>, Mail<T>)
 impl<T> Mailbox<T> {
     /// Posts a message. Without a loop it goes nowhere, which is what the end of the server means.
     pub(super) fn post(&self, message: T) {
-        if self.queue.send(message).is_ok() && self.bell.asleep.swap(false, Ordering::SeqCst) {
-            // Fails only where the descriptor is broken; the loop's own timeout comes then.
+        if self.queue.send(message).is_ok() {
+            self.ring();
+        }
+    }
+}
+
+impl<T> Mailbox<T> {
+    /// Wakes the loop without a message.
+    pub(super) fn ring(&self) {
+        // Fails only where the descriptor is broken; the loop's own timeout comes then.
+        if self.bell.asleep.swap(false, Ordering::SeqCst) {
             let _ = self.bell.waker.wake();
         }
     }

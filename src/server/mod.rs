@@ -2,16 +2,21 @@
 //!
 //! One loop on the listening sockets, a bounded pool of workers, and one transfer at a time in each worker's hands.
 
+mod admitted;
 mod bucket;
 mod complaints;
 mod desk;
 mod dispatch;
 mod idle;
+mod lane;
 mod mailbox;
 mod memory;
+mod message;
 mod pool;
 mod ports;
 mod reporter;
+mod shared;
+mod store_slot;
 mod worker;
 
 pub use desk::{Desk, Quota, Scope, Tid, Verdict, patience};
@@ -27,10 +32,12 @@ use crate::store::mappings::Mappings;
 use crate::sys::udp::{self, Listener, SocketOptions};
 use crate::transfer::{Buffers, now};
 use bucket::Bucket;
-use dispatch::{Loop, Message};
+use dispatch::Loop;
 use idle::Idle;
+use lane::Lane;
 use mailbox::{Mailbox, mailbox};
 use memory::Memory;
+use message::Message;
 use reporter::Reporter;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -429,7 +436,13 @@ impl Listening {
             .ports
             .clone()
             .map_or_else(Supply::of_the_system, Supply::Range);
-        let shared = Arc::new(worker::Shared {
+        // One for each processor, if there may be so many threads.
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let lanes = (0..processors.min(limits.workers))
+            .map(|_| Lane::new())
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(system("watch sockets"))?;
+        let shared = Arc::new(shared::Shared {
             takes_uploads: store.takes_uploads(),
             store,
             mappings: Mappings::new(limits::CACHED_MAPPINGS, limits::MAPPING_IDLE),
@@ -465,7 +478,8 @@ impl Listening {
             workers: AtomicUsize::new(0),
             idle: Idle::default(),
             stopping: AtomicBool::new(false),
-            recalled: AtomicUsize::new(0),
+            lanes,
+            is_watching: AtomicBool::new(false),
         });
         let quota = Quota {
             transfers: limits.max_transfers,
@@ -505,7 +519,7 @@ fn most_in_flight(ports: usize) -> u64 {
 /// A running server. Dropping it stops it as [`Stop::Now`] does.
 pub struct Server {
     addresses: Vec<SocketAddr>,
-    shared: Arc<worker::Shared>,
+    shared: Arc<shared::Shared>,
     mailbox: Mailbox<Message>,
     thread: Option<JoinHandle<Result<(), Error>>>,
 }
@@ -617,7 +631,7 @@ impl std::fmt::Debug for Server {
 pub struct Stopper {
     mailbox: Mailbox<Message>,
     /// Weak: a handle that outlives its server holds no store open.
-    shared: Weak<worker::Shared>,
+    shared: Weak<shared::Shared>,
 }
 
 impl Stopper {

@@ -3,11 +3,14 @@
 //! It starts with one worker and grows while work waits, nobody is idle and too few can take a step. Workers that sleep are woken
 //! for as much as waits; workers that are stuck in a file or a store are replaced, up to a limit.
 
-use super::dispatch::Message;
+use super::admitted::Opening;
+use super::lane::Lane;
 use super::mailbox::{Mail, Mailbox};
-use super::worker::{Chore, Opening, Pulse, Queues, Report, Shared, Worker};
+use super::message::{Chore, Message, Report};
+use super::shared::Shared;
+use super::worker::{Pulse, Queues, Worker};
 use crate::limits::{SPARE_WORKERS, STUCK_AFTER};
-use crate::transfer::{Transfer, now};
+use crate::transfer::now;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use std::collections::BTreeMap;
 use std::io;
@@ -26,6 +29,11 @@ const ROUSE_PAUSE: Duration = Duration::from_millis(1);
 /// A worker that has not taken a step for so long is in a file or a store. One that only waits for a processor takes one sooner.
 const STILL_AFTER: Duration = Duration::from_millis(15);
 
+/// While a runner is in a turn, the lanes are looked at this often.
+const WATCH_PAUSE: Duration = Duration::from_millis(5);
+/// So many looks in a row at runners that wait end the watch.
+const QUIET_LOOKS: u32 = 20;
+
 /// The threads and their queues. The queues have no bound of their own: what is in them is in the desk's table, which has one.
 pub(super) struct Pool {
     shared: Arc<Shared>,
@@ -41,8 +49,10 @@ pub(super) struct Pool {
     barred: Option<Instant>,
     /// When the backlog was last looked at, and how many steps all workers had taken.
     roused: Option<(Instant, u64)>,
+    /// When the runners of lanes were looked at last, and how often in a row all of them were waiting.
+    watched: Instant,
+    quiet: u32,
     openings: Queue<Arc<Opening>>,
-    ready: Queue<Box<Transfer>>,
     chores: Queue<Chore>,
 }
 
@@ -90,8 +100,9 @@ impl Pool {
             looked: now(),
             barred: None,
             roused: None,
+            watched: now(),
+            quiet: 0,
             openings: Queue::new(),
-            ready: Queue::new(),
             chores: Queue::new(),
         };
         pool.start_worker()?;
@@ -103,11 +114,7 @@ impl Pool {
     /// A request that was admitted.
     pub(super) fn open(&self, opening: Arc<Opening>) {
         self.openings.push(opening);
-    }
-
-    /// A transfer that has something to do.
-    pub(super) fn resume(&self, transfer: Box<Transfer>) {
-        self.ready.push(transfer);
+        self.shared.is_watching.store(true, Ordering::SeqCst);
     }
 
     pub(super) fn chore(&self, chore: Chore) {
@@ -125,14 +132,14 @@ impl Pool {
     }
 
     fn has_work(&self) -> bool {
-        self.waiting() > 0 || !self.ready.receiver.is_empty() || !self.chores.receiver.is_empty()
+        self.waiting() > 0 || !self.chores.receiver.is_empty()
     }
 
     /// What a free worker could take now: no openings while the store is full of workers.
     fn backlog(&self) -> usize {
         let is_full = self.shared.in_store.load(Ordering::SeqCst) >= self.shared.store_slots;
         let openings = if is_full { 0 } else { self.waiting() };
-        openings + self.ready.receiver.len() + self.chores.receiver.len()
+        openings + self.chores.receiver.len()
     }
 
     /// True where workers have enough to do for a while.
@@ -147,6 +154,7 @@ impl Pool {
     /// # Errors
     /// Where one was needed and the system refused a thread.
     pub(super) fn tend(&mut self, time: Instant) -> io::Result<()> {
+        self.watch(time);
         self.rouse(time);
         self.grow(time)
     }
@@ -154,9 +162,53 @@ impl Pool {
     /// When [`tend`](Self::tend) has something to do, if nothing happens before.
     pub(super) fn due(&self, time: Instant) -> Option<Instant> {
         let growth = self.is_short().then(|| time + self.pause());
-        let is_left = self.shared.idle.count() > 0 && self.backlog() > 0;
+        let is_left = self.shared.asleep() > 0 && self.backlog() > 0;
         let rouse = is_left.then(|| self.roused.map_or(time, |(since, _)| since) + ROUSE_PAUSE);
-        growth.into_iter().chain(rouse).min()
+        let is_watching = self.shared.is_watching.load(Ordering::SeqCst);
+        let watch = is_watching.then(|| self.watched + WATCH_PAUSE);
+        growth.into_iter().chain(rouse).chain(watch).min()
+    }
+
+    /// Looks for lanes whose runner is held up in a store, a file or a sink, and has idle workers take
+    /// them over. Stops looking where all runners have been waiting for packets for a while.
+    fn watch(&mut self, time: Instant) {
+        let shared = Arc::clone(&self.shared);
+        if !shared.is_watching.load(Ordering::SeqCst) || time < self.watched + WATCH_PAUSE {
+            return;
+        }
+        self.watched = time;
+        self.look(time);
+        let mut is_quiet = true;
+        for lane in &shared.lanes {
+            if let Some(number) = lane.busy_runner() {
+                if !lane.has_parked() {
+                    continue;
+                }
+                is_quiet = false;
+                let thread = self.threads.get(&number);
+                let is_held_up = thread.is_none_or(|thread| {
+                    let listens = thread.pulse.listens.load(Ordering::Relaxed);
+                    !listens && time >= thread.since + STILL_AFTER
+                });
+                if is_held_up && lane.busy_runner() == Some(number) {
+                    lane.release(number);
+                }
+            }
+            if lane.is_unattended() {
+                is_quiet = false;
+                shared.idle.wake();
+            }
+        }
+        self.quiet = if is_quiet { self.quiet + 1 } else { 0 };
+        if self.quiet >= QUIET_LOOKS {
+            self.quiet = 0;
+            shared.is_watching.store(false, Ordering::SeqCst);
+            // A runner that has come out of its poller since may have seen that the loop watches.
+            let is_busy = |lane: &Lane| lane.busy_runner().is_some() && lane.has_parked();
+            if shared.lanes.iter().any(is_busy) {
+                shared.is_watching.store(true, Ordering::SeqCst);
+            }
+        }
     }
 
     /// Wakes as many of the sleeping workers as the backlog is worth. A worker that takes small things one after the other is
@@ -167,7 +219,7 @@ impl Pool {
             self.roused = None;
             return;
         }
-        let asleep = self.shared.idle.count();
+        let asleep = self.shared.asleep();
         if asleep == 0 {
             return;
         }
@@ -188,7 +240,7 @@ impl Pool {
             self.roused = Some((time, steps));
         }
         for _ in awake..wanted {
-            if !self.shared.idle.wake() {
+            if !self.shared.wake_one() {
                 break;
             }
         }
@@ -222,7 +274,6 @@ impl Pool {
             number,
             pulse: Arc::clone(&pulse),
             openings: self.openings.receiver.clone(),
-            ready: self.ready.receiver.clone(),
             chores: self.chores.receiver.clone(),
             reports: self.mailbox.clone(),
         };
@@ -265,13 +316,15 @@ impl Pool {
     /// True where work waits, nobody is idle, and there may be more workers.
     fn is_short(&self) -> bool {
         self.threads.len() < self.most + SPARE_WORKERS
-            && self.has_work()
-            && self.shared.idle.count() == 0
+            && match self.shared.lanes.iter().any(Lane::is_unattended) {
+                true => self.shared.idle.count() == 0,
+                false => self.has_work() && self.shared.asleep() == 0,
+            }
     }
 
     /// True where no more workers will come, and none that is there has nothing to do.
     pub(super) fn is_exhausted(&self) -> bool {
-        self.threads.len() >= self.most + SPARE_WORKERS && self.shared.idle.count() == 0
+        self.threads.len() >= self.most + SPARE_WORKERS && self.shared.asleep() == 0
     }
 
     /// How often it is looked at while work waits and nobody is idle.
@@ -295,12 +348,14 @@ impl Pool {
             mailbox,
             mut threads,
             openings,
-            ready,
             chores,
             ..
         } = self;
-        drop((openings, ready, chores, mailbox));
+        drop((openings, chores, mailbox));
         shared.idle.close();
+        for lane in &shared.lanes {
+            lane.wake();
+        }
         let end = now() + patience;
         while !threads.is_empty() {
             let Some(message) = mail.wait(end.saturating_duration_since(now())) else {

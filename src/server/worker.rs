@@ -1,204 +1,33 @@
-//! The pool: threads that open and run transfers. A worker owns the transfer it runs and nothing else; what comes of it
-//! goes to the loop as a message.
+//! A thread of the pool: it opens transfers, and runs a lane. What comes of it goes to the loop as a
+//! message.
 
-use super::bucket::Bucket;
+use super::admitted::Opening;
 use super::desk::Tid;
-use super::dispatch::Message;
-use super::idle::{Idle, Woken};
+use super::idle::Woken;
+use super::lane::Lane;
 use super::mailbox::Mailbox;
-use super::memory::{Advice, Memory};
-use super::reporter::Reporter;
+use super::message::{Chore, Message, Report};
+use super::shared::Shared;
+use super::store_slot::StoreSlot;
 use crate::error::{Failure, Refusal, plain};
-use crate::event::{Event, Name, Summary, TransferId};
+use crate::event::{Event, Name};
 use crate::limits::{
-    BUFFERED_BLKSIZE, DALLY, DATA_HEADER, DEFAULT_BLKSIZE, OPENINGS_PER_TURN, PATIENCE,
-    RECEIVED_WINDOW_OCTETS, SPARE_IDLE, SPARE_WORKERS, STUCK_AFTER, UNCHECKED_BLKSIZE,
-    UNPROVEN_DATA_SENDS,
+    BUFFERED_BLKSIZE, DALLY, DATA_HEADER, OPENINGS_PER_TURN, PATIENCE, RECEIVED_WINDOW_OCTETS,
+    SPARE_IDLE, STUCK_AFTER, UNCHECKED_BLKSIZE, UNPROVEN_DATA_SENDS,
 };
 use crate::proto::{self, Agreed, Policy, Sender, Terms, grant};
-use crate::store::mappings::Mappings;
-use crate::store::{Request, Sink, Store};
+use crate::store::{Request, Sink};
 use crate::sys;
-use crate::sys::udp::{SocketOptions, TransferSocket};
+use crate::sys::udp::TransferSocket;
 use crate::transfer::{
-    Body, Buffers, End, Ending, Format, Origin, Outset, Scratch, Surroundings, Transfer, Trouble,
-    Turn, now, tell,
+    Body, End, Ending, Format, Origin, Scratch, Surroundings, Transfer, Trouble, Turn, now, tell,
 };
-use crate::wire::{self, Direction, ErrorCode, OptionName, Options, Packet};
+use crate::wire::{self, Direction, ErrorCode, OptionName, Options};
 use crossbeam_channel::Receiver;
-use std::io;
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
-
-/// A request that was admitted.
-pub(super) struct Opening {
-    pub(super) id: TransferId,
-    pub(super) tid: Tid,
-    pub(super) datagram: Box<[u8]>,
-    pub(super) arrived: Instant,
-    /// Many peers have not answered: send the opening less often.
-    pub(super) tense: bool,
-    /// It is a WRQ that comes again from the TID whose upload is complete: a late copy, or the same once more. Only DATA tells.
-    pub(super) may_be_copy: bool,
-    /// It was sent to a broadcast address: a refusal is not told, because another server may have
-    /// the file.
-    pub(super) broadcast: bool,
-    /// The port to answer from; 0 lets the system choose. Written before a worker gets the request.
-    pub(super) port: AtomicU16,
-    pub(super) stage: Mutex<Stage>,
-}
-
-/// How far the store is with a request. Worker and loop agree on it under a lock, because either may end the waiting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
-    /// No worker has it yet, or none any more.
-    Queued,
-    /// The store was asked then. `slow` where the call takes so long that its place in the store was given to others.
-    Asked { since: Instant, slow: bool },
-    /// The store has answered.
-    Answered,
-    /// The peer was told that there is no answer, or the request has made room for others. If an answer comes after all, nobody
-    /// wants it.
-    GivenUp { slow: bool },
-}
-
-impl Opening {
-    /// What was asked.
-    pub(super) fn request(&self) -> wire::Request<'_> {
-        match wire::parse(&self.datagram) {
-            Ok(Packet::Request(request)) => request,
-            _ => unreachable!("only requests are admitted"),
-        }
-    }
-
-    /// What is to be said of a request that ends without having become a transfer.
-    pub(super) fn summary(&self) -> Summary {
-        let wire::Request {
-            direction, name, ..
-        } = self.request();
-        Summary {
-            id: self.id,
-            peer: self.tid.peer,
-            local: self.tid.local,
-            direction,
-            name: Name::new(name),
-            bytes: 0,
-            duration: now().saturating_duration_since(self.arrived),
-            retransmits: 0,
-            torn: 0,
-            blksize: DEFAULT_BLKSIZE,
-            windowsize: 1,
-            rtt: None,
-        }
-    }
-
-    /// Where the request stands.
-    pub(super) fn stage(&self) -> MutexGuard<'_, Stage> {
-        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Nobody waits for it any more, if no worker has got to it; false if one has.
-    pub(super) fn give_up(&self) -> bool {
-        let mut stage = self.stage();
-        let is_queued = *stage == Stage::Queued;
-        if is_queued {
-            *stage = Stage::GivenUp { slow: false };
-        }
-        is_queued
-    }
-
-    /// A worker is about to open a socket and to ask the store; false if it need not any more.
-    fn ask(&self) -> bool {
-        let mut stage = self.stage();
-        let is_wanted = *stage == Stage::Queued;
-        if is_wanted {
-            let since = now();
-            *stage = Stage::Asked { since, slow: false };
-        }
-        is_wanted
-    }
-
-    /// There was no socket, so the store was not asked. False where the request was given up
-    /// meanwhile.
-    fn wait_again(&self) -> bool {
-        let mut stage = self.stage();
-        let is_wanted = matches!(*stage, Stage::Asked { .. });
-        if is_wanted {
-            *stage = Stage::Queued;
-        }
-        is_wanted
-    }
-
-    /// The store has answered. Says whether anybody still waits, and whether the place in the store was given away.
-    fn answered(&self) -> (bool, bool) {
-        let mut stage = self.stage();
-        match *stage {
-            Stage::GivenUp { slow } => (false, slow),
-            Stage::Asked { slow, .. } => {
-                *stage = Stage::Answered;
-                (true, slow)
-            }
-            Stage::Queued | Stage::Answered => unreachable!("asked once, answered once"),
-        }
-    }
-}
-
-/// What a worker tells the loop.
-pub(super) enum Report {
-    /// The peer is quiet: watch its socket, and the clock.
-    Parked(Box<Transfer>, Instant),
-    /// There was no socket for it. Where none was free, the request can be tried again.
-    NoSocket(Arc<Opening>, io::Error),
-    /// The transfer is over, or never began.
-    Ended {
-        id: TransferId,
-        /// Whether its peer had acknowledged anything.
-        is_proven: bool,
-        /// When the peer was last sent something new.
-        answered: Instant,
-    },
-    /// The socket of a transfer that has ended in the loop was closed.
-    Closed(TransferId),
-    /// The worker of this number is gone.
-    Left(usize),
-}
-
-/// What all workers share.
-pub(super) struct Shared {
-    pub(super) store: Box<dyn Store>,
-    /// What the store said to that.
-    pub(super) takes_uploads: bool,
-    pub(super) mappings: Mappings,
-    pub(super) reporter: Reporter,
-    pub(super) buffers: Arc<Buffers>,
-    /// ERROR replies to requests that were refused.
-    pub(super) refusals: Mutex<Bucket>,
-    /// What clients have taught; locked once when a transfer opens, and once when it ends.
-    pub(super) memory: Option<Mutex<Memory>>,
-    pub(super) terms: Terms,
-    pub(super) policy: Policy,
-    pub(super) fit_route: bool,
-    pub(super) answer_broadcast: bool,
-    pub(super) sockets: SocketOptions,
-    /// Workers there may be inside the store at once, so that a slow one leaves the others to running transfers.
-    pub(super) store_slots: usize,
-    pub(super) in_store: AtomicUsize,
-    /// Calls into it that were slow enough to lose their place, and the longest that any may take.
-    pub(super) slow_calls: AtomicUsize,
-    pub(super) store_deadline: Duration,
-    /// Workers there may be, and are; more while some are stuck.
-    pub(super) most_workers: usize,
-    pub(super) workers: AtomicUsize,
-    /// Workers that have nothing to do.
-    pub(super) idle: Idle,
-    /// Running transfers are to end at once.
-    pub(super) stopping: AtomicBool,
-    /// Transfers that the loop wants back from whoever runs them. It does not know who that is: all come when their turn is over.
-    pub(super) recalled: AtomicUsize,
-}
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 
 /// A worker's signs of life.
 #[derive(Default)]
@@ -215,19 +44,8 @@ pub(super) struct Queues {
     pub(super) number: usize,
     pub(super) pulse: Arc<Pulse>,
     pub(super) openings: Receiver<Arc<Opening>>,
-    pub(super) ready: Receiver<Box<Transfer>>,
     pub(super) chores: Receiver<Chore>,
     pub(super) reports: Mailbox<Message>,
-}
-
-/// Work on files that belongs to no transfer, and must not be done by the loop.
-pub(super) enum Chore {
-    /// Let go of mappings that nobody uses.
-    Sweep,
-    /// Close a transfer's file and socket.
-    Bury(Box<Transfer>),
-    /// Look at the world anew.
-    Reload,
 }
 
 /// Reports are handed over in batches of up to so many, one bell for all of them.
@@ -248,16 +66,18 @@ pub(super) struct Worker {
 struct Place {
     shared: Arc<Shared>,
     queues: Queues,
+    /// The number of the lane that this worker runs. Another worker may have taken it over.
+    lane: Option<usize>,
 }
 
 impl Surroundings for Place {
     fn others_wait(&self) -> bool {
         self.step();
-        self.queues.have_work()
+        self.has_others() || self.queues.have_work()
     }
 
     fn is_needed(&self) -> bool {
-        self.shared.idle.count() == 0
+        self.shared.asleep() == 0
     }
 
     fn listens(&self, listens: bool) {
@@ -275,81 +95,20 @@ impl Surroundings for Place {
 
 enum Work {
     Open(Arc<Opening>, StoreSlot),
-    Continue(Box<Transfer>),
+    Continue(Box<Transfer>, usize),
     Chore(Chore),
 }
 
 /// The loop has closed the queues, or has more workers than it should.
 struct Closed;
 
-/// The right to be inside the store.
-struct StoreSlot {
-    shared: Arc<Shared>,
-    is_held: bool,
-}
-
-impl StoreSlot {
-    fn take(shared: &Arc<Shared>) -> Option<Self> {
-        let most = shared.store_slots;
-        let more = |taken| (taken < most).then_some(taken + 1);
-        // In one step: a count that is too high for a moment would send others to sleep beside a waiting request.
-        let taken = shared
-            .in_store
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, more);
-        taken.is_ok().then(|| Self {
-            shared: Arc::clone(shared),
-            is_held: true,
-        })
-    }
-
-    /// The store has answered; where it took long, the loop has given the place to others already.
-    fn give_back(mut self, is_slow: bool) {
-        if is_slow {
-            self.is_held = false;
-            self.shared.slow_calls.fetch_sub(1, Ordering::SeqCst);
-        }
-    }
-}
-
-impl Drop for StoreSlot {
-    fn drop(&mut self) {
-        if self.is_held {
-            self.shared.free_slot();
-        }
-    }
-}
-
-impl Shared {
-    /// One place in the store is free again.
-    fn free_slot(&self) {
-        if self.in_store.fetch_sub(1, Ordering::SeqCst) == self.store_slots {
-            self.idle.wake(); // somebody may have turned away from the openings
-        }
-    }
-
-    /// Gives a slow call's place to others, unless there are too many such calls.
-    pub(super) fn give_place_away(&self) -> bool {
-        // Only the loop counts up.
-        let may = self.slow_calls.load(Ordering::SeqCst) < SPARE_WORKERS;
-        if may {
-            self.slow_calls.fetch_add(1, Ordering::SeqCst);
-            self.free_slot();
-        }
-        may
-    }
-
-    /// Whether a worker may go that was stuck, or has had nothing to do: there are others.
-    fn leave_to_others(&self) -> bool {
-        let fewer = |workers| (workers > self.most_workers).then(|| workers - 1);
-        self.workers
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, fewer)
-            .is_ok()
-    }
-}
-
 impl Worker {
     pub(super) fn new(shared: Arc<Shared>, queues: Queues) -> Self {
-        let place = Place { shared, queues };
+        let place = Place {
+            shared,
+            queues,
+            lane: None,
+        };
         Self {
             place,
             scratch: Scratch::new(),
@@ -362,19 +121,21 @@ impl Worker {
     /// Works until the loop closes the queues.
     pub(super) fn run(mut self) {
         loop {
+            if self.place.shared.idle.is_closed() {
+                break;
+            }
+            self.place.choose_lane();
             let work = match self.at_hand() {
                 Some(work) => work,
-                None => {
-                    self.flush();
-                    match self.wait() {
-                        Ok(()) => continue,
-                        Err(Closed) => break,
-                    }
-                }
+                None => match self.rest() {
+                    Ok(()) => continue,
+                    Err(Closed) => break,
+                },
             };
-            // What is parked is not watched until the loop knows: nobody waits for a store, or for more than a few quick turns.
-            if !matches!(work, Work::Continue(_)) {
+            // The loop does not wait for a store call, or for more than a few quick turns.
+            if !matches!(work, Work::Continue(..)) {
                 self.flush();
+                self.place.leave_lane_to_others();
             }
             self.place.step();
             let begun = now();
@@ -391,6 +152,7 @@ impl Worker {
                 break;
             }
         }
+        self.place.release_lane();
         self.reports.push(Report::Left(self.place.queues.number));
         self.flush();
     }
@@ -407,14 +169,15 @@ impl Worker {
             return Some(work);
         }
         self.openings_in_a_row = 0;
-        match self.place.queues.ready.try_recv() {
-            Ok(transfer) => Some(Work::Continue(transfer)),
-            Err(_) => self.opening(),
-        }
+        let ready = self.place.lane().and_then(|(number, lane)| {
+            let transfer = lane.next()?;
+            Some(Work::Continue(transfer, number))
+        });
+        ready.or_else(|| self.opening())
     }
 
     fn opening(&self) -> Option<Work> {
-        let Place { shared, queues } = &self.place;
+        let Place { shared, queues, .. } = &self.place;
         if queues.openings.is_empty() {
             return None;
         }
@@ -423,14 +186,28 @@ impl Worker {
         Some(Work::Open(opening, slot))
     }
 
-    /// Sleeps until there is something; the work may have gone to another worker by then.
-    fn wait(&self) -> Result<(), Closed> {
-        let Place { shared, queues } = &self.place;
+    /// Waits for the packets of its lane, or without one until there is work; another worker may have
+    /// taken that by then.
+    fn rest(&mut self) -> Result<(), Closed> {
+        if let Some((number, lane)) = self.place.lane()
+            && lane.count() > 0
+        {
+            self.flush();
+            let Place { shared, queues, .. } = &self.place;
+            let lane = &shared.lanes[number];
+            lane.poll(queues.number, || self.place.has_work_to_take());
+            if lane.count() > 1 {
+                self.place.have_lanes_watched();
+            }
+            return Ok(());
+        }
+        self.place.release_lane();
+        self.flush();
+        let shared = &self.place.shared;
         let surplus = shared.workers.load(Ordering::SeqCst) > shared.most_workers;
-        // While the store is full of workers, this one is for running transfers only, until a place gets free.
-        let has_work = || match shared.in_store.load(Ordering::SeqCst) < shared.store_slots {
-            true => queues.have_work(),
-            false => !queues.ready.is_empty() || !queues.chores.is_empty(),
+        let has_work = || {
+            let is_unattended = shared.lanes.iter().any(Lane::is_unattended);
+            is_unattended || self.place.has_work_to_take()
         };
         match shared.idle.sleep(surplus.then_some(SPARE_IDLE), has_work) {
             Woken::ForWork => Ok(()),
@@ -449,10 +226,11 @@ impl Worker {
     fn work(&mut self, work: Work) {
         let shared = &self.place.shared;
         match work {
-            Work::Continue(transfer) => self.go_on(transfer),
+            Work::Continue(transfer, lane) => self.go_on(transfer, lane),
             Work::Open(opening, slot) => {
                 if let Some(transfer) = self.open(opening, slot) {
-                    self.go_on(transfer);
+                    let lane = self.enter(&transfer);
+                    self.go_on(transfer, lane);
                 }
             }
             Work::Chore(Chore::Bury(transfer)) => {
@@ -470,7 +248,27 @@ impl Worker {
         }
     }
 
-    fn go_on(&mut self, mut transfer: Box<Transfer>) {
+    /// Gives a new transfer its lane: this worker's, or else the one with the fewest transfers.
+    fn enter(&mut self, transfer: &Transfer) -> usize {
+        self.place.choose_lane();
+        let lanes = &self.place.shared.lanes;
+        let number = self.place.lane.unwrap_or_else(|| {
+            let numbers = 0..lanes.len();
+            numbers
+                .min_by_key(|number| lanes[*number].count())
+                .unwrap_or(0)
+        });
+        lanes[number].enter(transfer.id());
+        if self.place.lane.is_none() {
+            self.place.have_lanes_watched();
+        }
+        self.reports.push(Report::Opened(transfer.id(), number));
+        number
+    }
+
+    fn go_on(&mut self, mut transfer: Box<Transfer>, lane: usize) {
+        let id = transfer.id();
+        let (was_proven, was_complete) = (transfer.is_proven(), transfer.is_complete());
         let turn = loop {
             let turn = guarded(|| transfer.run(&mut self.scratch, &self.place));
             if transfer.is_complete() {
@@ -478,29 +276,50 @@ impl Worker {
                 self.place.shared.conclude(&mut transfer, Ending::Completed);
             }
             match turn {
-                Some(Turn::SliceUsed) if self.place.may_go_on() => self.flush(),
+                // Nothing that is parked may be left behind where all are to end.
+                Some(Turn::Quiet(_) | Turn::SliceUsed) if self.place.is_stopping() => {}
                 turn => break turn,
             }
-            self.place.tell_progress(&mut transfer);
         };
         self.place.tell_progress(&mut transfer);
-        let ending = match turn {
-            Some(Turn::Quiet(until)) => return self.reports.push(Report::Parked(transfer, until)),
-            Some(Turn::SliceUsed) => return self.reports.push(Report::Parked(transfer, now())),
-            Some(Turn::Done(ending)) => ending,
+        let until = match turn {
+            Some(Turn::Quiet(until)) => Ok(until),
+            Some(Turn::SliceUsed) => Ok(now()),
+            Some(Turn::Done(ending)) => Err(ending),
             None => {
                 self.place.listens(false);
                 transfer.leave("internal error", || self.place.may_refuse());
-                Ending::Failed(Failure::Panicked)
+                Err(Ending::Failed(Failure::Panicked))
             }
         };
-        self.place.shared.conclude(&mut transfer, ending);
-        self.reports.push(Report::Ended {
-            id: transfer.id(),
-            is_proven: transfer.is_proven(),
-            answered: transfer.answered(),
-        });
-        bury(transfer);
+        match until {
+            Ok(until) => {
+                if transfer.is_proven() && !was_proven {
+                    self.reports.push(Report::Established(id));
+                }
+                if transfer.is_complete() && !was_complete {
+                    self.reports.push(Report::Complete(id));
+                }
+                let lane = &self.place.shared.lanes[lane];
+                if lane.park(transfer, until) {
+                    self.reports.push(Report::Parked(id));
+                }
+                // The loop may have looked for parked transfers just before.
+                if self.place.is_stopping() {
+                    lane.resume(id);
+                }
+            }
+            Err(ending) => {
+                self.place.shared.conclude(&mut transfer, ending);
+                self.place.shared.lanes[lane].remove(id);
+                self.reports.push(Report::Ended {
+                    id,
+                    is_proven: transfer.is_proven(),
+                    answered: transfer.answered(),
+                });
+                bury(transfer);
+            }
+        }
     }
 
     /// Asks the store and makes the transfer; `None` when it has ended already, and that is reported.
@@ -593,7 +412,7 @@ impl Sink for Refusing {
 
 impl Queues {
     fn have_work(&self) -> bool {
-        !self.ready.is_empty() || !self.openings.is_empty() || !self.chores.is_empty()
+        !self.openings.is_empty() || !self.chores.is_empty()
     }
 }
 
@@ -603,9 +422,69 @@ impl Place {
         self.queues.pulse.steps.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Another turn for the transfer that has just had one.
-    fn may_go_on(&self) -> bool {
-        !self.others_wait() && self.shared.recalled.load(Ordering::Relaxed) == 0
+    /// The lane that this worker runs.
+    fn lane(&self) -> Option<(usize, &Lane)> {
+        let number = self.lane?;
+        let lane = &self.shared.lanes[number];
+        lane.is_run_by(self.queues.number).then_some((number, lane))
+    }
+
+    /// Runs a lane that has transfers and no runner, or else the free one with the fewest.
+    fn choose_lane(&mut self) {
+        if self.lane().is_some() {
+            return;
+        }
+        let lanes = self.shared.lanes.iter().enumerate();
+        let free = lanes.filter(|(_, lane)| lane.is_free());
+        let first = free.min_by_key(|(_, lane)| (lane.count() == 0, lane.count()));
+        self.lane = first
+            .filter(|(_, lane)| lane.claim(self.queues.number))
+            .map(|(number, _)| number);
+    }
+
+    /// The loop notices where a turn or a store call blocks, unless the loop sleeps.
+    fn have_lanes_watched(&self) {
+        let is_watching = &self.shared.is_watching;
+        if !is_watching.load(Ordering::SeqCst) && !is_watching.swap(true, Ordering::SeqCst) {
+            self.queues.reports.ring();
+        }
+    }
+
+    /// What comes next may take long: others may use a lane that is empty, and take over one that is
+    /// not.
+    fn leave_lane_to_others(&mut self) {
+        match self.lane().map(|(_, lane)| lane.count()) {
+            Some(0) => self.release_lane(),
+            Some(_) => self.have_lanes_watched(),
+            None => {}
+        }
+    }
+
+    fn release_lane(&mut self) {
+        if let Some(number) = self.lane.take() {
+            self.shared.lanes[number].release(self.queues.number);
+        }
+    }
+
+    /// True where the lane has other transfers, or is run by another worker.
+    fn has_others(&self) -> bool {
+        self.lane().is_none_or(|(_, lane)| lane.count() > 1)
+    }
+
+    /// True where the queues hold what this worker may take: while the store is full of workers, no
+    /// requests.
+    fn has_work_to_take(&self) -> bool {
+        let Shared {
+            in_store,
+            store_slots,
+            idle,
+            ..
+        } = &*self.shared;
+        let has_work = match in_store.load(Ordering::SeqCst) < *store_slots {
+            true => self.queues.have_work(),
+            false => !self.queues.chores.is_empty(),
+        };
+        has_work || idle.is_closed()
     }
 
     /// Costs one look at a flag while nobody reads events.
@@ -798,49 +677,5 @@ fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
 fn bury<T>(ended: T) {
     if guarded(|| drop(ended)).is_none() {
         log::error!("a source panicked while it was closed");
-    }
-}
-
-impl Shared {
-    /// A transfer has ended: learns from it, then tells everybody. Once.
-    pub(super) fn conclude(&self, transfer: &mut Transfer, ending: Ending) {
-        if !transfer.conclude() {
-            return;
-        }
-        let summary = transfer.summary();
-        let peer = summary.peer;
-        let learn = |memory: &Mutex<Memory>| {
-            let course = transfer.course(&ending)?;
-            // An ERROR from the right port is an answer too: its sender has seen the OACK.
-            if !transfer.is_proven() && course.outset != Outset::Refused {
-                return None;
-            }
-            let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
-            memory.learn(peer, transfer.asked(), &course, now())
-        };
-        let lesson = self.memory.as_ref().and_then(learn);
-        self.reporter.report(match ending {
-            Ending::Completed => Event::Completed(summary),
-            Ending::Probed => Event::Probe(summary),
-            Ending::Failed(failure) => Event::Failed(summary, failure),
-        });
-        if let Some(lesson) = lesson {
-            self.reporter.report(Event::Learned { peer, lesson });
-        }
-    }
-
-    /// Whether one more ERROR may go to a peer that has not answered anything.
-    pub(super) fn may_refuse(&self, now: Instant) -> bool {
-        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        refusals.take(now)
-    }
-
-    /// What this peer is granted at most.
-    fn advise(&self, peer: SocketAddr, asked: &Options) -> Advice {
-        let Some(memory) = self.memory.as_ref().filter(|_| !asked.is_empty()) else {
-            return Advice::default();
-        };
-        let memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
-        memory.advise(peer, asked, now())
     }
 }

@@ -278,6 +278,10 @@ pub(crate) struct TransferSocket {
     socket: UdpSocket,
     peer: SocketAddr,
     is_connected: bool,
+    /// It sends before it is connected.
+    has_asked: bool,
+    /// Datagrams of strangers, which came before the socket was connected, may lie in its queue.
+    has_strangers: Cell<bool>,
     /// The system has been told how long a blocking receive may take.
     is_patient: Cell<bool>,
     offload: Offload,
@@ -359,7 +363,8 @@ impl TransferSocket {
         server: SocketAddr,
         options: &SocketOptions,
     ) -> io::Result<TransferSocket> {
-        let socket = Self::unconnected(Self::bound(local, options)?, server)?;
+        let mut socket = Self::unconnected(Self::bound(local, options)?, server)?;
+        socket.has_asked = true;
         socket.hear_errors(true);
         Ok(socket)
     }
@@ -383,6 +388,8 @@ impl TransferSocket {
             socket,
             peer,
             is_connected: false,
+            has_asked: false,
+            has_strangers: Cell::new(true),
             is_patient: Cell::new(false),
             offload: Offload::Segments,
             reply: None,
@@ -480,8 +487,27 @@ impl TransferSocket {
     ///
     /// `ConnectionRefused` says that an ICMP message came. It is a hint, which anybody can forge, and not an end.
     pub(crate) fn recv(&self, buffer: &mut [u8], wait: Wait) -> io::Result<Option<usize>> {
+        if wait == Wait::No && !self.has_strangers.get() {
+            return self.take_known(buffer);
+        }
         let taken = self.receive(wait, |flags| self.take(buffer, None, flags))?;
+        // A peer is sent nothing before its socket is connected, unless the socket has asked.
+        if self.is_connected && (taken.is_none() || !self.has_asked) {
+            self.has_strangers.set(false);
+        }
         Ok(taken.map(|taken| taken.length))
+    }
+
+    /// Takes one datagram where all are the peer's: its source is not asked for.
+    fn take_known(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        #[cfg(test)]
+        super::calls::count(|calls| calls.receives += 1);
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
+        match socket::recv(self.as_raw_fd(), buffer, flags) {
+            Ok(length) => Ok(Some(length)),
+            Err(Errno::EAGAIN | Errno::EINTR) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Takes one datagram, or as many as the system hands over at once after [`expect_windows`](Self::expect_windows).
@@ -933,6 +959,11 @@ pub(crate) fn ephemeral_ports() -> usize {
     });
     let (first, last) = range.unwrap_or((49_152, 65_535));
     (first..=last).len()
+}
+
+/// Waits until there is something to read. A time is exact to the clock of the system.
+pub(crate) fn wait_for(descriptor: RawFd, timeout: Duration) -> io::Result<()> {
+    poll(descriptor, libc::POLLIN, timeout).map(drop)
 }
 
 /// Waits for `events`, and returns those that are there and errors; none when the time has passed or a signal handler

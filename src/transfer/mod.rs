@@ -258,6 +258,7 @@ impl<'a> Exchange<'a> {
         let start = now();
         let mut time = start;
         let mut unheard = 0;
+        let mut has_asked = false;
         if self.rested {
             // The peer has had time. Where many transfers wait for their turn a deadline may be over although the answer is here.
             let came = self.take(scratch, Wait::No)?;
@@ -276,6 +277,7 @@ impl<'a> Exchange<'a> {
             let step = self.end.poll(time);
             if !matches!(step, Step::Wait(_) | Step::Done(_)) {
                 log::trace!("send id={} {step:?}", self.origin.id);
+                has_asked = true;
             }
             match step {
                 Step::Open => match self.socket.send(&self.opening) {
@@ -328,7 +330,12 @@ impl<'a> Exchange<'a> {
                 }
                 Step::Wait(until) => {
                     let left = until.saturating_duration_since(time);
-                    let wait = if around.others_wait() || !self.is_expected(left, around) {
+                    let others_wait = around.others_wait();
+                    // In lock step the answer cannot be here yet, and what else may be is no news.
+                    if others_wait && has_asked && self.agreed.windowsize == 1 {
+                        return Ok(Turn::Quiet(until));
+                    }
+                    let wait = if others_wait || !self.is_expected(left, around) {
                         Wait::No
                     } else if left < PATIENCE {
                         Wait::Until(left)
@@ -340,6 +347,7 @@ impl<'a> Exchange<'a> {
                     let came = self.take(scratch, wait);
                     around.listens(false);
                     let came = came?;
+                    has_asked = false;
                     self.is_talking |= came.is_some();
                     time = came.unwrap_or_else(now);
                     if came.is_none() && time < until {

@@ -1,0 +1,626 @@
+//! Lanes: where transfers wait for packets and for time, and the thread that serves them.
+//!
+//! A lane is a poller, a table of transfers and their timers. One thread of the pool runs a lane: it
+//! waits for readiness and gives each ready transfer its turn, with no other thread in between. The
+//! lock of the table is held between turns only. A turn may block in a store, in a file or in a sink;
+//! then another thread takes the lane over, and only that one transfer waits.
+
+use super::desk::ById;
+use crate::event::TransferId;
+use crate::limits::LOOP_TICK;
+use crate::sys::udp::wait_for;
+use crate::transfer::{Transfer, now};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Registry, Token, Waker};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The waker's token; transfers have the numbers of their identifiers.
+const WAKER: Token = Token(usize::MAX);
+/// Readiness events taken from the system at once.
+const EVENTS: usize = 1024;
+/// Entries in the heap per transfer before outdated ones are removed.
+const TIMERS_PER_SEAT: usize = 4;
+
+/// Runs no lane.
+const FREE: usize = 0;
+/// Set in the word of a lane while its runner is in the poller.
+const POLLING: usize = 1;
+
+/// A poller, its transfers, and who serves them.
+pub(super) struct Lane {
+    poller: Mutex<Poller>,
+    registry: Registry,
+    waker: Waker,
+    /// The runner sleeps in the poller, or is about to: only then a wake-up costs a system call.
+    asleep: AtomicBool,
+    /// [`FREE`], or the runner's number plus one, times two, and [`POLLING`].
+    runner: AtomicUsize,
+    /// Transfers that belong to this lane.
+    count: AtomicUsize,
+    table: Mutex<Table<Box<Transfer>>>,
+}
+
+struct Poller {
+    poll: Poll,
+    events: Events,
+}
+
+impl Lane {
+    pub(super) fn new() -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let registry = poll.registry().try_clone()?;
+        let waker = Waker::new(&registry, WAKER)?;
+        let events = Events::with_capacity(EVENTS);
+        Ok(Self {
+            poller: Mutex::new(Poller { poll, events }),
+            registry,
+            waker,
+            asleep: AtomicBool::new(false),
+            runner: AtomicUsize::new(FREE),
+            count: AtomicUsize::new(0),
+            table: Mutex::new(Table::default()),
+        })
+    }
+
+    // ---- the runner -------------------------------------------------------------------------
+
+    /// Makes this worker the runner, if the lane has none.
+    pub(super) fn claim(&self, worker: usize) -> bool {
+        self.exchange(FREE, word(worker))
+    }
+
+    /// True while this worker is the runner.
+    pub(super) fn is_run_by(&self, worker: usize) -> bool {
+        self.runner.load(Ordering::SeqCst) & !POLLING == word(worker)
+    }
+
+    /// Takes the lane from its runner, or gives it back, unless the runner is in the poller.
+    pub(super) fn release(&self, worker: usize) -> bool {
+        self.exchange(word(worker), FREE)
+    }
+
+    /// The runner, if there is one and it is not in the poller.
+    pub(super) fn busy_runner(&self) -> Option<usize> {
+        match self.runner.load(Ordering::SeqCst) {
+            FREE => None,
+            state if state & POLLING != 0 => None,
+            state => Some((state >> 1) - 1),
+        }
+    }
+
+    /// True while no worker runs a lane that has transfers.
+    pub(super) fn is_unattended(&self) -> bool {
+        self.count() > 0 && self.is_free()
+    }
+
+    /// True while no worker runs it.
+    pub(super) fn is_free(&self) -> bool {
+        self.runner.load(Ordering::SeqCst) == FREE
+    }
+
+    fn exchange(&self, from: usize, to: usize) -> bool {
+        self.runner
+            .compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok()
+    }
+
+    /// Transfers that belong to this lane.
+    pub(super) fn count(&self) -> usize {
+        self.count.load(Ordering::SeqCst)
+    }
+
+    /// True while the runner sleeps in the poller.
+    pub(super) fn is_asleep(&self) -> bool {
+        self.asleep.load(Ordering::SeqCst)
+    }
+
+    /// Ends the sleep of the runner. False where it did not sleep.
+    pub(super) fn wake(&self) -> bool {
+        let was_asleep = self.asleep.swap(false, Ordering::SeqCst);
+        if was_asleep {
+            // A failed wake-up costs the time until the next timer.
+            let _ = self.waker.wake();
+        }
+        was_asleep
+    }
+
+    /// Waits for packets and timers, and queues the transfers that they are for. Returns at once
+    /// where a transfer is ready, where `has_work` says so, or where the lane was taken over.
+    pub(super) fn poll(&self, worker: usize, has_work: impl Fn() -> bool) {
+        if !self.exchange(word(worker), word(worker) | POLLING) {
+            return;
+        }
+        let mut poller = lock(&self.poller);
+        let mut timeout = Some(Duration::ZERO);
+        if !self.table().has_ready() && !has_work() {
+            // From here on a wake-up is seen. What came before is asked for once more.
+            self.asleep.store(true, Ordering::SeqCst);
+            let table = self.table();
+            let is_idle = !table.has_ready() && !has_work();
+            if is_idle {
+                let until = |due: Instant| due.saturating_duration_since(now());
+                timeout = table.due().map(until);
+            }
+        }
+        let Poller { poll, events } = &mut *poller;
+        // mio counts in milliseconds, rounded up.
+        if let Some(short) = timeout.filter(|time| !time.is_zero() && *time < LOOP_TICK) {
+            let _ = wait_for(poll.as_raw_fd(), short);
+            timeout = Some(Duration::ZERO);
+        }
+        if poll.poll(events, timeout).is_err() {
+            events.clear(); // interrupted by a signal
+        }
+        self.asleep.store(false, Ordering::SeqCst);
+        let mut table = self.table();
+        for event in events.iter().filter(|event| event.token() != WAKER) {
+            table.notify(TransferId(event.token().0 as u64));
+        }
+        table.expire(now());
+        drop(table);
+        drop(poller);
+        self.runner.store(word(worker), Ordering::SeqCst);
+    }
+
+    /// The next transfer that is ready.
+    pub(super) fn next(&self) -> Option<Box<Transfer>> {
+        self.table().next()
+    }
+
+    // ---- transfers --------------------------------------------------------------------------
+
+    /// A transfer of this identifier begins. Its first turn comes before it is parked.
+    pub(super) fn enter(&self, id: TransferId) {
+        self.count.fetch_add(1, Ordering::SeqCst);
+        self.table().enter(id, now());
+    }
+
+    /// Puts a transfer aside until a packet comes for it, or until this instant. Returns true where the
+    /// loop has [recalled](Self::take_or_recall) it.
+    pub(super) fn park(&self, transfer: Box<Transfer>, until: Instant) -> bool {
+        let id = transfer.id();
+        let descriptor = transfer.as_raw_fd();
+        let mut table = self.table();
+        let Some(parked) = table.park(id, transfer, until, now()) else {
+            return false;
+        };
+        if parked.is_new {
+            let mut source = SourceFd(&descriptor);
+            let token = Token(id.0 as usize);
+            // Where the system refuses, the timers still find what came.
+            let _ = self
+                .registry
+                .register(&mut source, token, Interest::READABLE);
+        }
+        drop(table);
+        if parked.is_sooner {
+            self.wake();
+        }
+        parked.is_recalled
+    }
+
+    /// A transfer is over.
+    pub(super) fn remove(&self, id: TransferId) {
+        if self.table().remove(id).is_some() {
+            self.count.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Looks at a transfer that is not in its turn.
+    pub(super) fn look<T>(
+        &self,
+        id: TransferId,
+        look: impl FnOnce(&mut Transfer) -> T,
+    ) -> Option<T> {
+        self.table().get(id).map(|transfer| look(transfer))
+    }
+
+    /// Gives a transfer a turn, and has it reported when it is parked afterwards.
+    pub(super) fn recall(&self, id: TransferId) {
+        if self.table().recall(id, true) {
+            self.wake();
+        }
+    }
+
+    /// Gives a transfer a turn.
+    pub(super) fn resume(&self, id: TransferId) {
+        if self.table().recall(id, false) {
+            self.wake();
+        }
+    }
+
+    /// Takes a transfer out of the lane. One that is in its turn stays, and is reported when it is
+    /// parked.
+    pub(super) fn take_or_recall(&self, id: TransferId) -> Option<Box<Transfer>> {
+        let mut table = self.table();
+        if table.get(id).is_none() {
+            table.recall(id, true);
+            return None;
+        }
+        let transfer = table.remove(id).flatten();
+        drop(table);
+        self.count.fetch_sub(1, Ordering::SeqCst);
+        transfer
+    }
+
+    /// True while any transfer is not in its turn.
+    pub(super) fn has_parked(&self) -> bool {
+        self.table().parked > 0
+    }
+
+    /// As if a worker were in the poller that hears nothing.
+    #[cfg(test)]
+    pub(super) fn hold(&self) {
+        assert!(self.exchange(FREE, usize::MAX));
+    }
+
+    #[cfg(test)]
+    pub(super) fn let_go(&self) {
+        assert!(self.exchange(usize::MAX, FREE));
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table<Box<Transfer>>> {
+        lock(&self.table)
+    }
+}
+
+fn word(worker: usize) -> usize {
+    (worker + 1) << 1
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The transfers of a lane, which of them are ready, and when the others are. It names no socket, no
+/// thread and no clock.
+struct Table<T> {
+    seats: ById<Seat<T>>,
+    /// Seats that hold a transfer.
+    parked: usize,
+    ready: VecDeque<TransferId>,
+    /// Transfers that have used their slice: they go on behind those that the next poll finds.
+    sliced: Vec<TransferId>,
+    timers: BinaryHeap<Reverse<(Instant, TransferId)>>,
+}
+
+impl<T> Default for Table<T> {
+    fn default() -> Self {
+        Self {
+            seats: ById::default(),
+            parked: 0,
+            ready: VecDeque::new(),
+            sliced: Vec::new(),
+            timers: BinaryHeap::new(),
+        }
+    }
+}
+
+/// One transfer.
+struct Seat<T> {
+    /// `None` while the transfer is in its turn.
+    transfer: Option<T>,
+    /// It was parked before.
+    is_known: bool,
+    /// It is in one of the queues.
+    is_queued: bool,
+    /// A packet came while it was in its turn.
+    is_notified: bool,
+    /// The loop waits for it to be parked.
+    is_recalled: bool,
+    deadline: Instant,
+    /// Its earliest entry in the heap.
+    timer: Option<Instant>,
+}
+
+/// What came of parking a transfer.
+#[derive(Debug, PartialEq, Eq)]
+struct Parked {
+    /// For the first time.
+    is_new: bool,
+    is_recalled: bool,
+    /// It has to be looked at before everything that was there.
+    is_sooner: bool,
+}
+
+impl<T> Table<T> {
+    fn enter(&mut self, id: TransferId, now: Instant) {
+        let seat = Seat {
+            transfer: None,
+            is_known: false,
+            is_queued: false,
+            is_notified: false,
+            is_recalled: false,
+            deadline: now,
+            timer: None,
+        };
+        self.seats.insert(id, seat);
+    }
+
+    /// `None` where there is no such transfer.
+    fn park(
+        &mut self,
+        id: TransferId,
+        transfer: T,
+        until: Instant,
+        now: Instant,
+    ) -> Option<Parked> {
+        let earliest = self.due();
+        let seat = self.seats.get_mut(&id)?;
+        seat.transfer = Some(transfer);
+        seat.deadline = until;
+        self.parked += 1;
+        let is_new = !std::mem::replace(&mut seat.is_known, true);
+        let is_recalled = std::mem::take(&mut seat.is_recalled);
+        let mut is_sooner = true;
+        if until <= now {
+            seat.is_queued = true;
+            self.sliced.push(id);
+        } else if std::mem::take(&mut seat.is_notified) {
+            seat.is_queued = true;
+            self.ready.push_back(id);
+        } else if seat.timer.is_none_or(|timer| timer > until) {
+            seat.timer = Some(until);
+            self.timers.push(Reverse((until, id)));
+            is_sooner = earliest.is_none_or(|due| until < due);
+        } else {
+            is_sooner = false;
+        }
+        Some(Parked {
+            is_new,
+            is_recalled,
+            is_sooner,
+        })
+    }
+
+    fn next(&mut self) -> Option<T> {
+        while let Some(id) = self.ready.pop_front() {
+            if let Some(seat) = self.seats.get_mut(&id) {
+                seat.is_queued = false;
+                if let Some(transfer) = seat.transfer.take() {
+                    self.parked -= 1;
+                    return Some(transfer);
+                }
+            }
+        }
+        None
+    }
+
+    /// True where [`poll`](Lane::poll) need not wait.
+    fn has_ready(&self) -> bool {
+        !self.ready.is_empty() || !self.sliced.is_empty()
+    }
+
+    /// A packet has come.
+    fn notify(&mut self, id: TransferId) {
+        if let Some(seat) = self.seats.get_mut(&id) {
+            match seat.transfer {
+                Some(_) if seat.is_queued => {}
+                Some(_) => {
+                    seat.is_queued = true;
+                    self.ready.push_back(id);
+                }
+                None => seat.is_notified = true,
+            }
+        }
+    }
+
+    /// Queues what is due, and what has used its slice.
+    fn expire(&mut self, now: Instant) {
+        while let Some(&Reverse((due, id))) = self.timers.peek() {
+            if due > now {
+                break;
+            }
+            self.timers.pop();
+            let Some(seat) = self.seats.get_mut(&id) else {
+                continue;
+            };
+            if seat.timer == Some(due) {
+                seat.timer = None;
+            }
+            // In its turn it gets a new deadline.
+            if seat.transfer.is_none() || seat.is_queued {
+                continue;
+            }
+            if seat.deadline <= now {
+                seat.is_queued = true;
+                self.ready.push_back(id);
+            } else if seat.timer.is_none() {
+                seat.timer = Some(seat.deadline);
+                self.timers.push(Reverse((seat.deadline, id)));
+            }
+        }
+        self.ready.extend(self.sliced.drain(..));
+    }
+
+    /// When the next transfer is due. Early, where it has moved on since.
+    fn due(&self) -> Option<Instant> {
+        self.timers.peek().map(|Reverse((due, _))| *due)
+    }
+
+    fn get(&mut self, id: TransferId) -> Option<&mut T> {
+        self.seats.get_mut(&id)?.transfer.as_mut()
+    }
+
+    /// Queues a transfer; one that is in its turn has another one. True where it was not queued.
+    fn recall(&mut self, id: TransferId, is_reported: bool) -> bool {
+        let Some(seat) = self.seats.get_mut(&id) else {
+            return false;
+        };
+        seat.is_recalled |= is_reported;
+        match seat.transfer {
+            Some(_) if seat.is_queued => false,
+            Some(_) => {
+                seat.is_queued = true;
+                self.ready.push_back(id);
+                true
+            }
+            None => {
+                seat.is_notified = true;
+                false
+            }
+        }
+    }
+
+    /// `None` where there is no such transfer; `Some(None)` where it is in its turn.
+    fn remove(&mut self, id: TransferId) -> Option<Option<T>> {
+        let seat = self.seats.remove(&id)?;
+        self.parked -= usize::from(seat.transfer.is_some());
+        // What an aborted transfer with a long interval leaves behind must not outgrow the table.
+        if self.timers.len() > TIMERS_PER_SEAT * self.seats.len() + EVENTS {
+            let seats = &self.seats;
+            self.timers.retain(|Reverse((due, id))| {
+                let seat = seats.get(id);
+                seat.is_some_and(|seat| seat.timer == Some(*due))
+            });
+        }
+        if self.ready.len() > 2 * self.seats.len() + EVENTS {
+            let seats = &self.seats;
+            self.ready.retain(|id| seats.contains_key(id));
+        }
+        Some(seat.transfer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+    const ONE: TransferId = TransferId(1);
+    const TWO: TransferId = TransferId(2);
+
+    /// Two transfers in their first turn.
+    fn table(now: Instant) -> Table<&'static str> {
+        let mut table = Table::default();
+        table.enter(ONE, now);
+        table.enter(TWO, now);
+        table
+    }
+
+    fn parked(table: &mut Table<&'static str>, id: TransferId, until: Instant, now: Instant) {
+        let name = if id == ONE { "one" } else { "two" };
+        table.park(id, name, until, now).expect("a seat");
+    }
+
+    #[test]
+    fn packets_and_timers_make_transfers_ready_in_their_order() {
+        let now = now();
+        let mut table = table(now);
+        parked(&mut table, ONE, now + 5 * MS, now);
+        parked(&mut table, TWO, now + 3 * MS, now);
+        assert_eq!((table.due(), table.next()), (Some(now + 3 * MS), None));
+        table.notify(TWO);
+        table.notify(TWO);
+        table.expire(now + 5 * MS);
+        assert_eq!(table.next(), Some("two"));
+        assert_eq!(table.next(), Some("one"));
+        assert_eq!(table.next(), None, "each once");
+        assert_eq!(table.parked, 0);
+    }
+
+    #[test]
+    fn a_packet_that_comes_during_a_turn_brings_another_turn() {
+        let now = now();
+        let mut table = table(now);
+        table.notify(ONE);
+        assert_eq!(table.next(), None);
+        parked(&mut table, ONE, now + MS, now);
+        assert_eq!(table.next(), Some("one"));
+        parked(&mut table, ONE, now + MS, now);
+        assert_eq!(table.next(), None, "it was told once");
+    }
+
+    #[test]
+    fn a_transfer_that_has_used_its_slice_lets_others_go_first() {
+        let now = now();
+        let mut table = table(now);
+        parked(&mut table, ONE, now, now);
+        parked(&mut table, TWO, now + MS, now);
+        assert!(table.has_ready());
+        assert_eq!(table.next(), None, "the poller is asked first");
+        table.notify(TWO);
+        table.expire(now);
+        assert_eq!(table.next(), Some("two"));
+        assert_eq!(table.next(), Some("one"));
+    }
+
+    #[test]
+    fn a_deadline_that_has_moved_is_kept_to() {
+        let now = now();
+        let mut table = table(now);
+        parked(&mut table, ONE, now + 2 * MS, now);
+        table.notify(ONE);
+        assert_eq!(table.next(), Some("one"));
+        parked(&mut table, ONE, now + 9 * MS, now);
+        assert_eq!(table.timers.len(), 1, "the earlier entry does for both");
+        table.expire(now + 2 * MS);
+        assert_eq!((table.next(), table.due()), (None, Some(now + 9 * MS)));
+        table.expire(now + 9 * MS);
+        assert_eq!(table.next(), Some("one"));
+        // One that comes sooner than that has an entry of its own.
+        parked(&mut table, ONE, now + 20 * MS, now);
+        table.notify(ONE);
+        table.next();
+        let sooner = table.park(ONE, "one", now + 12 * MS, now);
+        assert!(sooner.is_some_and(|parked| parked.is_sooner && !parked.is_new));
+        table.expire(now + 12 * MS);
+        assert_eq!(table.next(), Some("one"));
+    }
+
+    #[test]
+    fn a_recall_is_answered_once_wherever_the_transfer_was() {
+        let now = now();
+        let mut table = table(now);
+        let recalled = |parked: Option<Parked>| parked.map(|parked| parked.is_recalled);
+        table.recall(ONE, true);
+        let first = table.park(ONE, "one", now + MS, now);
+        assert_eq!(recalled(first), Some(true));
+        assert_eq!(table.next(), Some("one"), "it has another turn");
+        let second = table.park(ONE, "one", now + MS, now);
+        assert_eq!(recalled(second), Some(false));
+        assert!(table.recall(ONE, true), "parked: it is queued");
+        assert_eq!(table.next(), Some("one"));
+        assert_eq!(recalled(table.park(ONE, "one", now + MS, now)), Some(true));
+    }
+
+    #[test]
+    fn nothing_is_left_of_transfers_that_end() {
+        let now = now();
+        let mut table = Table::default();
+        for number in 0..3 * EVENTS as u64 {
+            let id = TransferId(number);
+            table.enter(id, now);
+            assert!(table.park(id, number, now + MS * 1000, now).is_some());
+            table.notify(id);
+            assert_eq!(table.remove(id), Some(Some(number)));
+        }
+        assert!(table.timers.len() <= EVENTS + TIMERS_PER_SEAT);
+        assert!(table.ready.len() <= EVENTS + 2);
+        assert_eq!((table.parked, table.next()), (0, None));
+        assert_eq!(table.park(ONE, 1, now, now), None, "it has no seat");
+    }
+
+    #[test]
+    fn a_lane_has_one_runner_and_only_a_busy_one_can_lose_it() {
+        let lane = Lane::new().expect("a lane");
+        assert!(lane.is_free() && lane.claim(3));
+        assert!(!lane.claim(4), "it is run");
+        assert_eq!(lane.busy_runner(), Some(3));
+        assert!(lane.is_run_by(3) && !lane.is_run_by(4) && !lane.release(4));
+        lane.poll(4, || panic!("not his"));
+        lane.poll(3, || {
+            assert_eq!(lane.busy_runner(), None);
+            assert!(!lane.release(3), "in the poller it cannot be taken away");
+            true
+        });
+        assert!(lane.release(3) && lane.is_free());
+        lane.poll(3, || panic!("no longer his"));
+    }
+}

@@ -1,0 +1,57 @@
+//! What the loop is told, and what it has done for it.
+
+use super::Stop;
+use super::admitted::Opening;
+use crate::event::TransferId;
+use crate::transfer::Transfer;
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What others tell the loop.
+pub(super) enum Message {
+    /// From a worker.
+    Reports(Vec<Report>),
+    /// From a handle.
+    Stop(Stop),
+    /// From a handle.
+    Cancel(TransferId),
+    /// From a handle.
+    Reload,
+}
+
+/// What a worker tells the loop.
+pub(super) enum Report {
+    /// The request is a transfer now, in the lane of this number.
+    Opened(TransferId, usize),
+    /// The peer has acknowledged something.
+    Established(TransferId),
+    /// The file is stored and acknowledged.
+    Complete(TransferId),
+    /// A transfer that was recalled is parked.
+    Parked(TransferId),
+    /// There was no socket for it. Where none was free, the request can be tried again.
+    NoSocket(Arc<Opening>, io::Error),
+    /// The transfer is over, or never began.
+    Ended {
+        id: TransferId,
+        /// Whether its peer had acknowledged anything.
+        is_proven: bool,
+        /// When the peer was last sent something new.
+        answered: Instant,
+    },
+    /// The socket of a transfer that has ended in the loop was closed.
+    Closed(TransferId),
+    /// The worker of this number is gone.
+    Left(usize),
+}
+
+/// Work on files that belongs to no transfer, and must not be done by the loop.
+pub(super) enum Chore {
+    /// Let go of mappings that nobody uses.
+    Sweep,
+    /// Close a transfer's file and socket.
+    Bury(Box<Transfer>),
+    /// Look at the world anew.
+    Reload,
+}

@@ -1,0 +1,144 @@
+//! What the loop and all workers share.
+
+use super::bucket::Bucket;
+use super::idle::Idle;
+use super::lane::Lane;
+use super::memory::{Advice, Memory};
+use super::reporter::Reporter;
+use crate::event::Event;
+use crate::limits::SPARE_WORKERS;
+use crate::proto::{Policy, Terms};
+use crate::store::Store;
+use crate::store::mappings::Mappings;
+use crate::sys::udp::SocketOptions;
+use crate::transfer::{Buffers, Ending, Outset, Transfer, now};
+use crate::wire::Options;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// What all workers share.
+pub(super) struct Shared {
+    pub(super) store: Box<dyn Store>,
+    /// What the store said to that.
+    pub(super) takes_uploads: bool,
+    pub(super) mappings: Mappings,
+    pub(super) reporter: Reporter,
+    pub(super) buffers: Arc<Buffers>,
+    /// ERROR replies to requests that were refused.
+    pub(super) refusals: Mutex<Bucket>,
+    /// What clients have taught; locked once when a transfer opens, and once when it ends.
+    pub(super) memory: Option<Mutex<Memory>>,
+    pub(super) terms: Terms,
+    pub(super) policy: Policy,
+    pub(super) fit_route: bool,
+    pub(super) answer_broadcast: bool,
+    pub(super) sockets: SocketOptions,
+    /// Workers there may be inside the store at once, so that a slow one leaves the others to running transfers.
+    pub(super) store_slots: usize,
+    pub(super) in_store: AtomicUsize,
+    /// Calls into it that were slow enough to lose their place, and the longest that any may take.
+    pub(super) slow_calls: AtomicUsize,
+    pub(super) store_deadline: Duration,
+    /// Workers there may be, and are; more while some are stuck.
+    pub(super) most_workers: usize,
+    pub(super) workers: AtomicUsize,
+    /// Workers that have nothing to do.
+    pub(super) idle: Idle,
+    /// Running transfers are to end at once.
+    pub(super) stopping: AtomicBool,
+    /// Where transfers wait.
+    pub(super) lanes: Vec<Lane>,
+    /// The loop looks for workers that block while they run a lane.
+    pub(super) is_watching: AtomicBool,
+}
+
+impl Shared {
+    /// One place in the store is free again.
+    pub(super) fn free_slot(&self) {
+        if self.in_store.fetch_sub(1, Ordering::SeqCst) == self.store_slots {
+            self.wake_one(); // a worker may have gone to sleep beside the queue of requests
+        }
+    }
+
+    /// Wakes a worker for what is in the queues. False where none sleeps.
+    pub(super) fn wake_one(&self) -> bool {
+        let has_free_lane = || self.lanes.iter().any(Lane::is_free);
+        if self.idle.count() > 0 && has_free_lane() && self.idle.wake() {
+            return true;
+        }
+        let asleep = self.lanes.iter().filter(|lane| lane.is_asleep());
+        let least = asleep.min_by_key(|lane| lane.count());
+        least.is_some_and(Lane::wake) || self.idle.wake()
+    }
+
+    /// Workers that have nothing to do, with those that wait for packets.
+    pub(super) fn asleep(&self) -> usize {
+        let lanes = self.lanes.iter().filter(|lane| lane.is_asleep());
+        self.idle.count() + lanes.count()
+    }
+
+    /// Gives a slow call's place to others, unless there are too many such calls.
+    pub(super) fn give_place_away(&self) -> bool {
+        // Only the loop counts up.
+        let may = self.slow_calls.load(Ordering::SeqCst) < SPARE_WORKERS;
+        if may {
+            self.slow_calls.fetch_add(1, Ordering::SeqCst);
+            self.free_slot();
+        }
+        may
+    }
+
+    /// Whether a worker may go that was stuck, or has had nothing to do: there are others.
+    pub(super) fn leave_to_others(&self) -> bool {
+        let fewer = |workers| (workers > self.most_workers).then(|| workers - 1);
+        self.workers
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, fewer)
+            .is_ok()
+    }
+}
+
+impl Shared {
+    /// A transfer has ended: learns from it, then tells everybody. Once.
+    pub(super) fn conclude(&self, transfer: &mut Transfer, ending: Ending) {
+        if !transfer.conclude() {
+            return;
+        }
+        let summary = transfer.summary();
+        let peer = summary.peer;
+        let learn = |memory: &Mutex<Memory>| {
+            let course = transfer.course(&ending)?;
+            // An ERROR from the right port is an answer too: its sender has seen the OACK.
+            if !transfer.is_proven() && course.outset != Outset::Refused {
+                return None;
+            }
+            let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
+            memory.learn(peer, transfer.asked(), &course, now())
+        };
+        let lesson = self.memory.as_ref().and_then(learn);
+        self.reporter.report(match ending {
+            Ending::Completed => Event::Completed(summary),
+            Ending::Probed => Event::Probe(summary),
+            Ending::Failed(failure) => Event::Failed(summary, failure),
+        });
+        if let Some(lesson) = lesson {
+            self.reporter.report(Event::Learned { peer, lesson });
+        }
+    }
+
+    /// Whether one more ERROR may go to a peer that has not answered anything.
+    pub(super) fn may_refuse(&self, now: Instant) -> bool {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        refusals.take(now)
+    }
+
+    /// What this peer is granted at most.
+    pub(super) fn advise(&self, peer: SocketAddr, asked: &Options) -> Advice {
+        let Some(memory) = self.memory.as_ref().filter(|_| !asked.is_empty()) else {
+            return Advice::default();
+        };
+        let memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.advise(peer, asked, now())
+    }
+}
