@@ -278,8 +278,6 @@ pub(crate) struct TransferSocket {
     socket: UdpSocket,
     peer: SocketAddr,
     is_connected: bool,
-    /// It sends before it is connected.
-    has_asked: bool,
     /// Datagrams of strangers, which came before the socket was connected, may lie in its queue.
     has_strangers: Cell<bool>,
     /// The system has been told how long a blocking receive may take.
@@ -363,8 +361,7 @@ impl TransferSocket {
         server: SocketAddr,
         options: &SocketOptions,
     ) -> io::Result<TransferSocket> {
-        let mut socket = Self::unconnected(Self::bound(local, options)?, server)?;
-        socket.has_asked = true;
+        let socket = Self::unconnected(Self::bound(local, options)?, server)?;
         socket.hear_errors(true);
         Ok(socket)
     }
@@ -388,7 +385,6 @@ impl TransferSocket {
             socket,
             peer,
             is_connected: false,
-            has_asked: false,
             has_strangers: Cell::new(true),
             is_patient: Cell::new(false),
             offload: Offload::Segments,
@@ -491,11 +487,12 @@ impl TransferSocket {
             return self.take_known(buffer);
         }
         let taken = self.receive(wait, |flags| self.take(buffer, None, flags))?;
-        // A peer is sent nothing before its socket is connected, unless the socket has asked.
-        if self.is_connected && (taken.is_none() || !self.has_asked) {
-            self.has_strangers.set(false);
-        }
         Ok(taken.map(|taken| taken.length))
+    }
+
+    /// True while datagrams that are not the peer's may lie in the queue.
+    pub(crate) fn has_strangers(&self) -> bool {
+        self.has_strangers.get()
     }
 
     /// Takes one datagram where all are the peer's: its source is not asked for.
@@ -576,7 +573,13 @@ impl TransferSocket {
                     self.turn_away(source, &buffer[..length]);
                 }
                 // Waking up early is harmless: whoever waits compares the clock with a deadline of its own.
-                Err(Errno::EAGAIN | Errno::EINTR) => return Ok(None),
+                Err(error @ (Errno::EAGAIN | Errno::EINTR)) => {
+                    // An empty queue of a connected socket fills with its peer's datagrams only.
+                    if self.is_connected && error == Errno::EAGAIN {
+                        self.has_strangers.set(false);
+                    }
+                    return Ok(None);
+                }
                 Err(_) if !self.is_connected && self.is_about_strangers() => {}
                 Err(error) => return Err(error.into()),
             }

@@ -332,7 +332,8 @@ impl<'a> Exchange<'a> {
                     let left = until.saturating_duration_since(time);
                     let others_wait = around.others_wait();
                     // In lock step the answer cannot be here yet, and what else may be is no news.
-                    if others_wait && has_asked && self.agreed.windowsize == 1 {
+                    let is_lock_step = self.agreed.windowsize == 1;
+                    if others_wait && has_asked && is_lock_step && !self.socket.has_strangers() {
                         return Ok(Turn::Quiet(until));
                     }
                     let wait = if others_wait || !self.is_expected(left, around) {
