@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// A token bucket. It is full at first, and holds the tokens of one second at most.
+#[derive(Debug)]
 pub(super) struct Bucket {
     a_second: u32,
     tokens: u32,

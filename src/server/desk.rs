@@ -550,6 +550,12 @@ impl Desk {
         port
     }
 
+    /// The port of this transfer; 0 lets the system choose. `None` while the transfer waits for one.
+    pub fn port(&self, id: TransferId) -> Option<u16> {
+        let lease = self.entries.get(&id)?.lease.as_ref();
+        lease.map(Lease::port)
+    }
+
     /// True where the port of this transfer is one of a range.
     pub fn has_chosen_port(&self, id: TransferId) -> bool {
         let lease = self.entries.get(&id).and_then(|entry| entry.lease.as_ref());

@@ -7,6 +7,7 @@ mod bucket;
 mod complaints;
 mod desk;
 mod dispatch;
+mod endpoint;
 mod idle;
 mod lane;
 mod mailbox;
@@ -33,6 +34,7 @@ use crate::sys::udp::{self, Listener, SocketOptions};
 use crate::transfer::{Buffers, now};
 use bucket::Bucket;
 use dispatch::Loop;
+use endpoint::Config;
 use idle::Idle;
 use lane::Lane;
 use mailbox::{Mailbox, mailbox};
@@ -443,7 +445,6 @@ impl Listening {
             .collect::<io::Result<Vec<_>>>()
             .map_err(system("watch sockets"))?;
         let shared = Arc::new(shared::Shared {
-            takes_uploads: store.takes_uploads(),
             store,
             mappings: Mappings::new(limits::CACHED_MAPPINGS, limits::MAPPING_IDLE),
             memory: limits.client_memory.then(|| Mutex::new(Memory::default())),
@@ -464,7 +465,6 @@ impl Listening {
                 ..Policy::default()
             },
             fit_route: limits.fit_route,
-            answer_broadcast: limits.answer_broadcast,
             sockets: SocketOptions {
                 ports: None, // each request has its own
                 dont_fragment: limits.dont_fragment,
@@ -473,7 +473,6 @@ impl Listening {
             store_slots: limits.workers.div_ceil(2),
             in_store: AtomicUsize::new(0),
             slow_calls: AtomicUsize::new(0),
-            store_deadline: limits.store_deadline,
             most_workers: limits.workers,
             workers: AtomicUsize::new(0),
             idle: Idle::default(),
@@ -488,13 +487,20 @@ impl Listening {
             unproven_per_client: limits.max_unproven_per_client,
             unproven_per_network: limits.max_unproven_per_network,
         };
+        let config = Config {
+            quota,
+            supply,
+            takes_uploads: shared.store.takes_uploads(),
+            answer_broadcast: limits.answer_broadcast,
+            store_deadline: limits.store_deadline,
+        };
         let ends = (mailbox.clone(), mail);
         let event_loop = Loop::new(
             poll,
             ends,
             Arc::clone(&shared),
             listeners,
-            (quota, supply),
+            config,
             limits.workers,
         )?;
         let thread = std::thread::Builder::new()

@@ -8,7 +8,7 @@ use super::lane::Lane;
 use super::mailbox::{Mail, Mailbox};
 use super::message::{Chore, Message, Report};
 use super::shared::Shared;
-use super::worker::{Pulse, Queues, Worker};
+use super::worker::{Admitted, Pulse, Queues, Worker};
 use crate::limits::{SPARE_WORKERS, STUCK_AFTER};
 use crate::transfer::now;
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -52,7 +52,7 @@ pub(super) struct Pool {
     /// When the runners of lanes were looked at last, and how often in a row all of them were waiting.
     watched: Instant,
     quiet: u32,
-    openings: Queue<Arc<Opening>>,
+    openings: Queue<Admitted>,
     chores: Queue<Chore>,
 }
 
@@ -112,8 +112,8 @@ impl Pool {
     // ---- work -------------------------------------------------------------------------------
 
     /// A request that was admitted.
-    pub(super) fn open(&self, opening: Arc<Opening>) {
-        self.openings.push(opening);
+    pub(super) fn open(&self, opening: Arc<Opening>, port: u16) {
+        self.openings.push((opening, port));
         self.shared.is_watching.store(true, Ordering::SeqCst);
     }
 
@@ -126,9 +126,13 @@ impl Pool {
         self.openings.receiver.len()
     }
 
-    /// Takes those requests back.
-    pub(super) fn take_waiting(&self) -> Vec<Arc<Opening>> {
-        self.openings.receiver.try_iter().collect()
+    /// Removes those that are not wanted.
+    pub(super) fn keep_waiting(&self, is_wanted: impl Fn(&Opening) -> bool) {
+        let waiting: Vec<_> = self.openings.receiver.try_iter().collect();
+        let wanted = waiting
+            .into_iter()
+            .filter(|(opening, _)| is_wanted(opening));
+        wanted.for_each(|admitted| self.openings.push(admitted));
     }
 
     fn has_work(&self) -> bool {

@@ -6,7 +6,6 @@ use super::lane::Lane;
 use super::memory::{Advice, Memory};
 use super::reporter::Reporter;
 use crate::event::Event;
-use crate::limits::SPARE_WORKERS;
 use crate::proto::{Policy, Terms};
 use crate::store::Store;
 use crate::store::mappings::Mappings;
@@ -16,13 +15,11 @@ use crate::wire::Options;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// What all workers share.
 pub(super) struct Shared {
     pub(super) store: Box<dyn Store>,
-    /// What the store said to that.
-    pub(super) takes_uploads: bool,
     pub(super) mappings: Mappings,
     pub(super) reporter: Reporter,
     pub(super) buffers: Arc<Buffers>,
@@ -33,14 +30,12 @@ pub(super) struct Shared {
     pub(super) terms: Terms,
     pub(super) policy: Policy,
     pub(super) fit_route: bool,
-    pub(super) answer_broadcast: bool,
     pub(super) sockets: SocketOptions,
     /// Workers there may be inside the store at once, so that a slow one leaves the others to running transfers.
     pub(super) store_slots: usize,
     pub(super) in_store: AtomicUsize,
-    /// Calls into it that were slow enough to lose their place, and the longest that any may take.
+    /// Calls into it that were slow enough to lose their store slot.
     pub(super) slow_calls: AtomicUsize,
-    pub(super) store_deadline: Duration,
     /// Workers there may be, and are; more while some are stuck.
     pub(super) most_workers: usize,
     pub(super) workers: AtomicUsize,
@@ -79,15 +74,10 @@ impl Shared {
         self.idle.count() + lanes.count()
     }
 
-    /// Gives a slow call's place to others, unless there are too many such calls.
-    pub(super) fn give_place_away(&self) -> bool {
-        // Only the loop counts up.
-        let may = self.slow_calls.load(Ordering::SeqCst) < SPARE_WORKERS;
-        if may {
-            self.slow_calls.fetch_add(1, Ordering::SeqCst);
-            self.free_slot();
-        }
-        may
+    /// A slow call has lost its store slot.
+    pub(super) fn give_slot_away(&self) {
+        self.slow_calls.fetch_add(1, Ordering::SeqCst);
+        self.free_slot();
     }
 
     /// Whether a worker may go that was stuck, or has had nothing to do: there are others.

@@ -1,7 +1,7 @@
 //! A thread of the pool: it opens transfers, and runs a lane. What comes of it goes to the loop as a
 //! message.
 
-use super::admitted::Opening;
+use super::admitted::{Asked, Opening};
 use super::desk::Tid;
 use super::idle::Woken;
 use super::lane::Lane;
@@ -10,7 +10,7 @@ use super::message::{Chore, Message, Report};
 use super::shared::Shared;
 use super::store_slot::StoreSlot;
 use crate::error::{Failure, Refusal, plain};
-use crate::event::{Event, Name};
+use crate::event::Event;
 use crate::limits::{
     BUFFERED_BLKSIZE, DALLY, DATA_HEADER, OPENINGS_PER_TURN, PATIENCE, RECEIVED_WINDOW_OCTETS,
     SPARE_IDLE, STUCK_AFTER, UNCHECKED_BLKSIZE, UNPROVEN_DATA_SENDS,
@@ -24,6 +24,7 @@ use crate::transfer::{
 };
 use crate::wire::{self, Direction, ErrorCode, OptionName, Options};
 use crossbeam_channel::Receiver;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -38,12 +39,15 @@ pub(super) struct Pulse {
     pub(super) listens: AtomicBool,
 }
 
+/// A request, and the port to answer it from.
+pub(super) type Admitted = (Arc<Opening>, u16);
+
 /// What one worker has: its ends of the queues, and the sign of life that the loop looks at.
 pub(super) struct Queues {
     /// The worker's number.
     pub(super) number: usize,
     pub(super) pulse: Arc<Pulse>,
-    pub(super) openings: Receiver<Arc<Opening>>,
+    pub(super) openings: Receiver<Admitted>,
     pub(super) chores: Receiver<Chore>,
     pub(super) reports: Mailbox<Message>,
 }
@@ -94,7 +98,7 @@ impl Surroundings for Place {
 }
 
 enum Work {
-    Open(Arc<Opening>, StoreSlot),
+    Open(Admitted, StoreSlot),
     Continue(Box<Transfer>, usize),
     Chore(Chore),
 }
@@ -182,8 +186,8 @@ impl Worker {
             return None;
         }
         let slot = StoreSlot::take(shared)?;
-        let opening = queues.openings.try_recv().ok()?;
-        Some(Work::Open(opening, slot))
+        let admitted = queues.openings.try_recv().ok()?;
+        Some(Work::Open(admitted, slot))
     }
 
     /// Waits for the packets of its lane, or without one until there is work; another worker may have
@@ -227,8 +231,8 @@ impl Worker {
         let shared = &self.place.shared;
         match work {
             Work::Continue(transfer, lane) => self.go_on(transfer, lane),
-            Work::Open(opening, slot) => {
-                if let Some(transfer) = self.open(opening, slot) {
+            Work::Open(admitted, slot) => {
+                if let Some(transfer) = self.open(admitted, slot) {
                     let lane = self.enter(&transfer);
                     self.go_on(transfer, lane);
                 }
@@ -323,32 +327,26 @@ impl Worker {
     }
 
     /// Asks the store and makes the transfer; `None` when it has ended already, and that is reported.
-    fn open(&mut self, opening: Arc<Opening>, slot: StoreSlot) -> Option<Box<Transfer>> {
+    fn open(&mut self, (opening, port): Admitted, slot: StoreSlot) -> Option<Box<Transfer>> {
         let Tid { peer, local } = opening.tid;
-        if !opening.ask() {
+        if !opening.ask(now()) {
             return None;
         }
         let mut from = local;
-        from.set_port(opening.port.load(Ordering::Relaxed));
+        from.set_port(port);
         let socket = match TransferSocket::open(from, peer, &self.place.shared.sockets) {
             Ok(socket) => socket,
             Err(error) => {
-                self.reports.push(match opening.wait_again() {
-                    true => Report::NoSocket(opening, error),
-                    false => Report::Closed(opening.id),
-                });
+                self.no_socket(opening, slot, error);
                 return None;
             }
         };
-        let request = opening.request();
-        let granted = self.place.ask(&request, &opening);
+        let granted = self.place.ask(&opening);
         // The store lacks a descriptor: the request waits as it would for want of a socket, and
         // gives its own back.
-        if granted.as_ref().is_err_and(Refusal::is_for_want) && opening.wait_again() {
+        if granted.as_ref().is_err_and(Refusal::is_for_want) {
             drop(socket);
-            slot.give_back(false);
-            self.reports
-                .push(Report::NoSocket(opening, sys::no_descriptor()));
+            self.no_socket(opening, slot, sys::no_descriptor());
             return None;
         }
         let (is_wanted, is_slow) = opening.answered();
@@ -365,19 +363,18 @@ impl Worker {
             granted => granted,
         };
         match granted {
-            Ok(granted) => Some(self.place.begin(granted, &request, &opening, socket)),
+            Ok(granted) => Some(self.place.begin(granted, &opening, socket)),
             Err(refusal) => {
                 let answered = now();
                 if !opening.broadcast && self.place.shared.may_refuse(answered) {
                     tell(&socket, refusal.code(), refusal.text());
                 }
-                let (direction, name) = (request.direction, Name::new(request.name));
                 let id = opening.id;
                 self.place.shared.reporter.report(Event::Refused {
                     id: Some(id),
                     peer,
-                    direction,
-                    name,
+                    direction: opening.asked.direction,
+                    name: opening.asked.name.clone(),
                     refusal,
                 });
                 self.reports.push(Report::Ended {
@@ -388,6 +385,19 @@ impl Worker {
                 None
             }
         }
+    }
+}
+
+impl Worker {
+    /// There was no socket for a request, or no descriptor for its file.
+    fn no_socket(&mut self, opening: Arc<Opening>, slot: StoreSlot, error: io::Error) {
+        let queued = opening.wait_again();
+        let is_slow = queued.unwrap_or_else(|| opening.answered().1);
+        slot.give_back(is_slow);
+        self.reports.push(match queued {
+            Some(_) => Report::NoSocket(opening, error),
+            None => Report::Closed(opening.id),
+        });
     }
 }
 
@@ -497,19 +507,19 @@ impl Place {
     }
 
     /// Asks the store, whose code may panic.
-    fn ask(&self, request: &wire::Request<'_>, opening: &Opening) -> Result<Granted, Refusal> {
-        let wire::Request {
+    fn ask(&self, opening: &Opening) -> Result<Granted, Refusal> {
+        let Asked {
             direction,
-            name,
+            ref name,
             mode,
             options,
-        } = *request;
+        } = opening.asked;
         let Tid { peer, local } = opening.tid;
         let question = Request {
             peer,
             local,
             direction,
-            name,
+            name: name.as_bytes(),
             mode,
             options,
         };
@@ -561,14 +571,8 @@ impl Place {
     }
 
     /// Agrees on the options and makes the transfer.
-    fn begin(
-        &self,
-        granted: Granted,
-        request: &wire::Request<'_>,
-        opening: &Opening,
-        socket: TransferSocket,
-    ) -> Box<Transfer> {
-        let shared = &self.shared;
+    fn begin(&self, granted: Granted, opening: &Opening, socket: TransferSocket) -> Box<Transfer> {
+        let (shared, request) = (&self.shared, &opening.asked);
         let (size, in_flight, share) = match &granted {
             Granted::Read(body) => (body.length(), body.in_flight(), body.share(&shared.buffers)),
             Granted::Write(_) => (
@@ -622,7 +626,7 @@ impl Place {
         let local = socket.local_addr().unwrap_or(opening.tid.local);
         let origin = Origin {
             id: opening.id,
-            name: Name::new(request.name),
+            name: request.name.clone(),
             direction: request.direction,
             asked: request.options,
             arrived: opening.arrived,
