@@ -18,6 +18,7 @@ use crate::transfer::{CANCELLED, Ending, STOPPING, Transfer, now, tell};
 use crate::wire;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -89,7 +90,7 @@ impl Loop {
             poll,
             mail,
             doors,
-            endpoint: Endpoint::new(config, now()),
+            endpoint: Endpoint::new(config, RandomState::new().hash_one(()), now()),
             lanes: Lanes { shared, pool },
             next_sweep: None,
             complaints: Complaints::default(),

@@ -20,7 +20,7 @@ use crate::wire::{self, Direction, ErrorCode, Malformed, Packet};
 use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -186,7 +186,8 @@ pub(super) struct Endpoint {
     closing: ById<Lease>,
     /// Of these, sockets that are closed as soon as a worker is free.
     closed_soon: usize,
-    digest: RandomState,
+    /// Makes digests and random numbers that no client can foresee.
+    secret: u64,
     /// Random numbers that were drawn.
     drawn: u64,
     /// ERROR replies to what starts nothing.
@@ -196,7 +197,7 @@ pub(super) struct Endpoint {
 }
 
 impl Endpoint {
-    pub(super) fn new(config: Config, now: Instant) -> Self {
+    pub(super) fn new(config: Config, secret: u64, now: Instant) -> Self {
         Self {
             desk: Desk::new(config.quota, config.supply.clone()),
             config,
@@ -206,7 +207,7 @@ impl Endpoint {
             next_retry: now,
             closing: ById::default(),
             closed_soon: 0,
-            digest: RandomState::new(),
+            secret,
             drawn: 0,
             errors: Bucket::new(ERRORS_PER_SECOND, now),
             stopping: None,
@@ -317,7 +318,7 @@ impl Endpoint {
             Ok(request) => {
                 let arrival = Arrival {
                     tid,
-                    digest: self.digest.hash_one(bytes),
+                    digest: self.keyed(bytes),
                     asked: Asked::from(&request),
                     ignored: wire::options_passed_over(bytes).map(|text| Name::new(&text)),
                     at: now,
@@ -416,7 +417,13 @@ impl Endpoint {
     /// A number that no client can foresee.
     fn random(&mut self) -> u64 {
         self.drawn += 1;
-        self.digest.hash_one(self.drawn)
+        self.keyed(&self.drawn.to_ne_bytes())
+    }
+
+    fn keyed(&self, bytes: &[u8]) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (self.secret, bytes).hash(&mut hasher);
+        hasher.finish()
     }
 
     fn admit(&mut self, id: TransferId, port: Option<u16>, arrival: Arrival) {
@@ -1022,3 +1029,6 @@ impl Endpoint {
         self.slots.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -254,17 +254,6 @@ impl Lane {
         self.table().parked > 0
     }
 
-    /// As if a worker were in the poller that hears nothing.
-    #[cfg(test)]
-    pub(super) fn hold(&self) {
-        assert!(self.exchange(FREE, usize::MAX));
-    }
-
-    #[cfg(test)]
-    pub(super) fn let_go(&self) {
-        assert!(self.exchange(usize::MAX, FREE));
-    }
-
     fn table(&self) -> MutexGuard<'_, Table<Box<Transfer>>> {
         lock(&self.table)
     }
@@ -280,10 +269,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// The transfers of a lane, which of them are ready, and when the others are. It names no socket, no
 /// thread and no clock.
-struct Table<T> {
-    seats: ById<Seat<T>>,
+pub(super) struct Table<T> {
+    pub(super) seats: ById<Seat<T>>,
     /// Seats that hold a transfer.
-    parked: usize,
+    pub(super) parked: usize,
     ready: VecDeque<TransferId>,
     /// Transfers that have used their slice: they go on behind those that the next poll finds.
     sliced: Vec<TransferId>,
@@ -303,9 +292,9 @@ impl<T> Default for Table<T> {
 }
 
 /// One transfer.
-struct Seat<T> {
+pub(super) struct Seat<T> {
     /// `None` while the transfer is in its turn.
-    transfer: Option<T>,
+    pub(super) transfer: Option<T>,
     /// It was parked before.
     is_known: bool,
     /// It is in one of the queues.
@@ -321,16 +310,16 @@ struct Seat<T> {
 
 /// What came of parking a transfer.
 #[derive(Debug, PartialEq, Eq)]
-struct Parked {
+pub(super) struct Parked {
     /// For the first time.
-    is_new: bool,
-    is_recalled: bool,
+    pub(super) is_new: bool,
+    pub(super) is_recalled: bool,
     /// It has to be looked at before everything that was there.
-    is_sooner: bool,
+    pub(super) is_sooner: bool,
 }
 
 impl<T> Table<T> {
-    fn enter(&mut self, id: TransferId, now: Instant) {
+    pub(super) fn enter(&mut self, id: TransferId, now: Instant) {
         let seat = Seat {
             transfer: None,
             is_known: false,
@@ -344,7 +333,7 @@ impl<T> Table<T> {
     }
 
     /// `None` where there is no such transfer.
-    fn park(
+    pub(super) fn park(
         &mut self,
         id: TransferId,
         transfer: T,
@@ -379,7 +368,7 @@ impl<T> Table<T> {
         })
     }
 
-    fn next(&mut self) -> Option<T> {
+    pub(super) fn next(&mut self) -> Option<T> {
         while let Some(id) = self.ready.pop_front() {
             if let Some(seat) = self.seats.get_mut(&id) {
                 seat.is_queued = false;
@@ -393,12 +382,12 @@ impl<T> Table<T> {
     }
 
     /// True where [`poll`](Lane::poll) need not wait.
-    fn has_ready(&self) -> bool {
+    pub(super) fn has_ready(&self) -> bool {
         !self.ready.is_empty() || !self.sliced.is_empty()
     }
 
     /// A packet has come.
-    fn notify(&mut self, id: TransferId) {
+    pub(super) fn notify(&mut self, id: TransferId) {
         if let Some(seat) = self.seats.get_mut(&id) {
             match seat.transfer {
                 Some(_) if seat.is_queued => {}
@@ -412,7 +401,7 @@ impl<T> Table<T> {
     }
 
     /// Queues what is due, and what has used its slice.
-    fn expire(&mut self, now: Instant) {
+    pub(super) fn expire(&mut self, now: Instant) {
         while let Some(&Reverse((due, id))) = self.timers.peek() {
             if due > now {
                 break;
@@ -440,16 +429,16 @@ impl<T> Table<T> {
     }
 
     /// When the next transfer is due. Early, where it has moved on since.
-    fn due(&self) -> Option<Instant> {
+    pub(super) fn due(&self) -> Option<Instant> {
         self.timers.peek().map(|Reverse((due, _))| *due)
     }
 
-    fn get(&mut self, id: TransferId) -> Option<&mut T> {
+    pub(super) fn get(&mut self, id: TransferId) -> Option<&mut T> {
         self.seats.get_mut(&id)?.transfer.as_mut()
     }
 
     /// Queues a transfer; one that is in its turn has another one. True where it was not queued.
-    fn recall(&mut self, id: TransferId, is_reported: bool) -> bool {
+    pub(super) fn recall(&mut self, id: TransferId, is_reported: bool) -> bool {
         let Some(seat) = self.seats.get_mut(&id) else {
             return false;
         };
@@ -469,7 +458,7 @@ impl<T> Table<T> {
     }
 
     /// `None` where there is no such transfer; `Some(None)` where it is in its turn.
-    fn remove(&mut self, id: TransferId) -> Option<Option<T>> {
+    pub(super) fn remove(&mut self, id: TransferId) -> Option<Option<T>> {
         let seat = self.seats.remove(&id)?;
         self.parked -= usize::from(seat.transfer.is_some());
         // What an aborted transfer with a long interval leaves behind must not outgrow the table.

@@ -258,7 +258,7 @@ impl<'a> Exchange<'a> {
         let start = now();
         let mut time = start;
         let mut unheard = 0;
-        let mut has_asked = false;
+        let told_before = self.told_end;
         if self.rested {
             // The peer has had time. Where many transfers wait for their turn a deadline may be over although the answer is here.
             let came = self.take(scratch, Wait::No)?;
@@ -277,7 +277,6 @@ impl<'a> Exchange<'a> {
             let step = self.end.poll(time);
             if !matches!(step, Step::Wait(_) | Step::Done(_)) {
                 log::trace!("send id={} {step:?}", self.origin.id);
-                has_asked = true;
             }
             match step {
                 Step::Open => match self.socket.send(&self.opening) {
@@ -331,9 +330,9 @@ impl<'a> Exchange<'a> {
                 Step::Wait(until) => {
                     let left = until.saturating_duration_since(time);
                     let others_wait = around.others_wait();
-                    // In lock step the answer cannot be here yet, and what else may be is no news.
-                    let is_lock_step = self.agreed.windowsize == 1;
-                    if others_wait && has_asked && is_lock_step && !self.socket.has_strangers() {
+                    // In lock step the answer to a new block cannot be here yet. What else may be here is older than it.
+                    let has_news = self.told_end > told_before && self.agreed.windowsize == 1;
+                    if others_wait && has_news && !self.socket.has_strangers() {
                         return Ok(Turn::Quiet(until));
                     }
                     let wait = if others_wait || !self.is_expected(left, around) {
@@ -348,7 +347,6 @@ impl<'a> Exchange<'a> {
                     let came = self.take(scratch, wait);
                     around.listens(false);
                     let came = came?;
-                    has_asked = false;
                     self.is_talking |= came.is_some();
                     time = came.unwrap_or_else(now);
                     if came.is_none() && time < until {
