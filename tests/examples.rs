@@ -177,6 +177,29 @@ fn per_client_fills_templates_in() {
 }
 
 #[test]
+fn layers_rename_what_is_asked_and_serve_the_upper_file_first() {
+    let scratch = Scratch::new();
+    scratch.file("upper/both", "upper");
+    scratch.file("lower/both", "lower");
+    scratch.file("lower/kernel", &pattern(70_000));
+    let [upper, lower] = ["upper", "lower"].map(|name| text(&scratch.at(name)));
+    let mut example = Example::start("layers", &[&upper, &lower, ANY]);
+    let asked = example.address();
+    for name in ["both", "tftpboot/both"] {
+        assert_eq!(fetch(asked, name, &[]), Ok(b"upper".to_vec()), "{name}");
+    }
+    for name in ["kernel", "tftpboot/kernel"] {
+        assert_eq!(fetch(asked, name, &[]), Ok(pattern(70_000)), "{name}");
+    }
+    let missing = Client::new(asked).get("none");
+    assert_eq!(missing.map_err(|told| told.0), Err(1));
+    let sent = put(asked, "tftpboot/log", Mode::Octet, &[], &pattern(3000));
+    assert_eq!(sent, Ok(()));
+    let stored = std::fs::read(scratch.at("upper/log")).expect("the upload");
+    assert_eq!(stored, pattern(3000));
+}
+
+#[test]
 fn events_to_json_prints_an_object_a_line() {
     let scratch = Scratch::new();
     scratch.file("quoted \"name\"", &pattern(3000));

@@ -1175,7 +1175,7 @@ mod tests {
     use crate::limits::{MAX_BLKSIZE, REFUSALS_PER_SECOND, UNPROVEN_CHANCE};
     use crate::proto::{Policy, Terms};
     use crate::store::mappings::Mappings;
-    use crate::store::{Request, Source};
+    use crate::store::{Source, store_fn};
     use crate::sys::udp::SocketOptions;
     use crate::transfer::Buffers;
     use std::net::UdpSocket;
@@ -1201,7 +1201,7 @@ mod tests {
 
     fn limited(store_slots: usize, limits: (Quota, Supply)) -> Loop {
         let shared = Shared {
-            store: Box::new(|_: &Request<'_>| Ok(Source::bytes(vec![7; 2000]))),
+            store: Box::new(store_fn(|_| Ok(Source::bytes(vec![7; 2000])))),
             takes_uploads: false,
             mappings: Mappings::new(0, MAPPING_IDLE),
             reporter: Reporter::default(),
