@@ -25,7 +25,6 @@ mod bed;
 mod client;
 mod contenders;
 mod hostile;
-mod json;
 mod limit;
 mod load;
 mod machine;

@@ -107,7 +107,7 @@ fn tsize_is_true_and_0_for_an_empty_file_but_not_to_curl() {
     client.ask("none", &[("tsize", "0")]);
     assert_eq!(client.oack(), "tsize=0");
     client.ack(0);
-    assert_eq!(client.data(1), []);
+    assert_eq!(client.data(1), b"");
     client.ack(1);
     // Erlang's client and pack.ag/tftp fail without it.
     let mut client = Client::new(server.local_addr());
