@@ -449,7 +449,7 @@ mod tests {
         assert_eq!(system(nix::libc::EIO), "I/O error");
         assert_eq!(system(99_999), "unknown error 99999 (os error 99999)");
         assert_eq!(plain(&io::Error::other("Timed out")), "timed out");
-        assert_eq!(plain(&io::Error::other("x")), "x");
+        assert_eq!(plain(&io::Error::other("TLS failed")), "TLS failed");
         assert_eq!(plain(&io::Error::other("")), "");
     }
 
