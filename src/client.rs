@@ -10,13 +10,14 @@
 //! then the silence was not the options' fault.
 
 use crate::error::{Failure, Refusal, plain};
-use crate::event::{Name, Summary, TransferId};
+use crate::event::{Summary, TransferId};
 use crate::limits;
 use crate::proto::{Agreed, Policy, Receiver, Sender};
 use crate::store::mappings::Mappings;
 use crate::store::{Sink, Source};
 use crate::sys;
 use crate::sys::udp::{SocketOptions, TransferSocket};
+use crate::text::Name;
 use crate::transfer::{
     Body, End, Ending, Exchange, Origin, Scratch, Surroundings, Trouble, Turn, now,
 };

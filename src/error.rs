@@ -1,8 +1,8 @@
 //! One error type per question: [`Malformed`](crate::wire::Malformed) (is this a packet?), [`Refusal`] (what do we tell the
 //! peer?), [`Failure`] (how did this transfer end badly, and whose fault was it?), [`Error`] (why can't the server start?).
 
-use crate::event::Name;
 use crate::sys;
+use crate::text::Name;
 use crate::wire::ErrorCode;
 use std::borrow::Cow;
 use std::net::SocketAddr;

@@ -52,6 +52,7 @@ mod store;
 mod sys;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod text;
 mod transfer;
 mod wire;
 
@@ -62,13 +63,14 @@ pub mod cli;
 pub use client::{Client, Progress};
 pub use driver::{Driver, DriverBuilder};
 pub use error::{Error, Failure, Fault, Refusal, TftpError};
-pub use event::{DropReason, Event, Lesson, Name, Stats, Summary, TransferId};
+pub use event::{DropReason, Event, Lesson, Stats, Summary, TransferId};
 pub use proto::Retransmit;
 pub use server::{Builder, Events, Limits, Listening, Server, Stop, Stopper};
 pub use store::{
     Dir, DirBuilder, Entry, EntryKind, Object, Request, Sink, Source, Storage, Store, StoreFn,
     WriteMode, store_fn,
 };
+pub use text::Name;
 pub use wire::{Direction, ErrorCode, Malformed, Mode, OptionName, Options};
 
 /// The protocol's machines and packets, for own event loops, fuzzers and test rigs. Outside semantic versioning:

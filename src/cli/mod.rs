@@ -1,6 +1,7 @@
 //! The command line: what was typed becomes a builder, what happened becomes words and an exit code.
 
 mod bar;
+mod format;
 mod get;
 mod json;
 mod log;

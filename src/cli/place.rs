@@ -6,8 +6,8 @@
 //! has a port. A `HOST:PATH` that also reads as something else, such as a port or an IPv6 address,
 //! is refused with the URL to write instead.
 
-use crate::event::Name;
 use crate::limits;
+use crate::text::Name;
 use crate::wire::Mode;
 use percent_encoding::{
     AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode, utf8_percent_encode,

@@ -15,9 +15,10 @@ use super::place::{Family, Place};
 use super::settings::Families;
 use super::value::{self, Parser};
 use crate::client::Client;
-use crate::event::{Name, Summary};
+use crate::event::Summary;
 use crate::limits;
 use crate::sys::udp::{self, SocketOptions, TransferSocket};
+use crate::text::Name;
 use crate::transfer::now;
 use crate::wire::{self, Direction, ErrorCode, Mode, OptionName, Options, Packet, Request};
 use std::fmt::Write as _;
@@ -675,7 +676,7 @@ impl Report {
                 row.asked.clone(),
                 row.got(),
                 heard(&|from| from.to_string()),
-                heard(&|_| super::settings::millis(row.time)),
+                heard(&|_| super::format::millis(row.time)),
                 row.verdict(self.knows_options()),
             ]);
         }

@@ -5,6 +5,7 @@ mod compose;
 mod dir;
 pub(crate) mod landing;
 pub(crate) mod mappings;
+mod names;
 #[cfg(test)]
 pub(crate) mod scratch;
 mod storage;
