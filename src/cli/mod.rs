@@ -101,13 +101,6 @@ fn say(words: &str) {
     let _ = writeln!(std::io::stderr(), "tftpool: {words}");
 }
 
-/// Refuses to continue a file that was transferred in part.
-fn refuse_to_continue() -> Exit {
-    Exit::usage(
-        "TFTP cannot continue a transfer: a file is always sent whole, from its first byte (leave --continue out)",
-    )
-}
-
 /// Prints what was asked for to stdout.
 #[must_use]
 fn print(text: &str) -> Exit {

@@ -42,6 +42,16 @@ impl Families {
 /// The options of a client.
 #[derive(clap::Args)]
 pub(super) struct Settings {
+    /// Refused: TFTP cannot continue a file
+    #[arg(
+        short = 'c',
+        short_alias = 'C',
+        long = "continue",
+        aliases = ["resume", "continue-at"],
+        hide = true
+    )]
+    resume: bool,
+
     #[command(flatten)]
     protocol: Protocol,
 
@@ -129,6 +139,16 @@ struct Output {
 }
 
 impl Settings {
+    /// Refuses to continue a file that was transferred in part.
+    pub(super) fn check(&self) -> Result<(), Exit> {
+        if self.resume {
+            return Err(Exit::usage(
+                "TFTP cannot continue a transfer: a file is always sent whole, from its first byte (leave --continue out)",
+            ));
+        }
+        Ok(())
+    }
+
     /// Sends the log to stderr, if it is wanted.
     pub(super) fn start_log(&self) {
         self.output.verbosity.start();
