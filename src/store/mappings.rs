@@ -55,7 +55,8 @@ impl Object for OpenFile {
         self.identity.size
     }
 
-    /// A file that has only grown counts as unchanged: its bytes up to the length at open are served.
+    /// A file that has only grown counts as unchanged: its bytes up to the length at open are
+    /// served.
     fn unchanged(&self) -> io::Result<bool> {
         let (now, _) = Identity::of(&self.file)?;
         Ok(now == self.identity || now.size > self.identity.size)
