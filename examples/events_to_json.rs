@@ -1,51 +1,9 @@
 //! Serves a directory and prints what happens as JSON, one object a line: `cargo run --example events_to_json -- DIR [ADDRESS]`.
 
-use std::fmt::{Display, Write};
-use tftpool::{Dir, Event, Server, Summary};
+use serde_json::{Value, json};
+use tftpool::{Dir, Event, Name, Server, Summary};
 
-/// One line, member by member.
-struct Line(String);
-
-impl Line {
-    fn new(event: &str) -> Self {
-        Self(format!(r#"{{"event":"{event}""#))
-    }
-
-    fn number(mut self, key: &str, value: impl Display) -> Self {
-        let _ = write!(self.0, r#","{key}":{value}"#);
-        self
-    }
-
-    fn text(mut self, key: &str, value: impl Display) -> Self {
-        let _ = write!(self.0, r#","{key}":""#);
-        for letter in value.to_string().chars() {
-            let _ = match letter {
-                '"' | '\\' => write!(self.0, "\\{letter}"),
-                _ if letter.is_control() => write!(self.0, "\\u{:04x}", u32::from(letter)),
-                _ => write!(self.0, "{letter}"),
-            };
-        }
-        self.0.push('"');
-        self
-    }
-
-    fn summary(self, it: &Summary) -> Self {
-        let line = self
-            .number("id", it.id)
-            .text("peer", it.peer)
-            .text("file", String::from_utf8_lossy(it.name.as_bytes()))
-            .number("bytes", it.bytes)
-            .number("ms", it.duration.as_millis())
-            .number("retransmits", it.retransmits)
-            .number("torn", it.torn);
-        match it.rtt {
-            Some(rtt) => line.number("rtt_us", rtt.as_micros()),
-            None => line,
-        }
-    }
-}
-
-fn line(event: &Event) -> Line {
+fn object(event: &Event) -> Value {
     match event {
         Event::Request {
             id,
@@ -53,52 +11,77 @@ fn line(event: &Event) -> Line {
             name,
             options,
             ..
-        } => Line::new("request")
-            .number("id", id)
-            .text("peer", peer)
-            .text("file", String::from_utf8_lossy(name.as_bytes()))
-            .text("options", options),
+        } => json!({
+            "event": "request",
+            "id": id.to_string(),
+            "peer": peer,
+            "file": text(name),
+            "options": options.to_string(),
+        }),
         Event::Started {
             id,
             blksize,
             windowsize,
             size,
             ..
-        } => {
-            let line = Line::new("started")
-                .number("id", id)
-                .number("blksize", blksize)
-                .number("windowsize", windowsize);
-            match size {
-                Some(size) => line.number("size", size),
-                None => line,
-            }
-        }
-        Event::Progress { id, bytes } => Line::new("progress")
-            .number("id", id)
-            .number("bytes", bytes),
+        } => json!({
+            "event": "started",
+            "id": id.to_string(),
+            "blksize": blksize,
+            "windowsize": windowsize,
+            "size": size,
+        }),
+        Event::Progress { id, bytes } => json!({
+            "event": "progress",
+            "id": id.to_string(),
+            "bytes": bytes,
+        }),
         Event::Refused {
             peer,
             name,
             refusal,
             ..
-        } => Line::new("refused")
-            .text("peer", peer)
-            .text("file", String::from_utf8_lossy(name.as_bytes()))
-            .number("code", refusal.code().0)
-            .text("reason", refusal),
-        Event::Completed(summary) => Line::new("completed").summary(summary),
-        Event::Probe(summary) => Line::new("probe").summary(summary),
-        Event::Failed(summary, failure) => Line::new("failed")
-            .summary(summary)
-            .text("reason", failure)
-            .text("fault", format!("{:?}", failure.fault())),
-        Event::Dropped { peer, reason } => Line::new("dropped")
-            .text("peer", peer)
-            .text("reason", reason),
-        Event::Lagged { missed } => Line::new("lagged").number("missed", missed),
-        other => Line::new("other").text("what", format!("{other:?}")),
+        } => json!({
+            "event": "refused",
+            "peer": peer,
+            "file": text(name),
+            "code": refusal.code().0,
+            "reason": refusal.to_string(),
+        }),
+        Event::Completed(summary) => ended("completed", summary),
+        Event::Probe(summary) => ended("probe", summary),
+        Event::Failed(summary, failure) => {
+            let mut object = ended("failed", summary);
+            object["reason"] = failure.to_string().into();
+            object["fault"] = format!("{:?}", failure.fault()).into();
+            object
+        }
+        Event::Dropped { peer, reason } => json!({
+            "event": "dropped",
+            "peer": peer,
+            "reason": reason.to_string(),
+        }),
+        Event::Lagged { missed } => json!({ "event": "lagged", "missed": missed }),
+        other => json!({ "event": "other", "what": format!("{other:?}") }),
     }
+}
+
+fn ended(event: &str, it: &Summary) -> Value {
+    json!({
+        "event": event,
+        "id": it.id.to_string(),
+        "peer": it.peer,
+        "file": text(&it.name),
+        "bytes": it.bytes,
+        "ms": it.duration.as_millis() as u64,
+        "retransmits": it.retransmits,
+        "torn": it.torn,
+        "rtt_us": it.rtt.map(|rtt| rtt.as_micros() as u64),
+    })
+}
+
+fn text(name: &Name) -> String {
+    String::from_utf8_lossy(name.as_bytes()).into_owned()
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -112,14 +95,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .bind(address.parse()?)
         .start()?;
     let events = server.events();
-    println!(
-        "{}}}",
-        Line::new("listening")
-            .text("address", server.local_addr())
-            .0
-    );
+    let address = server.local_addr();
+    println!("{}", json!({ "event": "listening", "address": address }));
     for event in events {
-        println!("{}}}", line(&event).0);
+        println!("{}", object(&event));
     }
     Ok(())
 }

@@ -14,9 +14,8 @@ struct Templates {
 impl Store for Templates {
     fn read(&self, request: &Request<'_>) -> Result<Source, Refusal> {
         let own = [plain(request.peer.ip()).as_bytes(), b"/", request.name].concat();
-        let mut wanted = *request;
         for name in [own.as_slice(), request.name] {
-            wanted.name = name;
+            let wanted = request.with_name(name);
             match self.dir.read(&wanted) {
                 // What it may not have, it may not have as a template either.
                 Ok(source) if !is_template(name) => return Ok(source),

@@ -1,11 +1,12 @@
 //! Serves contents that are made up when they are asked for: `cargo run --example serve_memory -- [ADDRESS]`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use tftpool::{Refusal, Request, Server, Source};
+use tftpool::{Refusal, Request, Server, Source, store_fn};
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
-/// Any closure like this is a store. It runs on a worker thread and may take its time.
+/// `store_fn` makes a store of a closure or function like this one. The call runs on a worker thread
+/// and may block.
 fn answer(request: &Request<'_>) -> Result<Source, Refusal> {
     match request.name {
         b"whoami" => Ok(Source::bytes(format!("{}\n", request.peer).into_bytes())),
@@ -27,7 +28,9 @@ fn answer(request: &Request<'_>) -> Result<Source, Refusal> {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = std::env::args().nth(1).unwrap_or("127.0.0.1:6969".into());
-    let server = Server::builder(answer).bind(address.parse()?).start()?;
+    let server = Server::builder(store_fn(answer))
+        .bind(address.parse()?)
+        .start()?;
     println!("serving on {}", server.local_addr());
     server.join()?;
     Ok(())

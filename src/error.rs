@@ -1,7 +1,8 @@
 //! One error type per question: [`Malformed`](crate::wire::Malformed) (is this a packet?), [`Refusal`] (what do we tell the
 //! peer?), [`Failure`] (how did this transfer end badly, and whose fault was it?), [`Error`] (why can't the server start?).
 
-use crate::event::Name;
+use crate::sys;
+use crate::text::Name;
 use crate::wire::ErrorCode;
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -408,14 +409,21 @@ fn shown(name: &(impl AsRef<std::ffi::OsStr> + ?Sized)) -> Name {
     Name::new(name.as_ref().as_encoded_bytes())
 }
 
-/// The system's message without Rust's "(os error N)", in lower case.
+/// An error in lower case, for the end of a sentence. An error of the system is described without
+/// its number.
 pub(crate) fn plain(cause: &io::Error) -> String {
-    let text = cause.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
+    let text = match sys::description(cause) {
+        Some(text) => text.to_owned(),
+        None => cause.to_string(),
+    };
     let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| {
-        first.to_lowercase().chain(letters).collect()
-    })
+    match letters.next() {
+        // "I/O error" is left as it is.
+        Some(first) if letters.clone().next().is_some_and(char::is_lowercase) => {
+            first.to_lowercase().chain(letters).collect()
+        }
+        _ => text,
+    }
 }
 
 #[cfg(test)]
@@ -432,6 +440,17 @@ mod tests {
             denied.to_string(),
             "cannot bind [::]:69: permission denied (ports below 1024 need CAP_NET_BIND_SERVICE)"
         );
+    }
+
+    #[test]
+    fn a_system_error_is_described_without_its_number() {
+        let system = |errno| plain(&io::Error::from_raw_os_error(errno));
+        assert_eq!(system(nix::libc::ENOENT), "no such file or directory");
+        assert_eq!(system(nix::libc::EIO), "I/O error");
+        assert_eq!(system(99_999), "unknown error 99999 (os error 99999)");
+        assert_eq!(plain(&io::Error::other("Timed out")), "timed out");
+        assert_eq!(plain(&io::Error::other("TLS failed")), "TLS failed");
+        assert_eq!(plain(&io::Error::other("")), "");
     }
 
     /// An embedder has no command line: what helps there is the command's to add.

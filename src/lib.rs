@@ -21,16 +21,17 @@
 //! # }
 //! ```
 //!
-//! What is served is up to a [`Store`]: a [`Dir`], or a closure that answers a [`Request`] with a [`Source`].
+//! A [`Store`] decides what is served: a [`Dir`], or a closure that answers a [`Request`] with a
+//! [`Source`]. Stores wrap stores: see [`Store`] and `examples/layers.rs`.
 //!
 //! ```
-//! use tftpool::{Refusal, Request, Server, Source};
+//! use tftpool::{Refusal, Server, Source, store_fn};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let store = |request: &Request<'_>| match request.name {
+//! let store = store_fn(|request| match request.name {
 //!     b"hello" => Ok(Source::bytes(format!("hello {}\n", request.peer.ip()).into_bytes())),
 //!     _ => Err(Refusal::not_found()),
-//! };
+//! });
 //! let server = Server::builder(store).bind("127.0.0.1:0".parse()?).start()?;
 //! assert_ne!(server.local_addr().port(), 0);
 //! # Ok(())
@@ -51,6 +52,7 @@ mod store;
 mod sys;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod text;
 mod transfer;
 mod wire;
 
@@ -61,12 +63,14 @@ pub mod cli;
 pub use client::{Client, Progress};
 pub use driver::{Driver, DriverBuilder};
 pub use error::{Error, Failure, Fault, Refusal, TftpError};
-pub use event::{DropReason, Event, Lesson, Name, Stats, Summary, TransferId};
+pub use event::{DropReason, Event, Lesson, Stats, Summary, TransferId};
 pub use proto::Retransmit;
 pub use server::{Builder, Events, Limits, Listening, Server, Stop, Stopper};
 pub use store::{
-    Dir, DirBuilder, Entry, EntryKind, Request, Sink, Source, Storage, Store, WriteMode,
+    Dir, DirBuilder, Entry, EntryKind, Object, Request, Sink, Source, Storage, Store, StoreFn,
+    WriteMode, store_fn,
 };
+pub use text::Name;
 pub use wire::{Direction, ErrorCode, Malformed, Mode, OptionName, Options};
 
 /// The protocol's machines and packets, for own event loops, fuzzers and test rigs. Outside semantic versioning:

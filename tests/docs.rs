@@ -18,7 +18,9 @@ fn read(path: impl AsRef<Path>) -> String {
 
 /// Everything that people read: the documents at the top, and all in `docs`.
 fn documents() -> Vec<(String, String)> {
-    let mut names = vec!["README.md".to_owned(), "CONTRIBUTING.md".to_owned()];
+    let mut names = ["README.md", "CONTRIBUTING.md", "SECURITY.md"]
+        .map(str::to_owned)
+        .to_vec();
     for entry in std::fs::read_dir(root().join("docs")).expect("the folder is there") {
         let name = entry.expect("readable").file_name();
         names.push(format!("docs/{}", name.to_str().expect("ASCII")));

@@ -6,6 +6,7 @@
 mod rig;
 
 use rig::*;
+use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -63,10 +64,6 @@ impl Example {
             lines.try_for_each(|line| sender.send(line))
         });
         Self { child, lines }
-    }
-
-    fn line(&mut self) -> String {
-        self.line_with("")
     }
 
     /// The next line with these words.
@@ -177,25 +174,54 @@ fn per_client_fills_templates_in() {
 }
 
 #[test]
+fn layers_rename_what_is_asked_and_serve_the_upper_file_first() {
+    let scratch = Scratch::new();
+    scratch.file("upper/both", "upper");
+    scratch.file("lower/both", "lower");
+    scratch.file("lower/kernel", &pattern(70_000));
+    let [upper, lower] = ["upper", "lower"].map(|name| text(&scratch.at(name)));
+    let mut example = Example::start("layers", &[&upper, &lower, ANY]);
+    let asked = example.address();
+    for name in ["both", "tftpboot/both"] {
+        assert_eq!(fetch(asked, name, &[]), Ok(b"upper".to_vec()), "{name}");
+    }
+    for name in ["kernel", "tftpboot/kernel"] {
+        assert_eq!(fetch(asked, name, &[]), Ok(pattern(70_000)), "{name}");
+    }
+    let missing = Client::new(asked).get("none");
+    assert_eq!(missing.map_err(|told| told.0), Err(1));
+    let sent = put(asked, "tftpboot/log", Mode::Octet, &[], &pattern(3000));
+    assert_eq!(sent, Ok(()));
+    let stored = std::fs::read(scratch.at("upper/log")).expect("the upload");
+    assert_eq!(stored, pattern(3000));
+}
+
+#[test]
 fn events_to_json_prints_an_object_a_line() {
     let scratch = Scratch::new();
     scratch.file("quoted \"name\"", &pattern(3000));
     let mut example = Example::start("events_to_json", &[&text(scratch.path()), ANY]);
-    let line = example.line();
-    let address = line.split('"').nth(7).expect("an address");
-    let asked = address.parse().expect("an address");
+    let mut next = |event: &str| -> Value {
+        let line = example.line_with(&format!(r#""event":"{event}""#));
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}"))
+    };
+    let address = next("listening")["address"].as_str().map(str::parse);
+    let asked = address.expect("text").expect("an address");
     assert_eq!(fetch(asked, "quoted \"name\"", &[]), Ok(pattern(3000)));
-    assert!(example.line().starts_with(r#"{"event":"request","id":1,"#));
-    assert!(example.line().starts_with(r#"{"event":"started","id":1,"#));
-    let line = example.line_with("completed");
-    assert!(
-        line.contains(r#""file":"quoted \"name\"","bytes":3000,"#),
-        "{line}"
-    );
+    for event in ["request", "started", "completed"] {
+        let object = next(event);
+        assert_eq!(object["id"], "1", "{object}");
+        if event != "started" {
+            assert_eq!(object["file"], "quoted \"name\"", "{object}");
+        }
+        if event == "completed" {
+            assert_eq!(object["bytes"], 3000, "{object}");
+        }
+    }
     assert!(fetch(asked, "missing\u{1}", &[]).is_err());
-    let line = example.line_with("refused");
-    assert!(line.contains(r#""file":"missing\u0001","#), "{line}");
-    assert!(line.ends_with('}'), "{line}");
+    let object = next("refused");
+    assert_eq!(object["file"], "missing\u{1}", "{object}");
+    assert_eq!(object["code"], 2, "{object}");
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! Stairs go down only: reads the paths that the sources mention and fails where a floor uses one above it.
 //!
 //! ```text
-//! 4  main cli testing  clap, env_logger
+//! 4  main cli testing  clap, env_logger, serde_json, percent-encoding
 //! 3  server driver client    mio, crossbeam-channel
-//! 2  transfer store event error     log
+//! 2  transfer store event error text     log
 //! 1  proto             nothing
 //! 0  wire limits       nothing
 //!    sys               the operating system: used by floors 2 to 4, uses the numbers of `limits`
@@ -11,6 +11,7 @@
 //!
 //! Comments, strings and test modules may speak of everything.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -19,7 +20,7 @@ fn floor(module: &str) -> Option<u8> {
     Some(match module {
         "wire" | "limits" => 0,
         "proto" => 1,
-        "sys" | "transfer" | "store" | "event" | "error" => 2,
+        "sys" | "transfer" | "store" | "event" | "error" | "text" => 2,
         "server" | "client" | "driver" => 3,
         "main" | "cli" | "testing" => 4,
         _ => return None,
@@ -31,17 +32,20 @@ fn lowest_floor_of_crate(name: &str) -> Option<u8> {
     match name {
         "log" => Some(2),
         "mio" | "crossbeam_channel" => Some(3),
-        "clap" | "env_logger" => Some(4),
+        "clap" | "env_logger" | "percent_encoding" | "serde" | "serde_json" => Some(4),
         _ => None,
     }
 }
 
-const CRATES: [&str; 8] = [
+const CRATES: [&str; 11] = [
     "log",
     "mio",
     "crossbeam_channel",
     "clap",
     "env_logger",
+    "percent_encoding",
+    "serde",
+    "serde_json",
     "nix",
     "memmap2",
     "libc",
@@ -57,6 +61,32 @@ const NOT_PURE: [&str; 8] = [
     "std::os",
     "std::process",
     "std::env",
+];
+
+/// Files of the server that decide and do nothing: they know addresses and the errors of the system,
+/// and are handed instants.
+const DECIDING: [&str; 6] = [
+    "server::endpoint",
+    "server::desk",
+    "server::ports",
+    "server::by_id",
+    "server::bucket",
+    "server::memory",
+];
+
+/// What those never name.
+const NOT_DECIDING: [&str; 11] = [
+    "mio",
+    "crossbeam_channel",
+    "std::fs",
+    "std::thread",
+    "std::os",
+    "std::process",
+    "std::env",
+    "std::net::UdpSocket",
+    "crate::store",
+    "crate::sys::udp",
+    "crate::transfer::now",
 ];
 
 #[test]
@@ -116,6 +146,20 @@ fn a_step_up_is_noticed() {
         found("sys/udp.rs", "use crate::error::Error; use nix::libc;"),
         1
     );
+    assert_eq!(
+        found("server/endpoint.rs", "use crate::sys::udp::Listener;"),
+        1
+    );
+    assert_eq!(found("server/endpoint.rs", "use crate::sys::is_scarce;"), 0);
+    assert_eq!(
+        found("server/desk.rs", "use crate::transfer::{now, Transfer};"),
+        1
+    );
+    assert_eq!(
+        found("server/ports.rs", "static A: Mutex<u8> = Mutex::new(0);"),
+        1
+    );
+    assert_eq!(found("server/dispatch.rs", "use mio::Poll;"), 0);
     assert_eq!(found("store/mod.rs", "unsafe { f() }"), 1);
     assert_eq!(found("sys/udp.rs", "unsafe { f() }"), 0);
     assert_eq!(
@@ -125,6 +169,48 @@ fn a_step_up_is_noticed() {
         ),
         0
     );
+}
+
+/// Two files that import each other are one file in two places. A module and its submodules are one
+/// by design.
+#[test]
+fn no_two_files_import_each_other() {
+    let mut found = Vec::new();
+    for root in ["src", "benches/compare", "benches/c10k"] {
+        found.extend(circles(&sources_of(root)));
+    }
+    assert!(found.is_empty(), "{found:?}");
+}
+
+#[test]
+fn a_circle_is_noticed() {
+    let found = |files: &[(&str, &str)]| -> Vec<String> {
+        let files: Vec<_> = files
+            .iter()
+            .map(|(path, text)| Source::new(path, text))
+            .collect();
+        let pairs = circles(&files).into_iter();
+        pairs.map(|(one, other)| format!("{one} {other}")).collect()
+    };
+    let (one, other) = ("use super::b::B; struct A;", "fn b(a: super::a::A) {}");
+    let circle = found(&[("s/mod.rs", ""), ("s/a.rs", one), ("s/b.rs", other)]);
+    assert_eq!(circle, ["s::a s::b"]);
+    let straight = found(&[("s/mod.rs", ""), ("s/a.rs", one), ("s/b.rs", "struct B;")]);
+    assert!(straight.is_empty(), "{straight:?}");
+    // Through what a module above re-exports.
+    let other = "use crate::{A}; struct B;";
+    let circle = found(&[
+        ("lib.rs", "pub use s::A;"),
+        ("s/mod.rs", "mod a; pub use self::a::A;"),
+        ("s/a.rs", one),
+        ("s/b.rs", other),
+    ]);
+    assert_eq!(circle, ["s::a s::b"]);
+    let parent = found(&[
+        ("s/mod.rs", "use a::A; struct S;"),
+        ("s/a.rs", "use super::S;"),
+    ]);
+    assert!(parent.is_empty(), "{parent:?}");
 }
 
 /// A source file, as far as this check looks at it.
@@ -145,6 +231,14 @@ impl Source {
         Self {
             module: module.split('/').map(str::to_owned).collect(),
             tokens: tokens(text),
+        }
+    }
+
+    /// The module of the file; none at the root of the crate.
+    fn place(&self) -> &[String] {
+        match self.top() {
+            "lib" | "main" => &[],
+            _ => &self.module,
         }
     }
 
@@ -206,6 +300,67 @@ impl Source {
     }
 }
 
+/// The pairs of files that import each other, by their modules.
+fn circles(files: &[Source]) -> Vec<(String, String)> {
+    let files = Files(files);
+    let mut edges = BTreeSet::new();
+    for file in files.0 {
+        let own = file.place();
+        for path in file.paths() {
+            if let Some(target) = files.target(own, &path, 0)
+                && !own.starts_with(target)
+                && !target.starts_with(own)
+            {
+                edges.insert((own.join("::"), target.join("::")));
+            }
+        }
+    }
+    let is_circle = |(one, other): &&(String, String)| {
+        one < other && edges.contains(&(other.clone(), one.clone()))
+    };
+    edges.iter().filter(is_circle).cloned().collect()
+}
+
+/// The files of one crate.
+struct Files<'a>(&'a [Source]);
+
+impl<'a> Files<'a> {
+    fn at(&self, module: &[String]) -> Option<&'a Source> {
+        self.0.iter().find(|file| file.place() == module)
+    }
+
+    /// The file that defines what a path in the file of `own` leads to, re-exports followed.
+    fn target(&self, own: &[String], path: &[String], depth: u8) -> Option<&'a [String]> {
+        let supers = path.iter().take_while(|word| *word == "super").count();
+        let (mut module, mut rest) = match path[0].as_str() {
+            "crate" => (Vec::new(), &path[1..]),
+            "self" => (own.to_vec(), &path[1..]),
+            "super" => (
+                own[..own.len().checked_sub(supers)?].to_vec(),
+                &path[supers..],
+            ),
+            _ => (own.to_vec(), path),
+        };
+        while let Some((word, further)) = rest.split_first() {
+            let below = [&module[..], std::slice::from_ref(word)].concat();
+            if self.at(&below).is_none() {
+                break;
+            }
+            (module, rest) = (below, further);
+        }
+        let file = self.at(&module)?;
+        if module == own {
+            return None;
+        }
+        let exported = |path: &Vec<String>| {
+            let is_it = path.len() > 1 && path.last() == rest.first();
+            is_it.then(|| self.target(&module, path, depth + 1))?
+        };
+        let found = file.paths().iter().filter(|_| depth < 8).find_map(exported);
+        Some(found.unwrap_or(file.place()))
+    }
+}
+
 /// Everything that is wrong with one file.
 fn complaints(file: &Source, exports: &[(String, String)]) -> Vec<String> {
     let (top, name) = (file.top(), file.module.join("::"));
@@ -245,13 +400,19 @@ fn complaints(file: &Source, exports: &[(String, String)]) -> Vec<String> {
         {
             wrong.push(format!("{name}: {written} is the outside world"));
         }
-        if pure && written.ends_with("Instant::now") {
+        let decides = DECIDING.contains(&name.as_str());
+        let is_banned =
+            |banned: &&str| written == **banned || written.starts_with(&format!("{banned}::"));
+        if decides && NOT_DECIDING.iter().any(|banned| is_banned(&banned)) {
+            wrong.push(format!("{name}: {written} is for those that act"));
+        }
+        if (pure || decides) && written.ends_with("Instant::now") {
             wrong.push(format!(
                 "{name}: {written} reads the clock; take `now` as an argument"
             ));
         }
     }
-    if pure
+    if (pure || DECIDING.contains(&name.as_str()))
         && file
             .tokens
             .iter()
@@ -280,7 +441,11 @@ fn root_exports(files: &[Source]) -> Vec<(String, String)> {
 }
 
 fn sources() -> Vec<Source> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    sources_of("src")
+}
+
+fn sources_of(root: &str) -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(root);
     let mut found = Vec::new();
     let mut waiting: Vec<PathBuf> = vec![root.clone()];
     while let Some(path) = waiting.pop() {

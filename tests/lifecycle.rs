@@ -7,7 +7,7 @@ mod rig;
 use rig::*;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use tftpool::{Dir, OptionName, Stop};
+use tftpool::{Dir, OptionName, Stop, store_fn};
 
 /// One test at a time: the whole process is looked at.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -212,12 +212,12 @@ fn threads_in_place_of_stuck_ones_go_again() {
     let gate = Gate::default();
     let inside = gate.clone();
     let server = start(
-        builder(move |request: &tftpool::Request<'_>| {
+        builder(store_fn(move |request| {
             if request.name == b"slow" {
                 inside.pass();
             }
             Ok(tftpool::Source::bytes(pattern(700)))
-        })
+        }))
         .limits(|limits| limits.workers = 2),
     );
     let slow: Vec<_> = (0..5).map(|_| Client::new(server.local_addr())).collect();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tftpool::testing::*;
-use tftpool::{Event, Server, Source};
+use tftpool::{Event, Server, Source, store_fn};
 
 /// Loaders whose timers make no test wait.
 fn hurried() -> impl Iterator<Item = Profile> {
@@ -157,9 +157,8 @@ fn a_loader_that_hears_nothing_gives_up_after_its_requests() {
 
 #[test]
 fn firmware_that_is_not_told_the_size_does_not_boot() {
-    let stream =
-        |_: &tftpool::Request<'_>| Ok(Source::reader(std::io::Cursor::new(pattern(3000)), None));
-    let server = serve(stream);
+    let stream = || Source::reader(std::io::Cursor::new(pattern(3000)), None);
+    let server = serve(store_fn(move |_| Ok(stream())));
     let failure = Profile::edk2().boot(server.local_addr(), "file");
     assert_eq!(failure, Err(BootFailure::NoSize));
     let boot = Profile::ipxe().boot(server.local_addr(), "file");

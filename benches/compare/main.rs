@@ -25,7 +25,6 @@ mod bed;
 mod client;
 mod contenders;
 mod hostile;
-mod json;
 mod limit;
 mod load;
 mod machine;
@@ -69,7 +68,10 @@ fn main() -> ExitCode {
         ["profile", ..] => profile::compare(&Settings::from_environment()),
         ["hostile", ..] => hostile::compare(&Settings::from_environment()),
         _ if words.contains(&"--bench") => run::compare(&Settings::from_environment()),
-        _ => run::self_check(&Settings::from_environment()),
+        _ => run::self_check(&Settings::from_environment()).map(|()| {
+            profile::check();
+            println!("self-check: the load generator tells right from wrong");
+        }),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,8 +1,8 @@
 //! From samples to medians, from medians to a table for people and one for machines.
 
 use crate::contenders::Role;
-use crate::json::quoted;
 use crate::results::{self, Results};
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -320,59 +320,53 @@ impl Table {
         }
     }
 
-    /// As one JSON object.
-    pub(crate) fn json(&self) -> String {
-        let entries: Vec<String> = self.entries.iter().map(Entry::json).collect();
-        format!(
-            "{{\"row\":{},\"seconds\":{:.1},\"servers\":[{}]}}",
-            quoted(&self.row),
-            self.seconds,
-            entries.join(",")
-        )
+    fn json(&self) -> Value {
+        json!({
+            "row": self.row,
+            "seconds": self.seconds,
+            "servers": self.entries.iter().map(Entry::json).collect::<Vec<_>>(),
+        })
     }
 }
 
 impl Entry {
-    fn json(&self) -> String {
-        let samples: Vec<String> = self
-            .samples
-            .iter()
-            .map(|sample| {
-                let mut fields: Vec<String> = sample
-                    .figures
-                    .iter()
-                    .map(|(figure, value)| format!("{}:{value}", quoted(&figure.key())))
-                    .collect();
-                fields.push(format!("\"others\":{:.3}", sample.others));
-                if !sample.note.is_empty() {
-                    fields.push(format!("\"note\":{}", quoted(&sample.note)));
-                }
-                format!("{{{}}}", fields.join(","))
-            })
-            .collect();
-        format!(
-            "{{\"server\":{},\"role\":{},\"samples\":[{}]}}",
-            quoted(self.server),
-            quoted(&format!("{:?}", self.role).to_lowercase()),
-            samples.join(",")
-        )
+    fn json(&self) -> Value {
+        json!({
+            "server": self.server,
+            "role": format!("{:?}", self.role).to_lowercase(),
+            "samples": self.samples.iter().map(Sample::json).collect::<Vec<_>>(),
+        })
     }
 }
 
-/// All that was measured, with every sample, for [`Results`] and for anybody else.
+impl Sample {
+    fn json(&self) -> Value {
+        let figures = self.figures.iter();
+        let mut members: Map<String, Value> = figures
+            .map(|(figure, value)| (figure.key(), json!(value)))
+            .collect();
+        members.insert("others".into(), json!(self.others));
+        if !self.note.is_empty() {
+            members.insert("note".into(), json!(self.note));
+        }
+        Value::Object(members)
+    }
+}
+
+/// All that was measured, with every sample, for [`Results`] and for other programs.
 pub(crate) fn document(head: &str, versions: &[String], runs: usize, tables: &[Table]) -> String {
-    let versions: Vec<String> = versions.iter().map(|version| quoted(version)).collect();
-    let rows: Vec<String> = tables.iter().map(Table::json).collect();
     let seconds = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
         .as_secs();
-    format!(
-        "{{\"machine\":{},\"unix_time\":{seconds},\"runs\":{runs},\"versions\":[{}],\"rows\":[\n{}\n]}}\n",
-        quoted(head),
-        versions.join(","),
-        rows.join(",\n")
-    )
+    let document = json!({
+        "machine": head,
+        "unix_time": seconds,
+        "runs": runs,
+        "versions": versions,
+        "rows": tables.iter().map(Table::json).collect::<Vec<_>>(),
+    });
+    format!("{document:#}\n")
 }
 
 /// The rows of the curve as one table, with a line for each server and number of clients; nothing where there are none.

@@ -1,7 +1,7 @@
 //! Finished comparisons, read back from their JSON: what an older run measured, for a table of before and after and for
 //! the picture.
 
-use crate::json::Value;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
@@ -30,16 +30,15 @@ impl Results {
     }
 
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        let document = Value::parse(text)?;
-        let word =
-            |value: &Value, name: &str| value.at(name).and_then(Value::text).map(str::to_owned);
-        let rows = document.at("rows")?.list();
+        let document: Value = serde_json::from_str(text).ok()?;
+        let word = |value: &Value, name: &str| value[name].as_str().map(str::to_owned);
+        let rows = document["rows"].as_array()?;
         let rows = rows.iter().map(|row| {
-            let servers = row.at("servers")?.list();
+            let servers = row["servers"].as_array()?;
             let servers = servers.iter().map(|server| {
                 Some((
                     word(server, "server")?,
-                    medians(server.at("samples")?.list()),
+                    medians(server["samples"].as_array()?),
                 ))
             });
             Some(OldRow {
@@ -68,7 +67,7 @@ fn medians(samples: &[Value]) -> Figures {
     for sample in samples {
         if let Value::Object(members) = sample {
             for (name, value) in members {
-                if let Some(number) = value.number() {
+                if let Some(number) = value.as_f64() {
                     values.entry(name).or_default().push(number);
                 }
             }

@@ -4,7 +4,7 @@
 //! the start of the line. A terminal that gets narrower wraps the line behind the cursor, so
 //! erasing from the cursor on removes all of it.
 
-use super::settings::{binary, millis, shown};
+use super::format::{self, binary, millis, shown};
 use crate::client::{Client, Progress};
 use std::collections::VecDeque;
 use std::io::{IsTerminal, Write, stderr};
@@ -96,7 +96,7 @@ impl Screen {
         }
         let (since, before) = *self.samples.front()?;
         let time = elapsed.saturating_sub(since);
-        let rate = super::settings::rate(bytes.saturating_sub(before), time);
+        let rate = format::rate(bytes.saturating_sub(before), time);
         rate.filter(|_| !time.is_zero())
     }
 }

@@ -66,24 +66,14 @@ pub(super) struct Arguments {
     )]
     max_size: u64,
 
-    /// Refused: TFTP cannot continue a file
-    #[arg(
-        short = 'c',
-        short_alias = 'C',
-        long = "continue",
-        aliases = ["resume", "continue-at"],
-        hide = true
-    )]
-    resume: bool,
-
     #[command(flatten)]
     settings: Settings,
 }
 
 /// Runs the subcommand.
 pub(super) fn main(arguments: &Arguments) -> Exit {
-    if arguments.resume {
-        return super::refuse_to_continue();
+    if let Err(refused) = arguments.settings.check() {
+        return refused;
     }
     arguments.settings.start_log();
     let mut all = Vec::new();

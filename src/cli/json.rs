@@ -1,56 +1,69 @@
-//! JSON, one object a line, for other programs. Written only, and only what is needed: text, numbers, truth.
+//! JSON for other programs: one object a line.
 
-use std::fmt::{Display, Write};
+use serde::{Serialize, Serializer};
 
-/// One line.
-pub(super) struct Object(String);
+/// What a member can be. `serde_json::Value` would bring code for floats.
+enum Value {
+    Text(String),
+    Number(u64),
+    Boolean(bool),
+}
+
+impl Serialize for Value {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Text(text) => serializer.serialize_str(text),
+            Self::Number(number) => serializer.serialize_u64(*number),
+            Self::Boolean(value) => serializer.serialize_bool(*value),
+        }
+    }
+}
+
+/// One line. Its members keep their order.
+pub(super) struct Object(Vec<(&'static str, Value)>);
 
 impl Object {
     pub(super) fn new() -> Self {
-        Self("{".into())
+        Self(Vec::new())
     }
 
-    fn key(&mut self, key: &str) {
-        if self.0.len() > 1 {
-            self.0.push(',');
-        }
-        let _ = write!(self.0, "\"{key}\":");
+    fn member(&mut self, key: &'static str, value: Value) -> &mut Self {
+        self.0.push((key, value));
+        self
     }
 
-    /// Escaped as RFC 8259 §7 wants, and beyond it whatever a terminal would obey.
-    pub(super) fn text(&mut self, key: &str, text: &str) -> &mut Self {
-        self.key(key);
-        self.0.push('"');
-        for letter in text.chars() {
-            match letter {
-                '"' | '\\' => {
-                    self.0.push('\\');
-                    self.0.push(letter);
-                }
-                // All of them lie in the basic plane: four digits are enough.
-                _ if letter.is_control() => {
-                    let _ = write!(self.0, "\\u{:04x}", u32::from(letter));
-                }
-                _ => self.0.push(letter),
+    pub(super) fn text(&mut self, key: &'static str, text: &str) -> &mut Self {
+        self.member(key, Value::Text(text.to_owned()))
+    }
+
+    pub(super) fn number(&mut self, key: &'static str, number: impl TryInto<u64>) -> &mut Self {
+        let number = number.try_into().unwrap_or(u64::MAX);
+        self.member(key, Value::Number(number))
+    }
+
+    pub(super) fn boolean(&mut self, key: &'static str, value: bool) -> &mut Self {
+        self.member(key, Value::Boolean(value))
+    }
+
+    /// The finished line. Beyond what JSON demands, control characters that a terminal obeys are
+    /// escaped; they occur only in strings, since the rest of a compact object is ASCII.
+    pub(super) fn line(&self) -> String {
+        let mut json = Vec::new();
+        let mut serializer = serde_json::Serializer::new(&mut json);
+        let members = self.0.iter().map(|(key, value)| (key, value));
+        serializer
+            .collect_map(members)
+            .expect("strings and numbers, written to memory");
+        let json = String::from_utf8(json).expect("JSON is UTF-8");
+        let mut line = String::with_capacity(json.len() + 1);
+        for letter in json.chars() {
+            // All of them lie in the basic plane: four digits are enough.
+            match letter.is_control() {
+                true => line.push_str(&format!("\\u{:04x}", u32::from(letter))),
+                false => line.push(letter),
             }
         }
-        self.0.push('"');
-        self
-    }
-
-    pub(super) fn number(&mut self, key: &str, number: impl Display) -> &mut Self {
-        self.key(key);
-        let _ = write!(self.0, "{number}");
-        self
-    }
-
-    pub(super) fn boolean(&mut self, key: &str, value: bool) -> &mut Self {
-        self.number(key, value)
-    }
-
-    /// The finished line.
-    pub(super) fn line(&self) -> String {
-        format!("{}}}\n", self.0)
+        line + "\n"
     }
 }
 
@@ -62,12 +75,12 @@ mod tests {
     fn an_object_is_one_line() {
         let mut object = Object::new();
         object
-            .text("a", "x\"\\\n\u{1b}\u{9b}é")
+            .text("a", "x\"\\\n\u{1b}\u{7f}\u{9b}é")
             .number("b", 7)
             .boolean("c", true);
         assert_eq!(
             object.line(),
-            "{\"a\":\"x\\\"\\\\\\u000a\\u001b\\u009bé\",\"b\":7,\"c\":true}\n"
+            "{\"a\":\"x\\\"\\\\\\n\\u001b\\u007f\\u009bé\",\"b\":7,\"c\":true}\n"
         );
         assert_eq!(Object::new().line(), "{}\n");
     }

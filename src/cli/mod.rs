@@ -1,6 +1,7 @@
 //! The command line: what was typed becomes a builder, what happened becomes words and an exit code.
 
 mod bar;
+mod format;
 mod get;
 mod json;
 mod log;
@@ -98,13 +99,6 @@ impl From<Exit> for ExitCode {
 /// Says something to people.
 fn say(words: &str) {
     let _ = writeln!(std::io::stderr(), "tftpool: {words}");
-}
-
-/// Refuses to continue a file that was transferred in part.
-fn refuse_to_continue() -> Exit {
-    Exit::usage(
-        "TFTP cannot continue a transfer: a file is always sent whole, from its first byte (leave --continue out)",
-    )
 }
 
 /// Prints what was asked for to stdout.

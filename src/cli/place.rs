@@ -6,9 +6,12 @@
 //! has a port. A `HOST:PATH` that also reads as something else, such as a port or an IPv6 address,
 //! is refused with the URL to write instead.
 
-use crate::event::Name;
 use crate::limits;
+use crate::text::Name;
 use crate::wire::Mode;
+use percent_encoding::{
+    AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode, utf8_percent_encode,
+};
 use std::fmt;
 use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
@@ -191,15 +194,16 @@ impl Place {
 impl fmt::Display for Place {
     /// As a URL.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = utf8_percent_encode(&self.host, HOST);
         if self.host.contains(':') {
-            write!(f, "tftp://[{}]", encoded(self.host.as_bytes(), b":"))?;
+            write!(f, "tftp://[{host}]")?;
         } else {
-            write!(f, "tftp://{}", encoded(self.host.as_bytes(), b""))?;
+            write!(f, "tftp://{host}")?;
         }
         if self.port != limits::PORT {
             write!(f, ":{}", self.port)?;
         }
-        write!(f, "/{}", encoded(&self.path, b"/"))?;
+        write!(f, "/{}", percent_encode(&self.path, PATH))?;
         match self.mode {
             Some(mode) => write!(f, ";mode={}", mode.as_str()),
             None => Ok(()),
@@ -298,38 +302,30 @@ fn is_mode(setting: &str) -> bool {
         .is_some_and(|key| key.eq_ignore_ascii_case("mode="))
 }
 
-/// `%41` → `A`. A `%` without two hexadecimal digits behind it is an error, not a guess.
-fn decoded(text: &str) -> Result<Vec<u8>, String> {
-    let mut octets = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(octet) = rest.next() {
-        let octet = match octet {
-            b'%' => {
-                let mut digit = || char::from(rest.next()?).to_digit(16);
-                let pair = digit().zip(digit());
-                let (high, low) =
-                    pair.ok_or("invalid percent-encoding (write `%` itself as %25)")?;
-                (high * 16 + low) as u8
-            }
-            other => other,
-        };
-        octets.push(octet);
+/// Decodes `%41` to `A`. The crate leaves a `%` alone that has no two hexadecimal digits behind it;
+/// in a place that is an error, not a guess.
+fn decoded(text: &str) -> Result<Vec<u8>, &'static str> {
+    let is_pair = |rest: &str| {
+        let pair = rest.as_bytes().get(..2);
+        pair.is_some_and(|pair| pair.iter().all(u8::is_ascii_hexdigit))
+    };
+    if text.split('%').skip(1).all(is_pair) {
+        Ok(percent_decode_str(text).collect())
+    } else {
+        Err("invalid percent-encoding (write `%` itself as %25)")
     }
-    Ok(octets)
 }
 
-/// The way back, for showing: everything but letters, digits, a few marks and `kept` is encoded.
-fn encoded(octets: &[u8], kept: &[u8]) -> String {
-    let mut text = String::with_capacity(octets.len());
-    for octet in octets {
-        if octet.is_ascii_alphanumeric() || b"-._~".contains(octet) || kept.contains(octet) {
-            text.push(char::from(*octet));
-        } else {
-            text.push_str(&format!("%{octet:02X}"));
-        }
-    }
-    text
-}
+/// Everything but the unreserved characters of RFC 3986 §2.3.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+/// Encoded in a host. Only an IPv6 address, between its brackets, has a `:`.
+const HOST: &AsciiSet = &RESERVED.remove(b':');
+/// Encoded in a path.
+const PATH: &AsciiSet = &RESERVED.remove(b'/');
 
 #[cfg(test)]
 mod tests {

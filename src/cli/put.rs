@@ -25,16 +25,6 @@ pub(super) struct Arguments {
     #[arg(value_name = "FILE… DEST", num_args = 1.., required = true)]
     places: Vec<String>,
 
-    /// Refused: TFTP cannot continue a file
-    #[arg(
-        short = 'c',
-        short_alias = 'C',
-        long = "continue",
-        aliases = ["resume", "continue-at"],
-        hide = true
-    )]
-    resume: bool,
-
     #[command(flatten)]
     settings: Settings,
 
@@ -45,8 +35,8 @@ pub(super) struct Arguments {
 
 /// Runs the subcommand.
 pub(super) fn main(arguments: &Arguments) -> Exit {
-    if arguments.resume {
-        return super::refuse_to_continue();
+    if let Err(refused) = arguments.settings.check() {
+        return refused;
     }
     let Some((last, files)) = arguments.places.split_last() else {
         return Exit::usage("expected FILE… DEST");

@@ -1,6 +1,6 @@
 //! What repeats is said once a minute, with a count: whoever causes it may be a stranger, and must not fill the log.
 
-use crate::event::quoted;
+use crate::text::quoted;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 

@@ -9,7 +9,8 @@
 use super::Stop;
 use super::admitted::{Asked, Opening, StoreCall};
 use super::bucket::Bucket;
-use super::desk::{ById, Desk, Quota, Scope, Tid, Verdict, patience};
+use super::by_id::ById;
+use super::desk::{Desk, Quota, Scope, Tid, Verdict, patience};
 use super::message::Report;
 use super::ports::{Lease, Supply};
 use crate::error::{Failure, Refusal, plain};

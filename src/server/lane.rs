@@ -5,7 +5,7 @@
 //! lock of the table is held between turns only. A turn may block in a store, in a file or in a sink;
 //! then another thread takes the lane over, and only that one transfer waits.
 
-use super::desk::ById;
+use super::by_id::ById;
 use crate::event::TransferId;
 use crate::limits::LOOP_TICK;
 use crate::sys::udp::wait_for;

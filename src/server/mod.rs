@@ -4,6 +4,7 @@
 
 mod admitted;
 mod bucket;
+mod by_id;
 mod complaints;
 mod desk;
 mod dispatch;
@@ -541,7 +542,7 @@ pub enum Stop {
 
 impl Server {
     /// Begins to set up a server for this store: a [`Dir`](crate::Dir), a closure, or any [`Store`].
-    pub fn builder(store: impl Store) -> Builder {
+    pub fn builder(store: impl Store + 'static) -> Builder {
         Builder {
             store: Box::new(store),
             limits: Limits::default(),
@@ -667,7 +668,7 @@ mod tests {
     use super::*;
     use crate::error::Refusal;
     use crate::event::Event;
-    use crate::store::{Request, Source};
+    use crate::store::{Request, Source, store_fn};
 
     const HERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
     const PATIENCE: Duration = Duration::from_secs(30);
@@ -702,7 +703,7 @@ mod tests {
 
     /// It sends nothing twice.
     fn start() -> Server {
-        let server = Server::builder(shelf).bind(HERE);
+        let server = Server::builder(store_fn(shelf)).bind(HERE);
         let server = server.limits(|limits| limits.timeout = 2 * PATIENCE);
         server.start().expect("a server")
     }

@@ -5,7 +5,7 @@
 //! requests wait at an address, no port is free there. Each operation takes a time that does not
 //! depend on the number of ports.
 
-use super::desk::Spread;
+use super::by_id::Spread;
 use crate::event::TransferId;
 use crate::limits::PORT_ASIDE;
 use std::collections::{BTreeSet, HashMap, VecDeque};

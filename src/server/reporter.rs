@@ -253,7 +253,8 @@ impl Iterator for Events {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{DropReason, Name, Summary};
+    use crate::event::{DropReason, Summary};
+    use crate::text::Name;
     use crate::wire::Direction;
 
     #[test]

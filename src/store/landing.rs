@@ -5,12 +5,12 @@
 //! itself is written. Invariant: everything happens in one directory that is held open, and no link
 //! is ever followed.
 
-use crate::event::Name;
 use crate::limits::{
     HIDDEN_NAMES_TRIED, LEFTOVERS_LOOKED_AT, MAX_TREE_DEPTH, UNIQUE_NAMES_TRIED, UNIQUE_SEARCHES,
 };
 use crate::sys::edit;
 use crate::sys::fs::{self, FoundKind, Status, Trouble};
+use crate::text::Name;
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Permissions, TryLockError};
 use std::hash::{BuildHasher, RandomState};

@@ -5,6 +5,7 @@
 //! without it. What a transfer holds stays valid, whatever is forgotten here.
 
 use crate::limits::MAP_FROM_OCTETS;
+use crate::store::Object;
 use crate::sys::fs::Identity;
 use crate::sys::mapping::Mapping;
 use std::fs::File;
@@ -43,22 +44,22 @@ impl OpenFile {
         let is_mapped = self.mapping.is_some();
         is_mapped.then(|| self.used.swap(true, Ordering::Relaxed))
     }
+}
 
-    /// Whether the octets from the first to the length at open are still those that were opened. A file that has only
-    /// grown counts as unchanged.
-    pub(crate) fn unchanged(&self) -> io::Result<bool> {
-        let (now, _) = Identity::of(&self.file)?;
-        Ok(now == self.identity || now.size > self.identity.size)
+impl Object for OpenFile {
+    fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file.read_at(out, offset)
     }
 
-    /// Reads some octets; 0 at the end.
-    pub(crate) fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        loop {
-            match self.file.read_at(buffer, offset) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => return result,
-            }
-        }
+    fn len(&self) -> u64 {
+        self.identity.size
+    }
+
+    /// A file that has only grown counts as unchanged: its bytes up to the length at open are
+    /// served.
+    fn unchanged(&self) -> io::Result<bool> {
+        let (now, _) = Identity::of(&self.file)?;
+        Ok(now == self.identity || now.size > self.identity.size)
     }
 }
 

@@ -1,15 +1,18 @@
 //! Where the octets come from and where they go: the [`Store`] that is asked for a name, the [`Source`] that it answers
 //! an RRQ with, and the [`Sink`] that it answers a WRQ with.
 
+mod compose;
 mod dir;
 pub(crate) mod landing;
 pub(crate) mod mappings;
+mod names;
 #[cfg(test)]
 pub(crate) mod scratch;
 mod storage;
 mod tree;
 mod uploads;
 
+pub use compose::{StoreFn, store_fn};
 pub use dir::{Dir, DirBuilder};
 pub use landing::WriteMode;
 pub use storage::{Entry, EntryKind, Storage};
@@ -19,7 +22,7 @@ use crate::sys::fs::Status;
 use crate::wire::{Direction, Mode, Options};
 use std::fs::File;
 use std::io::{self, Read};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 /// A request as a store sees it.
@@ -40,11 +43,45 @@ pub struct Request<'a> {
     pub options: Options,
 }
 
-/// Grants or refuses requests. Called on a worker thread; it may block, but holds that worker while it does. A panic is
-/// caught and fails that one transfer.
+impl<'a> Request<'a> {
+    /// A request in octet mode, without options, from and to an unspecified address: for tests of a
+    /// store, and for programs that ask a store themselves. The other fields can be assigned.
+    ///
+    /// ```
+    /// use tftpool::{Direction, Request};
+    ///
+    /// let mut request = Request::new(Direction::Read, "boot/kernel");
+    /// request.peer = "192.0.2.7:2070".parse().expect("an address");
+    /// ```
+    pub fn new(direction: Direction, name: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
+        let unspecified = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        Self {
+            peer: unspecified,
+            local: unspecified,
+            direction,
+            name: name.as_ref(),
+            mode: Mode::Octet,
+            options: Options::default(),
+        }
+    }
+
+    /// The same request for another name. A store that wraps a store passes it on.
+    #[must_use]
+    pub fn with_name<'b>(&self, name: &'b (impl AsRef<[u8]> + ?Sized)) -> Request<'b> {
+        Request {
+            name: name.as_ref(),
+            ..*self
+        }
+    }
+}
+
+/// Grants or refuses requests. The server calls it on a worker thread: a call may block, but holds
+/// that worker while it does. The worker catches a panic, which fails that one transfer.
 ///
-/// A closure `Fn(&Request) -> Result<Source, Refusal>` is a store too.
-pub trait Store: Send + Sync + 'static {
+/// [`store_fn`] makes a store of a closure. A store that wraps another store is a layer: it may pass
+/// on [another name](Request::with_name), refuse requests, or ask a second store. `Box`, `Arc` and
+/// references to stores are stores too, so layers nest, and stores can be shared.
+pub trait Store: Send + Sync {
     /// Answers an RRQ.
     ///
     /// # Errors
@@ -66,21 +103,9 @@ pub trait Store: Send + Sync + 'static {
         Err(Refusal::read_only())
     }
 
-    /// Looks at the world anew; called after [`Stopper::reload`](crate::Stopper::reload).
+    /// Reloads external state, such as reopening the root directory. The server calls it after
+    /// [`Stopper::reload`](crate::Stopper::reload).
     fn reload(&self) {}
-}
-
-impl<F> Store for F
-where
-    F: Fn(&Request<'_>) -> Result<Source, Refusal> + Send + Sync + 'static,
-{
-    fn read(&self, request: &Request<'_>) -> Result<Source, Refusal> {
-        self(request)
-    }
-
-    fn takes_uploads(&self) -> bool {
-        false
-    }
 }
 
 /// Takes the octets of one file. Called by one thread at a time, which may change; dropped without
@@ -100,18 +125,64 @@ pub trait Sink: Send {
     fn commit(self: Box<Self>) -> Result<(), Refusal>;
 }
 
+/// Bytes that can be read at any offset, and that can be told from other bytes of the same name: a
+/// version of an object in a database, a cache or a repository. See [`Source::object`].
+#[expect(
+    clippy::len_without_is_empty,
+    reason = "the server needs the length; an empty object is no special case"
+)]
+pub trait Object: Send {
+    /// Reads bytes at `offset` into `out` and returns how many. An end before [`len`](Self::len)
+    /// fails the transfer.
+    ///
+    /// # Errors
+    /// An error fails the transfer; `Interrupted` is tried again.
+    fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// The length in bytes. Asked once, when the request is granted.
+    fn len(&self) -> u64;
+
+    /// Whether [`read_at`](Self::read_at) still gives the bytes that were opened. The server asks
+    /// after it has read the last block and before it sends it, so that a client never completes a
+    /// file that is made of two versions. True where the bytes cannot change.
+    ///
+    /// # Errors
+    /// An error fails the transfer.
+    fn unchanged(&self) -> io::Result<bool>;
+}
+
 /// What is sent for a granted RRQ.
 pub struct Source(pub(crate) Kind);
-
-/// Reads octets at an offset into a buffer; returns how many, 0 at the end.
-pub(crate) type ReadAt = Box<dyn Fn(&mut [u8], u64) -> io::Result<usize> + Send>;
 
 pub(crate) enum Kind {
     /// With its status, where the store has asked for that already.
     File(File, Option<Status>),
     Bytes(Arc<[u8]>),
-    ReadAt(ReadAt, u64),
+    Object(Box<dyn Object>),
     Reader(Box<dyn Read + Send>, Option<u64>),
+}
+
+/// A closure that reads at an offset, and a length.
+struct ReadAt<F> {
+    read: F,
+    length: u64,
+}
+
+impl<F> Object for ReadAt<F>
+where
+    F: Fn(&mut [u8], u64) -> io::Result<usize> + Send,
+{
+    fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize> {
+        (self.read)(out, offset)
+    }
+
+    fn len(&self) -> u64 {
+        self.length
+    }
+
+    fn unchanged(&self) -> io::Result<bool> {
+        Ok(true)
+    }
 }
 
 impl Source {
@@ -128,12 +199,19 @@ impl Source {
         Self(Kind::Bytes(bytes.into()))
     }
 
-    /// `length` octets that can be read again at any offset. An end before `length` fails the transfer.
+    /// Bytes that can be read again at any offset and do not change: an [`Object`] of a closure. An
+    /// end before `length` fails the transfer.
     pub fn read_at(
         read: impl Fn(&mut [u8], u64) -> io::Result<usize> + Send + 'static,
         length: u64,
     ) -> Self {
-        Self(Kind::ReadAt(Box::new(read), length))
+        Self::object(ReadAt { read, length })
+    }
+
+    /// An object that says before its last block goes out whether it is still what was opened, like
+    /// a [`file`](Self::file). If it is not, the transfer fails.
+    pub fn object(object: impl Object + 'static) -> Self {
+        Self(Kind::Object(Box::new(object)))
     }
 
     /// A stream that is read once, in order. With a `length`, that is what `tsize` announces, and a stream of another
@@ -149,7 +227,7 @@ impl std::fmt::Debug for Source {
         let kind = match &self.0 {
             Kind::File(..) => "file",
             Kind::Bytes(_) => "bytes",
-            Kind::ReadAt(..) => "read_at",
+            Kind::Object(_) => "object",
             Kind::Reader(..) => "reader",
         };
         write!(f, "Source({kind})")

@@ -5,8 +5,9 @@
 //! was found that way, and is never followed where it is a link. What is removed at the end was made here, and is still the
 //! same file or directory.
 
-use super::dir::{Dir, components, names_directory};
+use super::dir::Dir;
 use super::landing::{Landing, Rules, WriteMode};
+use super::names::{components, names_directory};
 use super::tree::Found;
 use crate::error::TftpError;
 use crate::limits::MAX_TREE_DEPTH;

@@ -3,13 +3,13 @@
 //! Invariant: a file lands in a directory beneath the upload root, found by the rules for reading, and appears there when it is
 //! whole. Nothing is set aside on a client's word, and a refusal names nothing of this machine.
 
-use super::dir::{clean, leaves, refuse, with_slashes};
 use super::landing::{Landing, Rules, WriteMode, is_hidden};
+use super::names::{clean, leaves, refuse, with_slashes};
 use super::tree::{Found, Trees};
 use super::{Request, Sink};
 use crate::error::{Refusal, plain};
-use crate::event::Name;
 use crate::sys::fs::{self, Want};
+use crate::text::Name;
 use crate::wire::{ErrorCode, OptionName};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;

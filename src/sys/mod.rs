@@ -15,6 +15,8 @@ pub(crate) mod privileges;
 pub(crate) mod signal;
 pub(crate) mod udp;
 
+use nix::errno::Errno;
+
 /// Whether the kernel could not read the memory that it was given: a mapping whose file has become too short, or
 /// whose disk has failed.
 pub(crate) fn is_bad_address(error: &std::io::Error) -> bool {
@@ -36,6 +38,13 @@ pub(crate) fn is_scarce(error: &std::io::Error) -> bool {
         // A range of ports that is used up is our own word.
         None => error.kind() == std::io::ErrorKind::AddrInUse,
     }
+}
+
+/// What an error of the system means, in the same words with every C library; `None` for any other
+/// error, and for a number without a name.
+pub(crate) fn description(error: &std::io::Error) -> Option<&'static str> {
+    let errno = Errno::from_raw(error.raw_os_error()?);
+    (errno != Errno::UnknownErrno).then(|| errno.desc())
 }
 
 /// What the system says where a process has no descriptor left.

@@ -29,7 +29,7 @@ pub use relay::{Fate, Passing, Relay, Towards, lose_blocks};
 
 use crate::error::Refusal;
 use crate::server::Server;
-use crate::store::{Request, Source, Store};
+use crate::store::{Source, Store, store_fn};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -55,17 +55,17 @@ pub fn shelf<const N: usize>(files: [(&str, Vec<u8>); N]) -> impl Store + use<N>
         .into_iter()
         .map(|(name, octets)| (name.into(), octets.into()))
         .collect();
-    move |request: &Request<'_>| match files.get(request.name) {
+    store_fn(move |request| match files.get(request.name) {
         Some(octets) => Ok(Source::bytes(Arc::clone(octets))),
         None => Err(Refusal::not_found()),
-    }
+    })
 }
 
 /// A server in this process, at a port of the system's choice on 127.0.0.1. Dropping it stops it.
 ///
 /// # Panics
 /// When it cannot be started.
-pub fn serve(store: impl Store) -> Server {
+pub fn serve(store: impl Store + 'static) -> Server {
     Server::builder(store)
         .bind(([127, 0, 0, 1], 0).into())
         .start()

@@ -11,14 +11,14 @@ use crate::limits::{
 };
 use crate::proto::{Agreed, Rollover};
 use crate::store::mappings::{Mappings, OpenFile};
-use crate::store::{Kind, ReadAt, Source};
+use crate::store::{Kind, Object, Source};
 use crate::sys;
 use crate::sys::fs::Status;
 use crate::sys::udp::{Block, Payload, TransferSocket};
 use crate::wire::{self, Mode};
 use std::fs::File;
 use std::io::{self, Read};
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,8 +30,8 @@ pub(crate) enum Body {
     File(Arc<OpenFile>),
     /// Memory.
     Bytes(Arc<[u8]>),
-    /// A function that reads anywhere.
-    ReadAt(ReadAt, u64),
+    /// An object that is read at any offset, and its length when it was opened.
+    Object(Box<dyn Object>, u64),
     /// A stream, of which a window is kept.
     Stream(Stream),
 }
@@ -169,7 +169,10 @@ impl Body {
                 }
             },
             Kind::Bytes(bytes) => Self::Bytes(bytes),
-            Kind::ReadAt(read, length) => Self::ReadAt(read, length),
+            Kind::Object(object) => {
+                let length = object.len();
+                Self::Object(object, length)
+            }
             Kind::Reader(reader, length) => Self::Stream(Stream::new(reader, length)),
         };
         Ok(match mode {
@@ -188,15 +191,12 @@ impl Body {
 
     fn translated(self) -> Stream {
         let reader: Box<dyn Read + Send> = match self {
-            Self::File(file) => Box::new(Netascii::new(Forward {
-                source: file,
-                offset: 0,
-            })),
+            Self::File(file) => {
+                let length = file.identity.size;
+                Box::new(Netascii::new(Forward::new(file, length)))
+            }
             Self::Bytes(bytes) => Box::new(Netascii::new(io::Cursor::new(bytes))),
-            Self::ReadAt(read, length) => Box::new(Netascii::new(Forward {
-                source: (read, length),
-                offset: 0,
-            })),
+            Self::Object(object, length) => Box::new(Netascii::new(Forward::new(object, length))),
             Self::Stream(Stream {
                 reader,
                 announced: None,
@@ -216,7 +216,7 @@ impl Body {
         match self {
             Self::File(file) => Some(file.identity.size),
             Self::Bytes(bytes) => Some(bytes.len() as u64),
-            Self::ReadAt(_, length) => Some(*length),
+            Self::Object(_, length) => Some(*length),
             Self::Stream(stream) => stream.announced,
         }
     }
@@ -299,11 +299,9 @@ impl Body {
         debug_assert!(first < end && end - first <= format.burst());
         let left = match self {
             Self::File(file) => {
-                // Check-then-send would race with a writer: the burst that completes the file is read, then checked, and what was
-                // read is what is sent.
-                let holds_last = end > format.last(file.identity.size);
+                // The kernel reads a mapping while it sends: a check before would race with a writer.
                 match &file.mapping {
-                    Some(mapping) if !holds_last => {
+                    Some(mapping) if end <= format.last(file.identity.size) => {
                         let blocks = Count(first..end).map(|(block, _)| {
                             let start = format.offset(block) as usize;
                             let stop = start + usize::from(format.blksize);
@@ -317,16 +315,8 @@ impl Body {
                             .map_err(|error| send_trouble(error, file))
                     }
                     _ => {
-                        let size = file.identity.size - format.offset(first);
-                        let octets = fill(scratch, size, first..end, format, |buffer, offset| {
-                            file.read_at(buffer, offset)
-                        })?;
-                        if holds_last && !file.unchanged().map_err(read_trouble)? {
-                            return Err(Trouble::Changed);
-                        }
-                        socket
-                            .send_blocks(format.blocks(octets, first..end))
-                            .map_err(Trouble::Network)
+                        let length = file.identity.size;
+                        send_object(&**file, length, socket, first..end, format, scratch)
                     }
                 }
             }
@@ -336,14 +326,8 @@ impl Body {
                     .send_blocks(format.blocks(octets, first..end))
                     .map_err(Trouble::Network)
             }
-            Self::ReadAt(read, length) => {
-                let size = *length - format.offset(first);
-                let octets = fill(scratch, size, first..end, format, |buffer, offset| {
-                    read(buffer, offset)
-                })?;
-                socket
-                    .send_blocks(format.blocks(octets, first..end))
-                    .map_err(Trouble::Network)
+            Self::Object(object, length) => {
+                send_object(&**object, *length, socket, first..end, format, scratch)
             }
             Self::Stream(stream) => {
                 let last = stream.read_to(end - 1)?;
@@ -396,27 +380,35 @@ fn probe(file: &File, status: Option<Status>) -> io::Result<(Status, Option<Vec<
     Ok((status, Some(first)))
 }
 
-/// Reads a burst into the scratch memory; `size` octets are left from its first block on.
-fn fill(
-    scratch: &mut Scratch,
-    size: u64,
+/// Reads blocks and sends them; returns how many left. An object whose last block is among them is
+/// checked after the read, so that the bytes that were read are the bytes that were opened.
+fn send_object(
+    object: &(impl Object + ?Sized),
+    length: u64,
+    socket: &mut TransferSocket,
     blocks: Range<u64>,
     format: Format,
-    read: impl Fn(&mut [u8], u64) -> io::Result<usize>,
-) -> Result<&[u8], Trouble> {
-    let wanted = ((blocks.end - blocks.start) * u64::from(format.blksize)).min(size) as usize;
-    let octets = &mut scratch.0[..wanted];
+    scratch: &mut Scratch,
+) -> Result<usize, Trouble> {
     let offset = format.offset(blocks.start);
+    let wanted = (blocks.end - blocks.start) * u64::from(format.blksize);
+    let wanted = wanted.min(length - offset) as usize;
+    let octets = &mut scratch.0[..wanted];
     let mut filled = 0;
     while filled < wanted {
-        match read(&mut octets[filled..], offset + filled as u64) {
+        match object.read_at(&mut octets[filled..], offset + filled as u64) {
             Ok(0) => return Err(Trouble::Changed),
             Ok(more) => filled += more.min(wanted - filled),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(read_trouble(error)),
         }
     }
-    Ok(octets)
+    if blocks.end > format.last(length) && !object.unchanged().map_err(read_trouble)? {
+        return Err(Trouble::Changed);
+    }
+    socket
+        .send_blocks(format.blocks(octets, blocks))
+        .map_err(Trouble::Network)
 }
 
 /// The error of a source, in words; a file that ended early has changed.
@@ -572,42 +564,39 @@ impl Read for Unsized {
     }
 }
 
-/// Reads a source that can be read anywhere from its beginning to its end, once.
-struct Forward<S> {
-    source: S,
+/// Reads an object from its beginning to its end, once.
+struct Forward<P> {
+    object: P,
+    length: u64,
     offset: u64,
 }
 
-impl Read for Forward<Arc<OpenFile>> {
+impl<P> Forward<P> {
+    fn new(object: P, length: u64) -> Self {
+        Self {
+            object,
+            length,
+            offset: 0,
+        }
+    }
+}
+
+impl<P> Read for Forward<P>
+where
+    P: Deref,
+    P::Target: Object,
+{
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let left = self.source.identity.size - self.offset;
-        if left == 0 {
-            // The end is told only when what was read is what was opened.
-            return if self.source.unchanged()? {
+        let most = (self.length - self.offset).min(out.len() as u64) as usize;
+        if most == 0 {
+            // The end is told only when the bytes that were read are those that were opened.
+            return if out.is_empty() || self.object.unchanged()? {
                 Ok(0)
             } else {
                 Err(io::ErrorKind::UnexpectedEof.into())
             };
         }
-        let most = left.min(out.len() as u64) as usize;
-        match self.source.read_at(&mut out[..most], self.offset)? {
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            length => {
-                self.offset += length as u64;
-                Ok(length)
-            }
-        }
-    }
-}
-
-impl Read for Forward<(ReadAt, u64)> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let (read, length) = &self.source;
-        let most = (length - self.offset).min(out.len() as u64) as usize;
-        if most == 0 {
-            return Ok(0);
-        }
-        match read(&mut out[..most], self.offset)? {
+        match self.object.read_at(&mut out[..most], self.offset)? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
             more => {
                 self.offset += more.min(most) as u64;

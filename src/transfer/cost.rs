@@ -4,12 +4,13 @@
 //! Nothing is timed and nothing can come late: the peer answers from the same thread, just before the transfer waits.
 
 use super::{End, Ending, Origin, Scratch, Surroundings, Transfer, Turn, now};
-use crate::event::{Name, TransferId};
+use crate::event::TransferId;
 use crate::proto::{Agreed, Policy, Sender};
 use crate::store::Source;
 use crate::store::mappings::Mappings;
 use crate::sys::calls::{self, Calls};
 use crate::sys::udp::{SocketOptions, TransferSocket, tests::file_of};
+use crate::text::Name;
 use crate::transfer::{Body, Format};
 use crate::wire::{self, Direction, Mode, Options, Packet};
 use std::cell::Cell;

@@ -4,7 +4,7 @@ use crate::rig::{builder, pattern, serve, shelf, start};
 use std::io::Cursor;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use tftpool::{Client, Failure, Mode, Refusal, Request, Sink, Source, Store};
+use tftpool::{Client, Failure, Mode, Refusal, Request, Sink, Source, Store, store_fn};
 
 /// Around every border: nothing, one octet, one block and its neighbours, whole windows.
 fn sizes(blksize: usize, windowsize: usize) -> Vec<usize> {
@@ -132,10 +132,10 @@ fn progress_is_told_and_ends_with_the_size() {
 fn local_addresses_and_ports_are_as_asked() {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let peers = Arc::clone(&asked);
-    let server = start(builder(move |request: &Request<'_>| {
+    let server = start(builder(store_fn(move |request| {
         peers.lock().expect("sound").push(request.peer);
         Ok(Source::bytes(&b"here"[..]))
-    }));
+    })));
     let free = std::net::UdpSocket::bind("127.0.0.4:0").expect("a free port");
     let wanted = free.local_addr().expect("bound");
     drop(free);

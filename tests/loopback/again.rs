@@ -3,7 +3,7 @@
 use crate::rig::*;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tftpool::unversioned::limits::REPEATED_REQUESTS;
-use tftpool::{DropReason, Event, Failure, Request, Source};
+use tftpool::{DropReason, Event, Failure, Source, store_fn};
 
 fn duplicates(events: &mut tftpool::Events) {
     wait_for(events, |event| match event {
@@ -245,13 +245,13 @@ fn a_boot_loader_may_use_one_port_for_everything() {
 fn copies_that_came_before_the_answer_are_answered_by_it() {
     let (release, gate) = std::sync::mpsc::channel::<()>();
     let gate = std::sync::Mutex::new(gate);
-    let server = calm(move |request: &tftpool::Request<'_>| match request.name {
+    let server = calm(store_fn(move |request| match request.name {
         b"file" => {
             let _ = gate.lock().expect("a lock").recv();
             Ok(tftpool::Source::bytes(pattern(100)))
         }
         _ => Err(tftpool::Refusal::not_found()),
-    });
+    }));
     let mut client = Client::new(server.local_addr());
     for _ in 0..4 {
         client.ask("file", &[("blksize", "512")]);
@@ -272,9 +272,9 @@ fn copies_that_came_before_the_answer_are_answered_by_it() {
 /// it hears of the file that it wants; nothing is acknowledged.
 #[test]
 fn other_files_asked_from_one_port_are_answered_however_many_went_unanswered() {
-    let server = start(builder(|request: &Request<'_>| {
+    let server = start(builder(store_fn(|request| {
         Ok(Source::bytes(request.name.to_vec()))
-    }));
+    })));
     let client = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
     let interval = std::time::Duration::from_millis(100);
     client.set_read_timeout(Some(interval)).expect("a timeout");

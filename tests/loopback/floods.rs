@@ -1,7 +1,7 @@
 //! What anybody can send without ever having been answered, and lots of it.
 
 use crate::rig::*;
-use tftpool::{DropReason, Event, Mode, OptionName, Source};
+use tftpool::{DropReason, Event, Mode, OptionName, Source, store_fn};
 
 /// Counts answers to `count` of these datagrams; checks that the server still serves, and that no more went out than may in the time
 /// it took.
@@ -109,12 +109,12 @@ fn one_client_or_network_may_have_few_that_were_never_answered() {
 /// Streams keep their windows in memory: when that is short, there are smaller windows for all and not none for some.
 #[test]
 fn windows_of_streams_get_smaller_when_the_memory_for_them_is_used_up() {
-    let store = |_: &tftpool::Request<'_>| {
+    let store = store_fn(|_| {
         Ok(Source::reader(
             std::io::Cursor::new(pattern(200_000)),
             Some(200_000),
         ))
-    };
+    });
     let server = start(calmly(builder(store)).limits(|limits| {
         limits.max_buffered = 64 << 10;
         limits.client_memory = false; // it would remember who refuses

@@ -2,7 +2,7 @@
 
 use crate::rig::*;
 use std::time::Duration;
-use tftpool::{Dir, Event, Events, Failure, OptionName, Source, Stop, TransferId};
+use tftpool::{Dir, Event, Events, Failure, OptionName, Source, Stop, TransferId, store_fn};
 
 fn started(events: &mut Events) -> TransferId {
     wait_for(events, |event| match event {
@@ -37,7 +37,7 @@ fn a_waiting_transfer_is_cancelled_and_its_neighbour_goes_on() {
 /// One that is never quiet stays with its worker, and comes back when it is wanted.
 #[test]
 fn a_transfer_that_never_rests_is_cancelled() {
-    let endless = |_: &tftpool::Request<'_>| Ok(Source::read_at(|out, _| Ok(out.len()), 1 << 50));
+    let endless = store_fn(|_| Ok(Source::read_at(|out, _| Ok(out.len()), 1 << 50)));
     let server = serve(endless);
     let (asked, stopper) = (server.local_addr(), server.stopper());
     let mut events = server.events();
@@ -65,10 +65,10 @@ fn a_transfer_that_never_rests_is_cancelled() {
 fn a_transfer_that_is_cancelled_inside_the_store_ends_behind_it() {
     let (open, door) = std::sync::mpsc::channel::<()>();
     let door = std::sync::Mutex::new(door);
-    let server = calm(move |_: &tftpool::Request<'_>| {
+    let server = calm(store_fn(move |_| {
         let _ = door.lock().expect("one request").recv();
         Ok(Source::bytes(pattern(3000)))
-    });
+    }));
     let mut events = server.events();
     let mut client = Client::new(server.local_addr());
     client.ask("file", &[]);
@@ -85,7 +85,7 @@ fn a_transfer_that_is_cancelled_inside_the_store_ends_behind_it() {
 
 #[test]
 fn progress_is_told_now_and_then_to_those_who_listen() {
-    let endless = |_: &tftpool::Request<'_>| Ok(Source::read_at(|out, _| Ok(out.len()), 1 << 50));
+    let endless = store_fn(|_| Ok(Source::read_at(|out, _| Ok(out.len()), 1 << 50)));
     let server = calm(endless);
     let mut events = server.events();
     let begun = now();

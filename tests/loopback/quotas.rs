@@ -2,7 +2,7 @@
 
 use crate::rig::*;
 use std::time::Duration;
-use tftpool::{DropReason, Event, Events, Failure, Limits, Request, Server, Source};
+use tftpool::{DropReason, Event, Events, Failure, Limits, Server, Source, store_fn};
 
 fn limited(change: impl FnOnce(&mut Limits)) -> (Server, Events) {
     let server = start(calmly(builder(shelf([("file", pattern(2000))]))).limits(change));
@@ -199,10 +199,10 @@ fn where_ports_run_out_the_oldest_that_never_answered_gives_its_own() {
 fn requests_that_wait_for_the_store_make_room_for_newer_ones() {
     let gate = Gate::default();
     let inside = gate.clone();
-    let store = move |_: &Request<'_>| {
+    let store = store_fn(move |_| {
         inside.pass();
         Ok(Source::bytes(pattern(2000)))
-    };
+    });
     let server = start(calmly(builder(store)).limits(|limits| {
         (limits.workers, limits.max_unproven) = (1, Some(3));
     }));
@@ -263,7 +263,7 @@ fn limits_are_checked() {
 fn windows_get_smaller_with_the_ports_that_answers_can_come_from() {
     for (count, most) in [(10, 64), (2000, 89)] {
         let ports = free_ports(count);
-        let server = Server::builder(|_: &Request<'_>| Ok(Source::bytes(vec![7; 10])))
+        let server = Server::builder(store_fn(|_| Ok(Source::bytes(vec![7; 10]))))
             .bind("127.0.0.1:0".parse().expect("an address"))
             .limits(|limits| limits.ports = Some(ports.clone()))
             .start()

@@ -2,7 +2,7 @@
 
 use crate::rig::*;
 use tftpool::unversioned::wire::Malformed;
-use tftpool::{DropReason, Event, Failure};
+use tftpool::{DropReason, Event, Failure, store_fn};
 
 fn next_drop(events: &mut tftpool::Events) -> DropReason {
     wait_for(events, |event| match event {
@@ -122,7 +122,7 @@ fn a_write_request_touches_nothing_on_disk() {
 /// RFC 2347 ends a request at 512 octets; what is longer is read as far as the buffer goes, and refused beyond.
 #[test]
 fn a_request_of_any_length_is_answered() {
-    let server = calm(|_: &tftpool::Request<'_>| Ok(tftpool::Source::bytes(pattern(100))));
+    let server = calm(store_fn(|_| Ok(tftpool::Source::bytes(pattern(100)))));
     let mut client = Client::new(server.local_addr());
     let many: Vec<_> = (0..12).map(|_| ("an option of somebody", "1")).collect();
     for name in [500, 512, 1000, 1024] {

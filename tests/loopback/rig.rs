@@ -67,7 +67,7 @@ impl Gate {
 // ---- servers ----------------------------------------------------------------------------------
 
 /// At a port of the system's choice.
-pub(crate) fn builder(store: impl Store) -> Builder {
+pub(crate) fn builder(store: impl Store + 'static) -> Builder {
     Server::builder(store).bind(([127, 0, 0, 1], 0).into())
 }
 
@@ -79,7 +79,7 @@ pub(crate) fn start(builder: Builder) -> Server {
 }
 
 /// A server that sends nothing twice by itself, however slow this machine is: for tests that count packets.
-pub(crate) fn calm(store: impl Store) -> Server {
+pub(crate) fn calm(store: impl Store + 'static) -> Server {
     start(calmly(builder(store)))
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tftpool::unversioned::admission::patience;
 use tftpool::unversioned::limits::UNPROVEN_CHANCE;
 use tftpool::{
-    Dir, DropReason, Event, Events, Failure, Limits, Request, Server, Source, Stop, WriteMode,
+    Dir, DropReason, Event, Events, Failure, Limits, Server, Source, Stop, WriteMode, store_fn,
 };
 
 fn limited(change: impl FnOnce(&mut Limits)) -> (Server, Events) {
@@ -226,12 +226,12 @@ fn a_port_of_the_range_that_another_program_holds_is_skipped_and_used_later() {
 fn the_port_of_a_request_that_was_given_up_comes_back_with_its_socket() {
     let gate = Gate::default();
     let inside = gate.clone();
-    let store = move |request: &Request<'_>| {
+    let store = store_fn(move |request| {
         if request.name == b"hangs" {
             inside.pass();
         }
         Ok(Source::bytes(pattern(2000)))
-    };
+    });
     let ports = free_ports(1);
     let server = start(calmly(builder(store)).limits(|limits| {
         limits.ports = Some(ports.clone());

@@ -2,7 +2,7 @@
 
 use crate::rig::*;
 use std::io::{self, Read};
-use tftpool::{Event, Failure, OptionName, Request, Source};
+use tftpool::{Event, Failure, Object, OptionName, Source, store_fn};
 
 const LENGTH: usize = 100_000;
 
@@ -20,12 +20,32 @@ fn dribble(length: usize) -> Dribble {
     Dribble(io::Cursor::new(pattern(length)))
 }
 
+/// An object of a store with versions.
+struct Versioned<F> {
+    content: Vec<u8>,
+    is_current: F,
+}
+
+impl<F: Fn() -> bool + Send> Object for Versioned<F> {
+    fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize> {
+        (&self.content[offset as usize..]).take(977).read(out)
+    }
+
+    fn len(&self) -> u64 {
+        self.content.len() as u64
+    }
+
+    fn unchanged(&self) -> io::Result<bool> {
+        Ok((self.is_current)())
+    }
+}
+
 #[test]
 fn every_kind_of_source_brings_its_octets() {
     let scratch = Scratch::new();
     let large = scratch.file("large", &pattern(LENGTH));
     let small = scratch.file("small", &pattern(60_000));
-    let server = serve(move |request: &Request<'_>| {
+    let server = serve(store_fn(move |request| {
         let content = pattern(LENGTH);
         Ok(match request.name {
             b"mapped" => Source::file(std::fs::File::open(&large).expect("a file")),
@@ -35,16 +55,21 @@ fn every_kind_of_source_brings_its_octets() {
                 move |out, from| (&content[from as usize..]).take(977).read(out),
                 LENGTH as u64,
             ),
+            b"object" => Source::object(Versioned {
+                content,
+                is_current: || true,
+            }),
             b"reader" => Source::reader(dribble(LENGTH), None),
             b"reader with length" => Source::reader(dribble(LENGTH), Some(LENGTH as u64)),
             _ => return Err(tftpool::Refusal::not_found()),
         })
-    });
+    }));
     for (name, length, has_size) in [
         ("mapped", LENGTH, true),
         ("read", 60_000, true),
         ("bytes", LENGTH, true),
         ("read_at", LENGTH, true),
+        ("object", LENGTH, true),
         ("reader", LENGTH, false),
         ("reader with length", LENGTH, true),
     ] {
@@ -76,11 +101,11 @@ fn every_kind_of_source_brings_its_octets() {
 #[test]
 fn a_file_that_misreports_its_size_is_read_to_its_end() {
     let [proc, sys] = ["/proc/filesystems", "/sys/kernel/fscaps"];
-    let server = serve(|request: &Request<'_>| {
+    let server = serve(store_fn(|request| {
         let name = std::str::from_utf8(request.name).expect("text");
         let file = std::fs::File::open(name).map_err(|_| tftpool::Refusal::not_found())?;
         Ok(Source::file(file))
-    });
+    }));
     for name in [proc, sys] {
         let Ok(content) = std::fs::read(name) else {
             continue; // no such kernel
@@ -121,7 +146,7 @@ fn broken(
     source: impl Fn() -> Source + Send + Sync + 'static,
     mode: &str,
 ) -> (usize, (u16, String), Failure) {
-    let server = calm(move |_: &Request<'_>| Ok(source()));
+    let server = calm(store_fn(move |_| Ok(source())));
     let mut events = server.events();
     let mut client = Client::new(server.local_addr());
     client.shout(&rrq("file", mode, &[("blksize", "1000")]));
@@ -236,10 +261,50 @@ fn a_read_error_in_the_middle_is_told_without_its_text() {
     assert_eq!(broken(reader, "netascii"), (3000, told, failure));
 }
 
+/// An object is asked before its last block goes out, and in netascii before its end is known. An
+/// object that cannot say is one that cannot be read.
+#[test]
+fn an_object_that_is_another_version_at_the_end_fails_its_transfer() {
+    for (mode, came) in [("octet", 2000), ("netascii", 2000)] {
+        for length in [2500, 3000] {
+            let source = move || {
+                Source::object(Versioned {
+                    content: vec![b'x'; length],
+                    is_current: || false,
+                })
+            };
+            let came = came + (length - 2500) * 2;
+            let wanted = (came, changed(), Failure::FileChanged);
+            assert_eq!(broken(source, mode), wanted, "{length} {mode}");
+        }
+    }
+
+    struct Gone;
+    impl Object for Gone {
+        fn read_at(&self, out: &mut [u8], _: u64) -> io::Result<usize> {
+            out.fill(b'x');
+            Ok(out.len())
+        }
+
+        fn len(&self) -> u64 {
+            2500
+        }
+
+        fn unchanged(&self) -> io::Result<bool> {
+            Err(io::Error::other("secret backend is gone"))
+        }
+    }
+    let told = (0, "read error".to_owned());
+    let failure = Failure::Read("secret backend is gone".into());
+    let wanted = (2000, told, failure);
+    assert_eq!(broken(|| Source::object(Gone), "octet"), wanted);
+}
+
 #[test]
 fn what_fails_before_the_first_block_is_an_error_too() {
-    let server =
-        calm(|_: &Request<'_>| Ok(Source::read_at(|_, _| Err(io::Error::other("no")), 10)));
+    let server = calm(store_fn(|_| {
+        Ok(Source::read_at(|_, _| Err(io::Error::other("no")), 10))
+    }));
     let mut events = server.events();
     let mut client = Client::new(server.local_addr());
     client.ask("file", &[]);
@@ -249,8 +314,9 @@ fn what_fails_before_the_first_block_is_an_error_too() {
 
 #[test]
 fn a_directory_as_a_file_is_refused_or_fails_honestly() {
-    let server =
-        calm(|_: &Request<'_>| Ok(Source::file(std::fs::File::open("/").expect("a directory"))));
+    let server = calm(store_fn(|_| {
+        Ok(Source::file(std::fs::File::open("/").expect("a directory")))
+    }));
     let mut events = server.events();
     let mut client = Client::new(server.local_addr());
     client.ask("file", &[]);

@@ -3,19 +3,19 @@
 use crate::rig::*;
 use std::io::{self, Read};
 use std::time::Duration;
-use tftpool::{Event, Failure, Mode, Refusal, Request, Source, Stop, Store};
+use tftpool::{Event, Failure, Mode, Refusal, Request, Source, Stop, Store, store_fn};
 
 /// "slow" waits at the gate, "file" does not.
-fn gated(gate: &Gate) -> impl Store {
+fn gated(gate: &Gate) -> impl Store + use<> {
     let gate = gate.clone();
-    move |request: &Request<'_>| match request.name {
+    store_fn(move |request| match request.name {
         b"slow" => {
             gate.pass();
             Ok(Source::bytes(pattern(700)))
         }
         b"file" => Ok(Source::bytes(pattern(5000))),
         _ => Err(Refusal::not_found()),
-    }
+    })
 }
 
 #[test]
@@ -28,11 +28,11 @@ fn a_store_that_panics_fails_one_request() {
         }
     }
     let server = start(
-        calmly(builder(|request: &Request<'_>| match request.name {
+        calmly(builder(store_fn(|request| match request.name {
             b"bad" => panic!("on purpose"),
             b"worse" => std::panic::panic_any(Thrown),
             _ => Ok(Source::bytes(pattern(700))),
-        }))
+        })))
         .limits(|limits| limits.workers = 1),
     );
     let mut events = server.events();
@@ -69,14 +69,14 @@ fn a_source_that_panics_fails_one_transfer() {
         }
     }
     let server = start(
-        calmly(builder(|request: &Request<'_>| {
+        calmly(builder(store_fn(|request| {
             Ok(match request.name {
                 b"reader" => Source::reader(Bad, None),
                 b"read_at" => Source::read_at(|_, _| panic!("on purpose"), 100),
                 b"drop" => Source::reader(Worse, None),
                 _ => Source::bytes(pattern(700)),
             })
-        }))
+        })))
         .limits(|limits| limits.workers = 1),
     );
     let mut events = server.events();
@@ -252,7 +252,7 @@ fn a_call_that_lost_its_place_in_the_store_is_still_good() {
 fn sources_that_never_return_for_more_transfers_than_there_are_workers() {
     let gate = Gate::default();
     let inside = gate.clone();
-    let store = move |request: &Request<'_>| {
+    let store = store_fn(move |request| {
         let gate = inside.clone();
         Ok(match request.name {
             b"dead" => Source::read_at(
@@ -264,7 +264,7 @@ fn sources_that_never_return_for_more_transfers_than_there_are_workers() {
             ),
             _ => Source::bytes(pattern(5000)),
         })
-    };
+    });
     let server = start(calmly(builder(store)).limits(|limits| limits.workers = 2));
     let mut dead: Vec<_> = (0..5).map(|_| Client::new(server.local_addr())).collect();
     for client in &mut dead {
