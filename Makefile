@@ -63,9 +63,11 @@ tsan:
 	RUSTFLAGS=-Zsanitizer=thread $(CARGO) +$(NIGHTLY) test --lib --all-features -Zbuild-std \
 		--target $(HOST) --target-dir $(TARGET)/tsan $(TESTS)
 
-# SEEDS, SEED, TRACE and BLESS are read from the environment; see tests/sim/main.rs.
+# SEEDS, SEED, TRACE and BLESS are read from the environment; see tests/sim/main.rs and
+# src/server/endpoint/tests/world.rs.
 sim:
 	$(CARGO) test --test sim every_world -- --nocapture
+	$(CARGO) test --lib whole_servers -- --nocapture
 
 # ROWS, RUNS, ONLY, QUICK and BASE are read from the environment; see benches/compare/main.rs.
 bench:

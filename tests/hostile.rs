@@ -425,6 +425,8 @@ fn an_address_that_takes_all_it_can_get_leaves_places_to_a_lab_and_to_single_cli
         waits[waits.len() - 1],
     ));
     assert_eq!((report.complete, report.failed), (LAB, 0), "{report:?}");
+    // On a machine that is busy with other things a board may be silent for too long.
+    assert!(report.again <= LAB / 100, "{report:?}");
     wait_for_rest(&server, idle);
 }
 

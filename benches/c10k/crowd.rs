@@ -12,13 +12,18 @@ const REPEAT: Duration = Duration::from_secs(2);
 const BATCH: usize = 200;
 const BATCH_PAUSE: Duration = Duration::from_millis(20);
 
+/// How often a board asks again after an ERROR.
+const ATTEMPTS: u32 = 3;
+
 /// What became of them.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     /// Boards that have the whole file, octet for octet.
     pub(crate) complete: usize,
-    /// Those that were told an ERROR, or got something else.
+    /// Those that got something else, or were told an ERROR too often.
     pub(crate) failed: usize,
+    /// ERRORs that made a board ask again from another port, as a loader does.
+    pub(crate) again: usize,
     /// From the first request to the last ACK.
     pub(crate) elapsed: Duration,
     /// Blocks that came, copies included.
@@ -36,6 +41,8 @@ struct Board {
     /// An ACK waits for its time.
     is_thinking: bool,
     heard: Instant,
+    /// How often it may ask again.
+    attempts: u32,
 }
 
 /// So many boards fetch a file in lock step, in blocks of 512 octets, and wait `pause` before each ACK. `watch` is called now and
@@ -67,17 +74,8 @@ pub(crate) fn fetch(
         if seats.len() < boards && now >= next_batch {
             next_batch = now + BATCH_PAUSE;
             for seat in seats.len()..boards.min(seats.len() + BATCH) {
-                let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-                socket.set_nonblocking(true)?;
-                let _ = socket.send_to(&request, server);
-                epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, seat as u64))?;
-                seats.push(Some(Board {
-                    socket,
-                    tid: None,
-                    block: 0,
-                    is_thinking: false,
-                    heard: now,
-                }));
+                let board = Board::ask(&epoll, seat, &request, server, ATTEMPTS)?;
+                seats.push(Some(board));
             }
         }
         while let Some(&(due, seat)) = acks.front() {
@@ -133,6 +131,11 @@ pub(crate) fn fetch(
                     acks.push_back((now + pause, seat));
                 }
                 Some(false) => report.copies += 1,
+                None if buffer[..2] == [0, 5] && board.attempts > 0 && !board.is_thinking => {
+                    report.again += 1;
+                    let attempts = board.attempts - 1;
+                    *board = Board::ask(&epoll, seat, &request, server, attempts)?;
+                }
                 None => {
                     seats[seat] = None;
                     report.failed += 1;
@@ -144,6 +147,27 @@ pub(crate) fn fetch(
 }
 
 impl Board {
+    fn ask(
+        epoll: &Epoll,
+        seat: usize,
+        request: &[u8],
+        server: SocketAddr,
+        attempts: u32,
+    ) -> io::Result<Self> {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        socket.set_nonblocking(true)?;
+        let _ = socket.send_to(request, server);
+        epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, seat as u64))?;
+        Ok(Self {
+            socket,
+            tid: None,
+            block: 0,
+            is_thinking: false,
+            heard: Instant::now(),
+            attempts,
+        })
+    }
+
     /// True for the next block, false for one that came before; `None` where something is wrong.
     fn take(&mut self, content: &[u8], datagram: &[u8], from: SocketAddr) -> Option<bool> {
         let [0, 3, high, low, payload @ ..] = datagram else {

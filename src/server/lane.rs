@@ -298,7 +298,7 @@ pub(super) struct Seat<T> {
     /// It was parked before.
     is_known: bool,
     /// It is in one of the queues.
-    is_queued: bool,
+    pub(super) is_queued: bool,
     /// A packet came while it was in its turn.
     is_notified: bool,
     /// The loop waits for it to be parked.

@@ -343,3 +343,34 @@ fn a_stop_refuses_what_waits_and_ends_what_is_parked() {
     assert_eq!(rig.endpoint.len(), 1, "the call runs");
     assert!(rig.endpoint.is_finished(start + LAST_WAIT, &mut rig.lanes));
 }
+
+/// A peer that may not be there, and one that has its file, do not hold up the end.
+#[test]
+fn a_drain_waits_for_established_transfers_only() {
+    let quota = Quota {
+        unproven: 100,
+        ..QUOTA
+    };
+    let mut rig = Rig::new(quota, Supply::System(1000));
+    let start = rig.start;
+    for number in 1..=3 {
+        assert_eq!(rig.ask(peer(number), start), Ok(()));
+        rig.park(start);
+    }
+    rig.establish(2, start);
+    rig.establish(3, start);
+    rig.lanes.parked.get_mut(&3).expect("parked").0.is_complete = true;
+    let drain = Stop::Drain(Duration::from_secs(60));
+    rig.endpoint.stop(drain, start);
+    assert!(!rig.endpoint.is_finished(start, &mut rig.lanes));
+    assert!(rig.lanes.ended.is_empty(), "one of them is being served");
+    rig.lanes.parked.remove(&2);
+    let ended = Report::Ended {
+        id: TransferId(2),
+        is_proven: true,
+        answered: start,
+    };
+    rig.report(ended, start);
+    assert!(rig.endpoint.is_finished(start, &mut rig.lanes));
+    assert_eq!(rig.lanes.ended.len(), 2);
+}

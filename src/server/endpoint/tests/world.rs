@@ -148,6 +148,8 @@ struct Server {
     /// Packets that leave.
     sent: Vec<(Tid, TransferId, Kind, u64)>,
     ends: BTreeMap<TransferId, u32>,
+    ended: BTreeMap<TransferId, Instant>,
+    now: Instant,
     completed: BTreeSet<TransferId>,
     in_store: usize,
     store_slots: usize,
@@ -158,6 +160,7 @@ struct Server {
 impl Server {
     fn conclude(&mut self, id: TransferId) {
         *self.ends.entry(id).or_default() += 1;
+        self.ended.insert(id, self.now);
     }
 }
 
@@ -330,6 +333,8 @@ struct World {
     /// One in so many sockets is refused; 0 for none.
     no_socket: u64,
     asked: BTreeSet<TransferId>,
+    /// Transfers, not requests, that were cancelled, and when.
+    cancelled: Vec<(TransferId, Instant)>,
     /// The listening socket is closed.
     is_closed: bool,
     is_finished: bool,
@@ -385,6 +390,8 @@ impl World {
                 mail: Vec::new(),
                 sent: Vec::new(),
                 ends: BTreeMap::new(),
+                ended: BTreeMap::new(),
+                now,
                 completed: BTreeSet::new(),
                 in_store: 0,
                 store_slots: threads.div_ceil(2),
@@ -399,6 +406,7 @@ impl World {
             latency: rng.between(10 * US, 5 * MS),
             no_socket: if rng.one_in(5) { 2 + rng.below(10) } else { 0 },
             asked: BTreeSet::new(),
+            cancelled: Vec::new(),
             is_closed: false,
             is_finished: false,
             has_stop: rng.one_in(3),
@@ -492,6 +500,7 @@ impl World {
                 break;
             };
             self.now = self.now.max(next);
+            self.server.now = self.now;
             assert!(self.now < start + LONG, "it never ends");
             for number in 0..self.server.threads.len() {
                 let is_due = |task: &(Instant, Instant, Task)| task.1 <= self.now;
@@ -732,6 +741,7 @@ impl World {
                 if parked.is_some_and(|parked| parked.is_recalled) {
                     self.server.mail.push(Report::Parked(id));
                 }
+                self.check_queued(id);
             }
             Turn::Done => {
                 self.server.conclude(id);
@@ -744,6 +754,18 @@ impl World {
                 });
             }
         }
+    }
+
+    /// A parked transfer has read everything, or will have its turn.
+    fn check_queued(&self, id: TransferId) {
+        let is_unread = self.server.has_unread(0, id);
+        let mut seats = self
+            .server
+            .lanes
+            .iter()
+            .filter_map(|lane| lane.seats.get(&id));
+        let sleeps = seats.any(|seat| seat.transfer.is_some() && !seat.is_queued);
+        assert!(!(is_unread && sleeps), "{id} sleeps beside its packets");
     }
 
     // ---- the network ------------------------------------------------------------------------
@@ -777,6 +799,7 @@ impl World {
                     for lane in &mut self.server.lanes {
                         lane.notify(id);
                     }
+                    self.check_queued(id);
                 }
             }
             Happening::ToClient(number, port, id, kind, block) => {
@@ -791,6 +814,10 @@ impl World {
             }
             Happening::Cancel(id) => {
                 if !self.is_finished {
+                    let slot = self.endpoint.slots.get(&TransferId(id));
+                    if slot.is_some_and(|slot| slot.lane.is_some()) {
+                        self.cancelled.push((TransferId(id), self.now));
+                    }
                     self.endpoint
                         .cancel(TransferId(id), self.now, &mut self.server);
                     self.act();
@@ -953,6 +980,10 @@ impl World {
             (0, 0),
             "a store slot is lost"
         );
+        for (id, at) in &self.cancelled {
+            let late = server.ended[id].saturating_duration_since(*at);
+            assert!(late < Duration::from_secs(1), "world {seed}: {id} went on");
+        }
         // Calls that were left behind have returned by now.
         assert!(
             self.endpoint.is_empty(),
