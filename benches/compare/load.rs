@@ -5,6 +5,8 @@ use crate::pattern::Pattern;
 use crate::sys;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddrV4, UdpSocket};
@@ -15,6 +17,10 @@ use tftpool::unversioned::wire::{self, Packet};
 const SCAN: Duration = Duration::from_millis(10);
 /// How long what comes to clients that say no more is thrown away.
 const SETTLING: Duration = Duration::from_millis(200);
+/// How many clients of [`park`] wait for their first answer at a time.
+const PARK_AT_ONCE: usize = 64;
+/// After how long a client of [`park`] that has no answer repeats its request.
+const PARK_REPEAT: Duration = Duration::from_secs(1);
 /// Room for the longest run of coalesced datagrams.
 const BUFFER: usize = 1 << 16;
 
@@ -30,6 +36,8 @@ pub(crate) struct Report {
     pub(crate) blksize: u16,
     pub(crate) windowsize: u16,
     pub(crate) ignored: u64,
+    /// CPU time of the thread that generated the load.
+    pub(crate) cpu: Duration,
 }
 
 impl Report {
@@ -50,6 +58,17 @@ impl Report {
     pub(crate) fn failed(&self) -> u64 {
         self.failures.values().sum()
     }
+}
+
+/// CPU time so far: of this process, or of this thread.
+pub(crate) fn cpu(who: UsageWho) -> Duration {
+    let Ok(usage) = getrusage(who) else {
+        return Duration::ZERO;
+    };
+    [usage.user_time(), usage.system_time()]
+        .map(|time| Duration::from_micros(time.num_microseconds().unsigned_abs()))
+        .iter()
+        .sum()
 }
 
 /// The value below which `percent` of the values lie.
@@ -124,10 +143,12 @@ pub(crate) fn crowd(
     seats.run(refill_for, limit)
 }
 
-/// Clients that ask for a file, take its beginning, and say no more, so that the server has to wait for them. Their sockets
-/// are there before `begin` is called, so that what is seen from then on is the server's. Returns how many it waits for.
+/// Clients that ask for a file, acknowledge `acknowledged` blocks, and say no more, so that the server has to wait for them.
+/// Their sockets are there before `begin` is called, so that what is seen from then on is the server's. Returns how many it
+/// waits for.
 pub(crate) fn park(
     count: usize,
+    acknowledged: u16,
     fetch: &Fetch,
     server: SocketAddrV4,
     limit: Duration,
@@ -148,11 +169,18 @@ pub(crate) fn park(
     let mut events = vec![EpollEvent::empty(); 1024];
     let mut buffer = vec![0; BUFFER];
     let mut asked = 0;
+    let mut again = started + PARK_REPEAT;
     while parked < count && started.elapsed() < limit {
         // A few at a time: this is about memory, not about a storm.
-        for socket in sockets.iter().skip(asked).take(64) {
-            socket.send_to(&request, server)?;
+        while asked < count && asked < parked + PARK_AT_ONCE {
+            sockets[asked].send_to(&request, server)?;
             asked += 1;
+        }
+        if Instant::now() >= again {
+            again += PARK_REPEAT;
+            for seat in (0..asked).filter(|&seat| !is_parked[seat]) {
+                sockets[seat].send_to(&request, server)?;
+            }
         }
         let ready = wait(&epoll, &mut events, scan())?;
         for event in &events[..ready] {
@@ -161,6 +189,9 @@ pub(crate) fn park(
                 match wire::parse(&buffer[..length]) {
                     Ok(Packet::OptionAck(_)) => {
                         sockets[seat].send_to(&wire::ack(0), from)?;
+                    }
+                    Ok(Packet::Data { block, .. }) if block <= acknowledged => {
+                        sockets[seat].send_to(&wire::ack(block), from)?;
                     }
                     Ok(Packet::Data { .. }) if !is_parked[seat] => {
                         is_parked[seat] = true;
@@ -237,6 +268,7 @@ impl Seats<'_> {
 
     fn run(&mut self, refill_for: Duration, limit: Duration) -> io::Result<Report> {
         let started = Instant::now();
+        let cpu_before = cpu(UsageWho::RUSAGE_THREAD);
         let mut report = Report::default();
         let mut buffer = vec![0; BUFFER];
         let mut events = vec![EpollEvent::empty(); 1024];
@@ -271,6 +303,7 @@ impl Seats<'_> {
                 }
             }
         }
+        report.cpu = cpu(UsageWho::RUSAGE_THREAD).saturating_sub(cpu_before);
         Ok(report)
     }
 }

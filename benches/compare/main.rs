@@ -141,7 +141,39 @@ impl Settings {
 }
 
 /// Whether one of the words, all of them in lower case, is in the name. No words want everything.
+/// A hyphen matches a space. A number in a word matches a whole number only: "crowd-20" does not
+/// select "crowd 200".
 fn is_wanted(words: &[String], name: &str) -> bool {
-    let name = name.to_lowercase();
-    words.is_empty() || words.iter().any(|word| name.contains(word.as_str()))
+    let spaced = |text: &str| text.to_lowercase().replace('-', " ");
+    let name = spaced(name);
+    let is_in_name = |word: &String| {
+        let word = spaced(word);
+        let cuts_number = |at: usize| {
+            let digit = |index: usize| name.as_bytes().get(index).is_some_and(u8::is_ascii_digit);
+            at > 0 && digit(at - 1) && digit(at)
+        };
+        let mut found = name.match_indices(&word);
+        found.any(|(start, _)| !cuts_number(start) && !cuts_number(start + word.len()))
+    };
+    words.is_empty() || words.iter().any(is_in_name)
+}
+
+/// Which rows a word selects.
+fn check_filter() {
+    for (word, name, selects) in [
+        ("crowd-20", "crowd 20 blksize 512", true),
+        ("crowd-20", "crowd 200 blksize 512", false),
+        ("20 blksize", "crowd 20 blksize 512", true),
+        ("0 blksize", "crowd 20 blksize 512", false),
+        ("crowd", "crowd 200 blksize 512", true),
+        ("tftpd-hpa", "tftpd-hpa", true),
+        ("storm", "crowd 20 blksize 512", false),
+    ] {
+        assert_eq!(
+            is_wanted(&[word.to_owned()], name),
+            selects,
+            "{word} {name}"
+        );
+    }
+    assert!(is_wanted(&[], "anything"), "no words select everything");
 }

@@ -30,6 +30,7 @@ pub(crate) enum Figure {
     FirstReplyP50Millis,
     FirstReplyP99Millis,
     WastedPercent,
+    LoadPercent,
     CallsPerBlock,
     BlocksPerSend,
     InstructionsPerBlock,
@@ -46,7 +47,7 @@ pub(crate) enum Figure {
 }
 
 impl Figure {
-    const ALL: [Figure; 24] = [
+    const ALL: [Figure; 25] = [
         Figure::MibPerSecond,
         Figure::TransfersPerSecond,
         Figure::CpuSecondsPerGib,
@@ -58,6 +59,7 @@ impl Figure {
         Figure::FirstReplyP50Millis,
         Figure::FirstReplyP99Millis,
         Figure::WastedPercent,
+        Figure::LoadPercent,
         Figure::CallsPerBlock,
         Figure::BlocksPerSend,
         Figure::InstructionsPerBlock,
@@ -86,6 +88,7 @@ impl Figure {
             Self::FirstReplyP50Millis => "first reply p50 ms",
             Self::FirstReplyP99Millis => "first reply p99 ms",
             Self::WastedPercent => "wasted blocks %",
+            Self::LoadPercent => "load's CPU %",
             Self::CallsPerBlock => "calls/block",
             Self::BlocksPerSend => "blocks/send",
             Self::InstructionsPerBlock => "instructions/block",
