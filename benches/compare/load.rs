@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::{SocketAddrV4, UdpSocket};
 use std::time::{Duration, Instant};
@@ -17,8 +17,8 @@ use tftpool::unversioned::wire::{self, Packet};
 const SCAN: Duration = Duration::from_millis(10);
 /// How long what comes to clients that say no more is thrown away.
 const SETTLING: Duration = Duration::from_millis(200);
-/// How many clients of [`park`] wait for their first answer at a time.
-const PARK_AT_ONCE: usize = 64;
+/// How many clients wait for their first answer at a time, where this is not about a storm.
+const AT_ONCE: usize = 64;
 /// After how long a client of [`park`] that has no answer repeats its request.
 const PARK_REPEAT: Duration = Duration::from_secs(1);
 /// Room for the longest run of coalesced datagrams.
@@ -110,7 +110,9 @@ pub(crate) fn single(
 pub(crate) enum Crowd {
     /// All ask at once, each for one file.
     Storm(usize),
-    /// So many at a time; whoever is done asks again at once, until the time is over.
+    /// So many at a time. A client that is done asks again, until the time is over. At most
+    /// [`AT_ONCE`] clients wait for their first answer at a time, because the storms are about
+    /// listening sockets that overflow, and these rows are about what comes after.
     Endless(usize, Duration),
 }
 
@@ -122,24 +124,24 @@ pub(crate) fn crowd(
     server: SocketAddrV4,
     limit: Duration,
 ) -> io::Result<Report> {
-    let (count, refill_for) = match crowd {
-        Crowd::Storm(count) => (count, Duration::ZERO),
-        Crowd::Endless(count, time) => (count, time),
+    let (count, refill_for, at_once) = match crowd {
+        Crowd::Storm(count) => (count, Duration::ZERO, count),
+        Crowd::Endless(count, time) => (count, time, AT_ONCE),
     };
     let mut seats = Seats {
         fetch,
         pattern,
         server,
         epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
-        clients: Vec::with_capacity(count),
-        deadlines: Vec::with_capacity(count),
+        clients: (0..count).map(|_| None).collect(),
+        deadlines: vec![Instant::now() + limit; count],
         seated: 0,
+        empty: (0..count).collect(),
+        at_once,
+        unanswered: 0,
+        due: VecDeque::with_capacity(count),
     };
-    for _ in 0..count {
-        seats.clients.push(None);
-        seats.deadlines.push(Instant::now() + limit);
-        seats.fill(seats.clients.len() - 1)?;
-    }
+    seats.fill()?; // the sockets of a storm are there before its clock starts
     seats.run(refill_for, limit)
 }
 
@@ -171,8 +173,7 @@ pub(crate) fn park(
     let mut asked = 0;
     let mut again = started + PARK_REPEAT;
     while parked < count && started.elapsed() < limit {
-        // A few at a time: this is about memory, not about a storm.
-        while asked < count && asked < parked + PARK_AT_ONCE {
+        while asked < count && asked < parked + AT_ONCE {
             sockets[asked].send_to(&request, server)?;
             asked += 1;
         }
@@ -239,26 +240,52 @@ struct Seats<'a> {
     clients: Vec<Option<Client<'a>>>,
     deadlines: Vec<Instant>,
     seated: usize,
+    /// Seats whose next client is still to come.
+    empty: VecDeque<usize>,
+    /// The limit on `unanswered`.
+    at_once: usize,
+    /// Clients that wait for their first answer.
+    unanswered: usize,
+    /// Clients that have something to send, or have to look at their timers.
+    due: VecDeque<usize>,
 }
 
 impl Seats<'_> {
-    fn fill(&mut self, seat: usize) -> io::Result<()> {
-        let client = Client::new(self.fetch, self.pattern, self.server, true, Instant::now())?;
-        let event = EpollEvent::new(EpollFlags::EPOLLIN, seat as u64);
-        self.epoll.add(client.socket(), event)?;
-        self.clients[seat] = Some(client);
-        self.seated += 1;
+    /// Seats as many new clients as may ask now.
+    fn fill(&mut self) -> io::Result<()> {
+        while self.unanswered < self.at_once
+            && let Some(seat) = self.empty.pop_front()
+        {
+            let client = Client::new(self.fetch, self.pattern, self.server, true, Instant::now())?;
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, seat as u64);
+            self.epoll.add(client.socket(), event)?;
+            self.clients[seat] = Some(client);
+            self.seated += 1;
+            self.unanswered += 1;
+            self.due.push_back(seat);
+        }
         Ok(())
+    }
+
+    fn receive(&mut self, seat: usize, buffer: &mut [u8]) {
+        if let Some(client) = &mut self.clients[seat] {
+            let was_answered = client.is_answered();
+            client.receive(buffer);
+            self.unanswered -= usize::from(client.is_answered() != was_answered);
+            self.due.push_back(seat);
+        }
     }
 
     /// Lets one client go on; its result, where it is done.
     fn drive(&mut self, seat: usize) -> Option<Result<Fetched, Failure>> {
-        match self.clients[seat].as_mut()?.drive(Instant::now()) {
+        let client = self.clients[seat].as_mut()?;
+        match client.drive(Instant::now()) {
             Progress::Waiting(until) => {
                 self.deadlines[seat] = until;
                 None
             }
             Progress::Finished(result) => {
+                self.unanswered -= usize::from(!client.is_answered());
                 self.clients[seat] = None; // closing takes it off the epoll
                 self.seated -= 1;
                 Some(result)
@@ -272,18 +299,17 @@ impl Seats<'_> {
         let mut report = Report::default();
         let mut buffer = vec![0; BUFFER];
         let mut events = vec![EpollEvent::empty(); 1024];
-        let mut due: Vec<usize> = (0..self.clients.len()).collect(); // everybody asks
         let mut next_scan = started + SCAN;
         while self.seated > 0 {
-            for seat in due.drain(..) {
+            while let Some(seat) = self.due.pop_front() {
                 if let Some(result) = self.drive(seat) {
                     report.count(result);
                     report.elapsed = started.elapsed();
                     if report.elapsed < refill_for {
-                        self.fill(seat)?;
-                        self.drive(seat);
+                        self.empty.push_back(seat);
                     }
                 }
+                self.fill()?;
             }
             let now = Instant::now();
             if now - started > limit {
@@ -292,15 +318,12 @@ impl Seats<'_> {
             }
             if now >= next_scan {
                 next_scan = now + SCAN;
-                due.extend((0..self.clients.len()).filter(|&seat| self.deadlines[seat] <= now));
+                let is_due = |seat: &usize| self.deadlines[*seat] <= now;
+                self.due.extend((0..self.clients.len()).filter(is_due));
             }
             let ready = wait(&self.epoll, &mut events, scan())?;
             for event in &events[..ready] {
-                let seat = event.data() as usize;
-                if let Some(client) = &mut self.clients[seat] {
-                    client.receive(&mut buffer);
-                    due.push(seat);
-                }
+                self.receive(event.data() as usize, &mut buffer);
             }
         }
         report.cpu = cpu(UsageWho::RUSAGE_THREAD).saturating_sub(cpu_before);

@@ -2,8 +2,11 @@
 //!
 //! `ROWS=text` runs the rows whose name contains it (several with commas), `RUNS=n` takes medians of so many runs (3),
 //! `QUICK=1` makes small runs, `PEERS=dir` adds the rivals that `benches/peers.sh` fetched, `ONLY=names` picks servers,
-//! `SPREAD=1` pins nothing to one CPU, `ROWS=curve` storms with 1 to 10,000 clients, `BASE=file.json` prints what an older
-//! run measured beside it.
+//! `SPREAD=1` pins nothing to one CPU, `ROWS=curve` storms with 1 to 10,000 clients.
+//! `BASE=program` measures another build of `tftpool` in the same run, `BASE=file.json` prints what an older run measured;
+//! both are compared figure by figure.
+//! In `ROWS` and `ONLY` a hyphen matches a space, and a number matches a whole number: `ROWS=crowd-20` is both rows of
+//! 20 lock-step clients. The limits are measured whatever `ONLY` says.
 //! The tables go to the standard output, and as JSON to `target/bench.json`. See `docs/performance.md`.
 //!
 //! For a profiler: `serve-bare ADDRESS PORT DIR`, `serve-floor ADDRESS PORT DIR`, and
@@ -98,6 +101,8 @@ struct Settings {
     peers: Option<PathBuf>,
     /// The JSON of an older run.
     base: Option<PathBuf>,
+    /// Another build of this crate's command, to be measured in the same run.
+    base_program: Option<PathBuf>,
     /// `target`, where the files and the results go.
     target: PathBuf,
 }
@@ -125,6 +130,10 @@ impl Settings {
         let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
             .parent()
             .unwrap_or(Path::new("target"));
+        let (base, base_program) = match path("BASE") {
+            Some(base) if base.extension().is_some_and(|end| end == "json") => (Some(base), None),
+            program => (None, program),
+        };
         Self {
             runs: text("RUNS")
                 .and_then(|runs| runs.parse().ok())
@@ -134,7 +143,8 @@ impl Settings {
             rows: list("ROWS"),
             only: list("ONLY"),
             peers: path("PEERS"),
-            base: path("BASE"),
+            base,
+            base_program,
             target: target.to_owned(),
         }
     }

@@ -117,7 +117,7 @@ pub(crate) fn all(quick: bool, spread: bool) -> Vec<Row> {
     }
     rows.push(Row {
         silent: 2000,
-        ..lock_step("20 + 2000 silent", 1428, MIB, 20, time)
+        ..lock_step(SILENT, 1428, MIB, 20, time)
     });
     let parked = 5000 / part as usize;
     rows.push(Row {
@@ -179,6 +179,9 @@ fn single(blksize: u16, windowsize: u16, size: u64, coalesce: bool) -> Row {
 
 /// How the names of the rows of lock-step crowds begin.
 pub(crate) const CROWD: &str = "crowd ";
+
+/// The row of a lock-step crowd beside silent clients.
+pub(crate) const SILENT: &str = "20 + 2000 silent";
 
 /// Clients without windows. Each fetches one file after the other until the time is over.
 fn lock_step(name: &str, blksize: u16, size: u64, clients: usize, time: Duration) -> Row {

@@ -90,15 +90,13 @@ pub(crate) fn compare(settings: &Settings) -> io::Result<()> {
             continue;
         };
         print!("{}", table.markdown());
-        if let Some(base) = &base {
-            print!("{}", table.before_and_after(base));
-        }
+        print!("{}", table.before_and_after(base.as_ref()));
         tables.push(table);
         let versions = machine::versions(settings.peers.as_deref());
         let json = report::document(&head, &versions, settings.runs, &tables);
         fs::write(settings.target.join("bench.json"), json)?;
     }
-    print!("{}", report::curve(&tables));
+    print!("{}{}", report::curve(&tables), report::crowds(&tables));
     println!("\nall rows: {:.0} s", started.elapsed().as_secs_f64());
     Ok(())
 }
