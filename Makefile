@@ -68,7 +68,7 @@ sim:
 	$(CARGO) test --test sim every_world -- --nocapture
 
 # ROWS, RUNS, ONLY, QUICK and BASE are read from the environment; see benches/compare/main.rs.
-# One row in less than a minute: ROWS=crowd-20-blksize-1428 ONLY=tftpool,dnsmasq make bench-peers
+# One row in about a minute: ROWS=crowd-20-blksize-1428 ONLY=tftpool,dnsmasq make bench-peers
 # Two builds in one run: BASE=path/to/tftpool ROWS=crowd ONLY=tftpool make bench
 bench:
 	$(CARGO) bench --bench compare -- --bench

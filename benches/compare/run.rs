@@ -153,9 +153,8 @@ impl Bench {
                     run + 1,
                     contender.name
                 );
-                let started = Instant::now();
-                let mut sample = self.undisturbed_sample(row, contender)?;
-                *spent += started.elapsed();
+                let (mut sample, took) = self.undisturbed_sample(row, contender)?;
+                *spent += took;
                 if run == 0 && matches!(row.work, Work::Single) && !sample.figures.is_empty() {
                     contender.at_home(|| {
                         self.count_calls(row, contender, &mut sample);
@@ -237,16 +236,21 @@ impl Bench {
     }
 
     /// One run, repeated a few times where others were busy meanwhile; the last one counts as it is.
-    fn undisturbed_sample(&self, row: &Row, contender: &Contender) -> io::Result<Sample> {
-        let mut sample = self.sample(row, contender)?;
-        for _ in 1..ATTEMPTS {
-            if sample.others <= DISTURBED || !self.patient {
-                break;
+    /// Returns how long that one took.
+    fn undisturbed_sample(
+        &self,
+        row: &Row,
+        contender: &Contender,
+    ) -> io::Result<(Sample, Duration)> {
+        for attempt in 1.. {
+            let started = Instant::now();
+            let sample = self.sample(row, contender)?;
+            if sample.others <= DISTURBED || !self.patient || attempt == ATTEMPTS {
+                return Ok((sample, started.elapsed()));
             }
             thread::sleep(Duration::from_secs(1));
-            sample = self.sample(row, contender)?;
         }
-        Ok(sample)
+        unreachable!("the last attempt returns")
     }
 
     /// One run of one server.
