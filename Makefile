@@ -19,7 +19,7 @@ help:
 	@echo 'make sim SEED=42 TRACE=1        one world, packet by packet'
 	@echo 'make bench                      this server beside the limits of the machine'
 	@echo 'make bench-peers                the same, and other servers beside it (fetches them)'
-	@echo 'make bench-curve                storms of 1 to 10,000 clients'
+	@echo 'make bench-curve                storms of 1 to 10,000 clients, crowds of 2 to 2,000 without windows'
 	@echo 'make bench-profile              where the time of a crowd goes: threads and system calls'
 	@echo 'make bench-plot                 draws docs/performance.svg from the figures'
 	@echo 'make bench-hostile              the same under loss and attack (as root)'
@@ -70,12 +70,14 @@ sim:
 	$(CARGO) test --lib whole_servers -- --nocapture
 
 # ROWS, RUNS, ONLY, QUICK and BASE are read from the environment; see benches/compare/main.rs.
+# One row in about a minute: ROWS=crowd-20-blksize-1428 ONLY=tftpool,dnsmasq make bench-peers
+# Two builds in one run: BASE=path/to/tftpool ROWS=crowd ONLY=tftpool make bench
 bench:
 	$(CARGO) bench --bench compare -- --bench
 
 # Wherever the rivals are there already, they are on the curve and in the profile too.
 bench-curve:
-	ROWS=curve PEERS=$(wildcard $(TARGET)/peers) $(CARGO) bench --bench compare -- --bench
+	ROWS=curve,crowd PEERS=$(wildcard $(TARGET)/peers) $(CARGO) bench --bench compare -- --bench
 
 # ROWS, ONLY and QUICK are read from the environment; see benches/compare/profile.rs.
 bench-profile:

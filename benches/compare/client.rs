@@ -141,6 +141,11 @@ impl<'a> Client<'a> {
         &self.socket
     }
 
+    /// Whether the server has answered the request.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.first_reply.is_some()
+    }
+
     /// Receives once and takes in what came. Nothing there is no error.
     pub(crate) fn receive(&mut self, buffer: &mut [u8]) {
         // In lock step the plain call is the cheaper one.

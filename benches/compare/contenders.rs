@@ -43,6 +43,9 @@ pub(crate) struct Contender {
     remark: Option<String>,
 }
 
+/// The other build of this crate's command that `BASE` names.
+pub(crate) const BASE: &str = "tftpool base";
+
 /// A file small enough to ask whether a server is there.
 pub(crate) const SMALL: &str = "f-1024";
 
@@ -53,6 +56,18 @@ pub(crate) fn present(
     pattern: &Pattern,
 ) -> io::Result<Vec<Contender>> {
     let mut all = all(settings.peers.as_deref())?;
+    if let Some(program) = &settings.base_program {
+        std::fs::metadata(program)
+            .map_err(|why| io::Error::other(format!("BASE={}: {why}", program.display())))?;
+        let own = all.iter().position(|one| one.role == Role::Own);
+        let at = own.unwrap_or(all.len() - 1);
+        let base = Contender {
+            name: BASE,
+            program: program.clone(),
+            ..all[at].clone()
+        };
+        all.insert(at + 1, base);
+    }
     all.retain(|one| {
         let started = one.at_home(|| one.start(directory, pattern).map(drop));
         if let Err(why) = &started {

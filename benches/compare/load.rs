@@ -5,7 +5,9 @@ use crate::pattern::Pattern;
 use crate::sys;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use std::collections::BTreeMap;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::{SocketAddrV4, UdpSocket};
 use std::time::{Duration, Instant};
@@ -15,6 +17,10 @@ use tftpool::unversioned::wire::{self, Packet};
 const SCAN: Duration = Duration::from_millis(10);
 /// How long what comes to clients that say no more is thrown away.
 const SETTLING: Duration = Duration::from_millis(200);
+/// How many clients wait for their first answer at a time, where this is not about a storm.
+const AT_ONCE: usize = 64;
+/// After how long a client of [`park`] that has no answer repeats its request.
+const PARK_REPEAT: Duration = Duration::from_secs(1);
 /// Room for the longest run of coalesced datagrams.
 const BUFFER: usize = 1 << 16;
 
@@ -30,6 +36,8 @@ pub(crate) struct Report {
     pub(crate) blksize: u16,
     pub(crate) windowsize: u16,
     pub(crate) ignored: u64,
+    /// CPU time of the thread that generated the load.
+    pub(crate) cpu: Duration,
 }
 
 impl Report {
@@ -50,6 +58,17 @@ impl Report {
     pub(crate) fn failed(&self) -> u64 {
         self.failures.values().sum()
     }
+}
+
+/// CPU time so far: of this process, or of this thread.
+pub(crate) fn cpu(who: UsageWho) -> Duration {
+    let Ok(usage) = getrusage(who) else {
+        return Duration::ZERO;
+    };
+    [usage.user_time(), usage.system_time()]
+        .map(|time| Duration::from_micros(time.num_microseconds().unsigned_abs()))
+        .iter()
+        .sum()
 }
 
 /// The value below which `percent` of the values lie.
@@ -91,7 +110,9 @@ pub(crate) fn single(
 pub(crate) enum Crowd {
     /// All ask at once, each for one file.
     Storm(usize),
-    /// So many at a time; whoever is done asks again at once, until the time is over.
+    /// So many at a time. A client that is done asks again, until the time is over. At most
+    /// [`AT_ONCE`] clients wait for their first answer at a time, because the storms are about
+    /// listening sockets that overflow, and these rows are about what comes after.
     Endless(usize, Duration),
 }
 
@@ -103,31 +124,33 @@ pub(crate) fn crowd(
     server: SocketAddrV4,
     limit: Duration,
 ) -> io::Result<Report> {
-    let (count, refill_for) = match crowd {
-        Crowd::Storm(count) => (count, Duration::ZERO),
-        Crowd::Endless(count, time) => (count, time),
+    let (count, refill_for, at_once) = match crowd {
+        Crowd::Storm(count) => (count, Duration::ZERO, count),
+        Crowd::Endless(count, time) => (count, time, AT_ONCE),
     };
     let mut seats = Seats {
         fetch,
         pattern,
         server,
         epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
-        clients: Vec::with_capacity(count),
-        deadlines: Vec::with_capacity(count),
+        clients: (0..count).map(|_| None).collect(),
+        deadlines: vec![Instant::now() + limit; count],
         seated: 0,
+        empty: (0..count).collect(),
+        at_once,
+        unanswered: 0,
+        due: VecDeque::with_capacity(count),
     };
-    for _ in 0..count {
-        seats.clients.push(None);
-        seats.deadlines.push(Instant::now() + limit);
-        seats.fill(seats.clients.len() - 1)?;
-    }
+    seats.fill()?; // the sockets of a storm are there before its clock starts
     seats.run(refill_for, limit)
 }
 
-/// Clients that ask for a file, take its beginning, and say no more, so that the server has to wait for them. Their sockets
-/// are there before `begin` is called, so that what is seen from then on is the server's. Returns how many it waits for.
+/// Clients that ask for a file, acknowledge `acknowledged` blocks, and say no more, so that the server has to wait for them.
+/// Their sockets are there before `begin` is called, so that what is seen from then on is the server's. Returns how many it
+/// waits for.
 pub(crate) fn park(
     count: usize,
+    acknowledged: u16,
     fetch: &Fetch,
     server: SocketAddrV4,
     limit: Duration,
@@ -148,11 +171,17 @@ pub(crate) fn park(
     let mut events = vec![EpollEvent::empty(); 1024];
     let mut buffer = vec![0; BUFFER];
     let mut asked = 0;
+    let mut again = started + PARK_REPEAT;
     while parked < count && started.elapsed() < limit {
-        // A few at a time: this is about memory, not about a storm.
-        for socket in sockets.iter().skip(asked).take(64) {
-            socket.send_to(&request, server)?;
+        while asked < count && asked < parked + AT_ONCE {
+            sockets[asked].send_to(&request, server)?;
             asked += 1;
+        }
+        if Instant::now() >= again {
+            again += PARK_REPEAT;
+            for seat in (0..asked).filter(|&seat| !is_parked[seat]) {
+                sockets[seat].send_to(&request, server)?;
+            }
         }
         let ready = wait(&epoll, &mut events, scan())?;
         for event in &events[..ready] {
@@ -161,6 +190,9 @@ pub(crate) fn park(
                 match wire::parse(&buffer[..length]) {
                     Ok(Packet::OptionAck(_)) => {
                         sockets[seat].send_to(&wire::ack(0), from)?;
+                    }
+                    Ok(Packet::Data { block, .. }) if block <= acknowledged => {
+                        sockets[seat].send_to(&wire::ack(block), from)?;
                     }
                     Ok(Packet::Data { .. }) if !is_parked[seat] => {
                         is_parked[seat] = true;
@@ -208,26 +240,52 @@ struct Seats<'a> {
     clients: Vec<Option<Client<'a>>>,
     deadlines: Vec<Instant>,
     seated: usize,
+    /// Seats whose next client is still to come.
+    empty: VecDeque<usize>,
+    /// The limit on `unanswered`.
+    at_once: usize,
+    /// Clients that wait for their first answer.
+    unanswered: usize,
+    /// Clients that have something to send, or have to look at their timers.
+    due: VecDeque<usize>,
 }
 
 impl Seats<'_> {
-    fn fill(&mut self, seat: usize) -> io::Result<()> {
-        let client = Client::new(self.fetch, self.pattern, self.server, true, Instant::now())?;
-        let event = EpollEvent::new(EpollFlags::EPOLLIN, seat as u64);
-        self.epoll.add(client.socket(), event)?;
-        self.clients[seat] = Some(client);
-        self.seated += 1;
+    /// Seats as many new clients as may ask now.
+    fn fill(&mut self) -> io::Result<()> {
+        while self.unanswered < self.at_once
+            && let Some(seat) = self.empty.pop_front()
+        {
+            let client = Client::new(self.fetch, self.pattern, self.server, true, Instant::now())?;
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, seat as u64);
+            self.epoll.add(client.socket(), event)?;
+            self.clients[seat] = Some(client);
+            self.seated += 1;
+            self.unanswered += 1;
+            self.due.push_back(seat);
+        }
         Ok(())
+    }
+
+    fn receive(&mut self, seat: usize, buffer: &mut [u8]) {
+        if let Some(client) = &mut self.clients[seat] {
+            let was_answered = client.is_answered();
+            client.receive(buffer);
+            self.unanswered -= usize::from(client.is_answered() != was_answered);
+            self.due.push_back(seat);
+        }
     }
 
     /// Lets one client go on; its result, where it is done.
     fn drive(&mut self, seat: usize) -> Option<Result<Fetched, Failure>> {
-        match self.clients[seat].as_mut()?.drive(Instant::now()) {
+        let client = self.clients[seat].as_mut()?;
+        match client.drive(Instant::now()) {
             Progress::Waiting(until) => {
                 self.deadlines[seat] = until;
                 None
             }
             Progress::Finished(result) => {
+                self.unanswered -= usize::from(!client.is_answered());
                 self.clients[seat] = None; // closing takes it off the epoll
                 self.seated -= 1;
                 Some(result)
@@ -237,21 +295,21 @@ impl Seats<'_> {
 
     fn run(&mut self, refill_for: Duration, limit: Duration) -> io::Result<Report> {
         let started = Instant::now();
+        let cpu_before = cpu(UsageWho::RUSAGE_THREAD);
         let mut report = Report::default();
         let mut buffer = vec![0; BUFFER];
         let mut events = vec![EpollEvent::empty(); 1024];
-        let mut due: Vec<usize> = (0..self.clients.len()).collect(); // everybody asks
         let mut next_scan = started + SCAN;
         while self.seated > 0 {
-            for seat in due.drain(..) {
+            while let Some(seat) = self.due.pop_front() {
                 if let Some(result) = self.drive(seat) {
                     report.count(result);
                     report.elapsed = started.elapsed();
                     if report.elapsed < refill_for {
-                        self.fill(seat)?;
-                        self.drive(seat);
+                        self.empty.push_back(seat);
                     }
                 }
+                self.fill()?;
             }
             let now = Instant::now();
             if now - started > limit {
@@ -260,17 +318,15 @@ impl Seats<'_> {
             }
             if now >= next_scan {
                 next_scan = now + SCAN;
-                due.extend((0..self.clients.len()).filter(|&seat| self.deadlines[seat] <= now));
+                let is_due = |seat: &usize| self.deadlines[*seat] <= now;
+                self.due.extend((0..self.clients.len()).filter(is_due));
             }
             let ready = wait(&self.epoll, &mut events, scan())?;
             for event in &events[..ready] {
-                let seat = event.data() as usize;
-                if let Some(client) = &mut self.clients[seat] {
-                    client.receive(&mut buffer);
-                    due.push(seat);
-                }
+                self.receive(event.data() as usize, &mut buffer);
             }
         }
+        report.cpu = cpu(UsageWho::RUSAGE_THREAD).saturating_sub(cpu_before);
         Ok(report)
     }
 }

@@ -2,8 +2,11 @@
 //!
 //! `ROWS=text` runs the rows whose name contains it (several with commas), `RUNS=n` takes medians of so many runs (3),
 //! `QUICK=1` makes small runs, `PEERS=dir` adds the rivals that `benches/peers.sh` fetched, `ONLY=names` picks servers,
-//! `SPREAD=1` pins nothing to one CPU, `ROWS=curve` storms with 1 to 10,000 clients, `BASE=file.json` prints what an older
-//! run measured beside it.
+//! `SPREAD=1` pins nothing to one CPU, `ROWS=curve` storms with 1 to 10,000 clients.
+//! `BASE=program` measures another build of `tftpool` in the same run, `BASE=file.json` prints what an older run measured;
+//! both are compared figure by figure.
+//! In `ROWS` and `ONLY` a hyphen matches a space, and a number matches a whole number: `ROWS=crowd-20` is both rows of
+//! 20 lock-step clients. The limits are measured whatever `ONLY` says.
 //! The tables go to the standard output, and as JSON to `target/bench.json`. See `docs/performance.md`.
 //!
 //! For a profiler: `serve-bare ADDRESS PORT DIR`, `serve-floor ADDRESS PORT DIR`, and
@@ -100,6 +103,8 @@ struct Settings {
     peers: Option<PathBuf>,
     /// The JSON of an older run.
     base: Option<PathBuf>,
+    /// Another build of this crate's command, to be measured in the same run.
+    base_program: Option<PathBuf>,
     /// `target`, where the files and the results go.
     target: PathBuf,
 }
@@ -127,6 +132,10 @@ impl Settings {
         let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
             .parent()
             .unwrap_or(Path::new("target"));
+        let (base, base_program) = match path("BASE") {
+            Some(base) if base.extension().is_some_and(|end| end == "json") => (Some(base), None),
+            program => (None, program),
+        };
         Self {
             runs: text("RUNS")
                 .and_then(|runs| runs.parse().ok())
@@ -136,14 +145,47 @@ impl Settings {
             rows: list("ROWS"),
             only: list("ONLY"),
             peers: path("PEERS"),
-            base: path("BASE"),
+            base,
+            base_program,
             target: target.to_owned(),
         }
     }
 }
 
 /// Whether one of the words, all of them in lower case, is in the name. No words want everything.
+/// A hyphen matches a space. A number in a word matches a whole number only: "crowd-20" does not
+/// select "crowd 200".
 fn is_wanted(words: &[String], name: &str) -> bool {
-    let name = name.to_lowercase();
-    words.is_empty() || words.iter().any(|word| name.contains(word.as_str()))
+    let spaced = |text: &str| text.to_lowercase().replace('-', " ");
+    let name = spaced(name);
+    let is_in_name = |word: &String| {
+        let word = spaced(word);
+        let cuts_number = |at: usize| {
+            let digit = |index: usize| name.as_bytes().get(index).is_some_and(u8::is_ascii_digit);
+            at > 0 && digit(at - 1) && digit(at)
+        };
+        let mut found = name.match_indices(&word);
+        found.any(|(start, _)| !cuts_number(start) && !cuts_number(start + word.len()))
+    };
+    words.is_empty() || words.iter().any(is_in_name)
+}
+
+/// Which rows a word selects.
+fn check_filter() {
+    for (word, name, selects) in [
+        ("crowd-20", "crowd 20 blksize 512", true),
+        ("crowd-20", "crowd 200 blksize 512", false),
+        ("20 blksize", "crowd 20 blksize 512", true),
+        ("0 blksize", "crowd 20 blksize 512", false),
+        ("crowd", "crowd 200 blksize 512", true),
+        ("tftpd-hpa", "tftpd-hpa", true),
+        ("storm", "crowd 20 blksize 512", false),
+    ] {
+        assert_eq!(
+            is_wanted(&[word.to_owned()], name),
+            selects,
+            "{word} {name}"
+        );
+    }
+    assert!(is_wanted(&[], "anything"), "no words select everything");
 }

@@ -116,6 +116,7 @@ fn print_threads_of(bench: &Bench, contender: &Contender, row: &Row) -> io::Resu
             return Ok(());
         }
     };
+    let _silent = bench.silence(row, &server)?.map_err(io::Error::other)?;
     bench.load(row, &server)?; // threads and maps are there from then on
     let times = match row.work {
         Work::Crowd(Crowd::Storm(clients)) => (IN_STORMS / clients).max(1),
@@ -306,6 +307,7 @@ fn calls_of(
     let server = contender
         .start(&bench.directory, &bench.pattern)
         .map_err(io::Error::other)?;
+    let _silent = bench.silence(row, &server)?.map_err(io::Error::other)?;
     bench.load(row, &server)?;
     let mut report = Ok(Report::default());
     let load = || report = bench.load(row, &server);

@@ -1,7 +1,8 @@
 //! From samples to medians, from medians to a table for people and one for machines.
 
-use crate::contenders::Role;
+use crate::contenders::{BASE, Role};
 use crate::results::{self, Results};
+use crate::rows;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -30,6 +31,7 @@ pub(crate) enum Figure {
     FirstReplyP50Millis,
     FirstReplyP99Millis,
     WastedPercent,
+    LoadPercent,
     CallsPerBlock,
     BlocksPerSend,
     InstructionsPerBlock,
@@ -46,7 +48,7 @@ pub(crate) enum Figure {
 }
 
 impl Figure {
-    const ALL: [Figure; 24] = [
+    const ALL: [Figure; 25] = [
         Figure::MibPerSecond,
         Figure::TransfersPerSecond,
         Figure::CpuSecondsPerGib,
@@ -58,6 +60,7 @@ impl Figure {
         Figure::FirstReplyP50Millis,
         Figure::FirstReplyP99Millis,
         Figure::WastedPercent,
+        Figure::LoadPercent,
         Figure::CallsPerBlock,
         Figure::BlocksPerSend,
         Figure::InstructionsPerBlock,
@@ -86,6 +89,7 @@ impl Figure {
             Self::FirstReplyP50Millis => "first reply p50 ms",
             Self::FirstReplyP99Millis => "first reply p99 ms",
             Self::WastedPercent => "wasted blocks %",
+            Self::LoadPercent => "load's CPU %",
             Self::CallsPerBlock => "calls/block",
             Self::BlocksPerSend => "blocks/send",
             Self::InstructionsPerBlock => "instructions/block",
@@ -251,21 +255,26 @@ impl Table {
         text
     }
 
-    /// What this crate and the limits did in an older run, and now.
-    pub(crate) fn before_and_after(&self, base: &Results) -> String {
+    /// What this crate and the limits did in an older run, and now; or what another build of this
+    /// crate did in this run.
+    pub(crate) fn before_and_after(&self, old: Option<&Results>) -> String {
         let mut text = String::new();
+        let other_build = self.entries.iter().find(|entry| entry.server == BASE);
         for entry in self
             .entries
             .iter()
-            .filter(|entry| entry.role != Role::Rival)
+            .filter(|entry| entry.role != Role::Rival && entry.server != BASE)
         {
-            let Some(before) = base.figures(&self.row, entry.server) else {
-                continue;
+            let before = |figure: Figure| match old {
+                Some(old) => {
+                    let figures = old.figures(&self.row, entry.server)?;
+                    figures.get(&figure.key()).copied()
+                }
+                None if entry.role == Role::Own => other_build?.median(figure),
+                None => None,
             };
             for figure in Figure::ALL {
-                let (Some(&before), Some(after)) =
-                    (before.get(&figure.key()), entry.median(figure))
-                else {
+                let (Some(before), Some(after)) = (before(figure), entry.median(figure)) else {
                     continue;
                 };
                 let (server, heading) = (entry.server, figure.heading());
@@ -401,6 +410,46 @@ pub(crate) fn curve(tables: &[Table]) -> String {
         "\n### The curve\n\n| clients | server | {} |\n| ---: | --- |{rule}\n{lines}",
         headings.join(" | ")
     )
+}
+
+/// The rows of lock-step crowds as one table, with a line for each row and server: what it did, and
+/// what this crate's server did divided by that. Nothing where there are no such rows.
+pub(crate) fn crowds(tables: &[Table]) -> String {
+    const FIGURES: [Figure; 3] = [
+        Figure::MibPerSecond,
+        Figure::CpuSecondsPerGib,
+        Figure::P99Millis,
+    ];
+    let is_crowd = |table: &&Table| table.row.starts_with(rows::CROWD) || table.row == rows::SILENT;
+    let mut lines = String::new();
+    for table in tables.iter().filter(is_crowd) {
+        let mut all = table.entries.iter();
+        let own = all.find(|entry| entry.role == Role::Own && entry.server != BASE);
+        for entry in &table.entries {
+            let _ = write!(lines, "| {} | {} |", table.row, entry.server);
+            for figure in FIGURES {
+                let value = entry.median(figure);
+                let own = own.and_then(|own| own.median(figure));
+                let _ = write!(lines, " {} | {} |", number(value), ratio(own, value));
+            }
+            for figure in [Figure::Served, Figure::LoadPercent] {
+                let _ = write!(lines, " {} |", number(entry.median(figure)));
+            }
+            lines.push('\n');
+        }
+    }
+    if lines.is_empty() {
+        return lines;
+    }
+    let mut headings = String::new();
+    for figure in FIGURES {
+        let _ = write!(headings, " {} | tftpool ÷ it |", figure.heading());
+    }
+    for figure in [Figure::Served, Figure::LoadPercent] {
+        let _ = write!(headings, " {} |", figure.heading());
+    }
+    let rule = " ---: |".repeat(2 * FIGURES.len() + 2);
+    format!("\n### Lock-step crowds\n\n| row | server |{headings}\n| --- | --- |{rule}\n{lines}")
 }
 
 /// Three digits that count.

@@ -12,6 +12,8 @@ pub(crate) struct Row {
     pub(crate) on_request: bool,
     pub(crate) fetch: Fetch,
     pub(crate) work: Work,
+    /// So many other clients have acknowledged one block before the measurement, and are silent.
+    pub(crate) silent: usize,
     /// Server and client share one CPU. Otherwise the scheduler decides, and on virtual machines a wake-up on the other
     /// CPU costs more than all the rest: one and the same server is four times faster or slower.
     pub(crate) pinned: bool,
@@ -46,6 +48,11 @@ impl Row {
             _ => {}
         }
         row
+    }
+
+    /// Whether the rate is counted in transfers: the files are so small that blocks hardly matter.
+    pub(crate) fn counts_transfers(&self) -> bool {
+        self.fetch.blocks() <= 8
     }
 
     pub(crate) fn needs_windows(&self) -> bool {
@@ -102,6 +109,16 @@ pub(crate) fn all(quick: bool, spread: bool) -> Vec<Row> {
         1,
         Crowd::Endless(64, time),
     ));
+    for (clients, size) in [(2, MIB), (20, MIB), (200, MIB), (2000, MIB / 16)] {
+        for blksize in [512, 1428] {
+            let name = format!("{CROWD}{clients} blksize {blksize}");
+            rows.push(lock_step(&name, blksize, size, clients, time));
+        }
+    }
+    rows.push(Row {
+        silent: 2000,
+        ..lock_step(SILENT, 1428, MIB, 20, time)
+    });
     let parked = 5000 / part as usize;
     rows.push(Row {
         work: Work::Parked(parked),
@@ -154,9 +171,23 @@ fn single(blksize: u16, windowsize: u16, size: u64, coalesce: bool) -> Row {
             coalesce,
         },
         work: Work::Single,
+        silent: 0,
         pinned: true,
         limit: Duration::from_secs(30),
     }
+}
+
+/// How the names of the rows of lock-step crowds begin.
+pub(crate) const CROWD: &str = "crowd ";
+
+/// The row of a lock-step crowd beside silent clients.
+pub(crate) const SILENT: &str = "20 + 2000 silent";
+
+/// Clients without windows. Each fetches one file after the other until the time is over.
+fn lock_step(name: &str, blksize: u16, size: u64, clients: usize, time: Duration) -> Row {
+    let mut row = crowd(name, size, 1, Crowd::Endless(clients, time));
+    row.fetch.blksize = blksize;
+    row
 }
 
 fn crowd(name: &str, size: u64, windowsize: u16, crowd: Crowd) -> Row {

@@ -13,11 +13,11 @@ use crate::report::{self, Entry, Figure, Sample, Table};
 use crate::results::Results;
 use crate::rows::{self, Row, Work};
 use crate::tools;
-use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
-use nix::sys::time::TimeValLike;
+use nix::sys::resource::{Resource, UsageWho, getrlimit, setrlimit};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -71,7 +71,8 @@ pub(crate) fn compare(settings: &Settings) -> io::Result<()> {
             Work::Tools(server) => bench.tool_row(&row, server, &contenders, settings.runs)?,
             _ => {
                 let mut all: Vec<&Contender> = contenders.iter().collect();
-                all.retain(|contender| settings.wants_server(contender.name));
+                // Ratios are to a limit, so the limits are there whatever `ONLY` says.
+                all.retain(|one| one.role == Role::Limit || settings.wants_server(one.name));
                 // On a curve, a rival that has lost clients once is not asked about more of them.
                 let fallen = |contender: &&Contender| {
                     let steps = tables.iter().filter(|table: &&Table| table.is_on_curve());
@@ -89,15 +90,13 @@ pub(crate) fn compare(settings: &Settings) -> io::Result<()> {
             continue;
         };
         print!("{}", table.markdown());
-        if let Some(base) = &base {
-            print!("{}", table.before_and_after(base));
-        }
+        print!("{}", table.before_and_after(base.as_ref()));
         tables.push(table);
         let versions = machine::versions(settings.peers.as_deref());
         let json = report::document(&head, &versions, settings.runs, &tables);
         fs::write(settings.target.join("bench.json"), json)?;
     }
-    print!("{}", report::curve(&tables));
+    print!("{}{}", report::curve(&tables), report::crowds(&tables));
     println!("\nall rows: {:.0} s", started.elapsed().as_secs_f64());
     Ok(())
 }
@@ -154,9 +153,8 @@ impl Bench {
                     run + 1,
                     contender.name
                 );
-                let started = Instant::now();
-                let mut sample = self.undisturbed_sample(row, contender)?;
-                *spent += started.elapsed();
+                let (mut sample, took) = self.undisturbed_sample(row, contender)?;
+                *spent += took;
                 if run == 0 && matches!(row.work, Work::Single) && !sample.figures.is_empty() {
                     contender.at_home(|| {
                         self.count_calls(row, contender, &mut sample);
@@ -238,16 +236,21 @@ impl Bench {
     }
 
     /// One run, repeated a few times where others were busy meanwhile; the last one counts as it is.
-    fn undisturbed_sample(&self, row: &Row, contender: &Contender) -> io::Result<Sample> {
-        let mut sample = self.sample(row, contender)?;
-        for _ in 1..ATTEMPTS {
-            if sample.others <= DISTURBED || !self.patient {
-                break;
+    /// Returns how long that one took.
+    fn undisturbed_sample(
+        &self,
+        row: &Row,
+        contender: &Contender,
+    ) -> io::Result<(Sample, Duration)> {
+        for attempt in 1.. {
+            let started = Instant::now();
+            let sample = self.sample(row, contender)?;
+            if sample.others <= DISTURBED || !self.patient || attempt == ATTEMPTS {
+                return Ok((sample, started.elapsed()));
             }
             thread::sleep(Duration::from_secs(1));
-            sample = self.sample(row, contender)?;
         }
-        Ok(sample)
+        unreachable!("the last attempt returns")
     }
 
     /// One run of one server.
@@ -271,6 +274,15 @@ impl Bench {
             Work::Parked(count) => return self.parked(count, row, &server),
             _ => {}
         }
+        let _silent = match self.silence(row, &server)? {
+            Ok(sockets) => sockets,
+            Err(note) => {
+                return Ok(Sample {
+                    note,
+                    ..Sample::default()
+                });
+            }
+        };
         if let Work::Single = row.work {
             self.load(row, &server)?; // maps and page tables are there from then on
         }
@@ -288,6 +300,21 @@ impl Bench {
         Ok(Sample {
             others,
             ..figures(row, report, cpu, peak)
+        })
+    }
+
+    /// Brings the server its silent clients, which stay until their sockets are dropped; or says
+    /// that it did not answer all of them.
+    pub(crate) fn silence(
+        &self,
+        row: &Row,
+        server: &Ready,
+    ) -> io::Result<Result<Vec<UdpSocket>, String>> {
+        let (parked, sockets) =
+            load::park(row.silent, 1, &row.fetch, server.address, row.limit, || {})?;
+        Ok(match parked == row.silent {
+            true => Ok(sockets),
+            false => Err(format!("answered only {parked} of {}", row.silent)),
         })
     }
 
@@ -344,9 +371,10 @@ impl Bench {
         // Everything that belongs to the file and not to a transfer is there from then on, page tables too.
         load::single(&row.fetch, &self.pattern, server.address, row.limit)?;
         let mut before = (Peak::default(), 0);
-        let (parked, sockets) = load::park(count, &row.fetch, server.address, row.limit, || {
-            before = (server.running.usage(true), machine::kernel_memory());
-        })?;
+        let (parked, sockets) =
+            load::park(count, 0, &row.fetch, server.address, row.limit, || {
+                before = (server.running.usage(true), machine::kernel_memory());
+            })?;
         let after = server.running.usage(true);
         let kernel = machine::kernel_memory().saturating_sub(before.1);
         drop(sockets);
@@ -510,11 +538,13 @@ fn figures(row: &Row, mut report: Report, cpu: Duration, peak: Peak) -> Sample {
             millis(percentile(&mut report.first_replies, 99)),
         );
         set(
-            Figure::CpuMicrosPerTransfer,
-            cpu.as_secs_f64() * 1e6 / report.done as f64,
+            Figure::LoadPercent,
+            100.0 * report.cpu.as_secs_f64() / seconds,
         );
+        let each = cpu.as_secs_f64() * 1e6 / report.done as f64;
         match crowd {
             Crowd::Storm(_) => {
+                set(Figure::CpuMicrosPerTransfer, each);
                 set(Figure::LastMillis, millis(report.elapsed));
                 let blocks = (report.done * row.fetch.blocks()) as f64;
                 set(
@@ -522,9 +552,13 @@ fn figures(row: &Row, mut report: Report, cpu: Duration, peak: Peak) -> Sample {
                     100.0 * report.ignored as f64 / blocks,
                 );
             }
-            Crowd::Endless(..) => {
+            Crowd::Endless(..) if row.counts_transfers() => {
+                set(Figure::CpuMicrosPerTransfer, each);
                 set(Figure::TransfersPerSecond, report.done as f64 / seconds);
                 return sample;
+            }
+            Crowd::Endless(..) => {
+                set(Figure::MibPerSecond, octets / MIB / seconds);
             }
         }
     } else {
@@ -553,15 +587,9 @@ fn notes(row: &Row, report: &Report) -> String {
     notes.join("; ")
 }
 
-/// CPU time of the load generator so far.
+/// CPU time of the load generator so far, all its threads included.
 fn own_cpu() -> Duration {
-    let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else {
-        return Duration::ZERO;
-    };
-    [usage.user_time(), usage.system_time()]
-        .map(|time| Duration::from_micros(time.num_microseconds().unsigned_abs()))
-        .iter()
-        .sum()
+    load::cpu(UsageWho::RUSAGE_SELF)
 }
 
 /// Thousands of clients need a socket each. Servers inherit the limit, which can only help them.
@@ -631,6 +659,10 @@ pub(crate) fn self_check(settings: &Settings) -> io::Result<()> {
         row(1_000_000, 1428, 64, false, Work::Single)?,
         row(1_000_000, 65464, 16, true, Work::Single)?,
         row(300_000, 1428, 16, true, storm)?,
+        Row {
+            silent: 20,
+            ..row(100_000, 512, 1, false, storm)?
+        },
     ];
     let bad = bench.directory.join("f-70000");
     bench.pattern.write(&bad, 0)?; // what an earlier check has spoilt
@@ -650,6 +682,8 @@ pub(crate) fn self_check(settings: &Settings) -> io::Result<()> {
             if matches!(case.work, Work::Crowd(_)) && !contender.crowds {
                 continue;
             }
+            let silent = bench.silence(case, &server)?;
+            assert_eq!(silent.map(|all| all.len()), Ok(case.silent));
             let report = bench.load(case, &server)?;
             assert_eq!(
                 report.failed(),
@@ -671,6 +705,7 @@ pub(crate) fn self_check(settings: &Settings) -> io::Result<()> {
     }
     check_alone(&bench)?;
     check_report();
+    crate::check_filter();
     Ok(())
 }
 
