@@ -403,7 +403,7 @@ fn complaints(file: &Source, exports: &[(String, String)]) -> Vec<String> {
         let decides = DECIDING.contains(&name.as_str());
         let is_banned =
             |banned: &&str| written == **banned || written.starts_with(&format!("{banned}::"));
-        if decides && NOT_DECIDING.iter().any(|banned| is_banned(banned)) {
+        if decides && NOT_DECIDING.iter().any(is_banned) {
             wrong.push(format!("{name}: {written} is for those that act"));
         }
         if (pure || decides) && written.ends_with("Instant::now") {

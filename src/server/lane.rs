@@ -181,13 +181,13 @@ impl Lane {
         self.table().enter(id, now());
     }
 
-    /// Puts a transfer aside until a packet comes for it, or until this instant. Returns true where the
-    /// loop has [recalled](Self::take_or_recall) it.
-    pub(super) fn park(&self, transfer: Box<Transfer>, until: Instant) -> bool {
+    /// Puts a transfer aside until a packet comes for it, or until an instant; without one it goes on
+    /// as soon as the others have had their turns. Returns true where the loop has [recalled](Self::take_or_recall) it.
+    pub(super) fn park(&self, transfer: Box<Transfer>, until: Option<Instant>) -> bool {
         let id = transfer.id();
         let descriptor = transfer.as_raw_fd();
         let mut table = self.table();
-        let Some(parked) = table.park(id, transfer, until, now()) else {
+        let Some(parked) = table.park(id, transfer, until) else {
             return false;
         };
         if parked.is_new {
@@ -337,21 +337,26 @@ impl<T> Table<T> {
         &mut self,
         id: TransferId,
         transfer: T,
-        until: Instant,
-        now: Instant,
+        until: Option<Instant>,
     ) -> Option<Parked> {
         let earliest = self.due();
         let seat = self.seats.get_mut(&id)?;
         seat.transfer = Some(transfer);
-        seat.deadline = until;
         self.parked += 1;
         let is_new = !std::mem::replace(&mut seat.is_known, true);
         let is_recalled = std::mem::take(&mut seat.is_recalled);
         let mut is_sooner = true;
-        if until <= now {
+        let Some(until) = until else {
             seat.is_queued = true;
             self.sliced.push(id);
-        } else if std::mem::take(&mut seat.is_notified) {
+            return Some(Parked {
+                is_new,
+                is_recalled,
+                is_sooner,
+            });
+        };
+        seat.deadline = until;
+        if std::mem::take(&mut seat.is_notified) {
             seat.is_queued = true;
             self.ready.push_back(id);
         } else if seat.timer.is_none_or(|timer| timer > until) {
@@ -493,17 +498,17 @@ mod tests {
         table
     }
 
-    fn parked(table: &mut Table<&'static str>, id: TransferId, until: Instant, now: Instant) {
+    fn parked(table: &mut Table<&'static str>, id: TransferId, until: Instant) {
         let name = if id == ONE { "one" } else { "two" };
-        table.park(id, name, until, now).expect("a seat");
+        table.park(id, name, Some(until)).expect("a seat");
     }
 
     #[test]
     fn packets_and_timers_make_transfers_ready_in_their_order() {
         let now = now();
         let mut table = table(now);
-        parked(&mut table, ONE, now + 5 * MS, now);
-        parked(&mut table, TWO, now + 3 * MS, now);
+        parked(&mut table, ONE, now + 5 * MS);
+        parked(&mut table, TWO, now + 3 * MS);
         assert_eq!((table.due(), table.next()), (Some(now + 3 * MS), None));
         table.notify(TWO);
         table.notify(TWO);
@@ -520,9 +525,9 @@ mod tests {
         let mut table = table(now);
         table.notify(ONE);
         assert_eq!(table.next(), None);
-        parked(&mut table, ONE, now + MS, now);
+        parked(&mut table, ONE, now + MS);
         assert_eq!(table.next(), Some("one"));
-        parked(&mut table, ONE, now + MS, now);
+        parked(&mut table, ONE, now + MS);
         assert_eq!(table.next(), None, "it was told once");
     }
 
@@ -530,8 +535,8 @@ mod tests {
     fn a_transfer_that_has_used_its_slice_lets_others_go_first() {
         let now = now();
         let mut table = table(now);
-        parked(&mut table, ONE, now, now);
-        parked(&mut table, TWO, now + MS, now);
+        table.park(ONE, "one", None).expect("a seat");
+        parked(&mut table, TWO, now + MS);
         assert!(table.has_ready());
         assert_eq!(table.next(), None, "the poller is asked first");
         table.notify(TWO);
@@ -544,20 +549,20 @@ mod tests {
     fn a_deadline_that_has_moved_is_kept_to() {
         let now = now();
         let mut table = table(now);
-        parked(&mut table, ONE, now + 2 * MS, now);
+        parked(&mut table, ONE, now + 2 * MS);
         table.notify(ONE);
         assert_eq!(table.next(), Some("one"));
-        parked(&mut table, ONE, now + 9 * MS, now);
+        parked(&mut table, ONE, now + 9 * MS);
         assert_eq!(table.timers.len(), 1, "the earlier entry does for both");
         table.expire(now + 2 * MS);
         assert_eq!((table.next(), table.due()), (None, Some(now + 9 * MS)));
         table.expire(now + 9 * MS);
         assert_eq!(table.next(), Some("one"));
         // One that comes sooner than that has an entry of its own.
-        parked(&mut table, ONE, now + 20 * MS, now);
+        parked(&mut table, ONE, now + 20 * MS);
         table.notify(ONE);
         table.next();
-        let sooner = table.park(ONE, "one", now + 12 * MS, now);
+        let sooner = table.park(ONE, "one", Some(now + 12 * MS));
         assert!(sooner.is_some_and(|parked| parked.is_sooner && !parked.is_new));
         table.expire(now + 12 * MS);
         assert_eq!(table.next(), Some("one"));
@@ -569,14 +574,14 @@ mod tests {
         let mut table = table(now);
         let recalled = |parked: Option<Parked>| parked.map(|parked| parked.is_recalled);
         table.recall(ONE, true);
-        let first = table.park(ONE, "one", now + MS, now);
+        let first = table.park(ONE, "one", Some(now + MS));
         assert_eq!(recalled(first), Some(true));
         assert_eq!(table.next(), Some("one"), "it has another turn");
-        let second = table.park(ONE, "one", now + MS, now);
+        let second = table.park(ONE, "one", Some(now + MS));
         assert_eq!(recalled(second), Some(false));
         assert!(table.recall(ONE, true), "parked: it is queued");
         assert_eq!(table.next(), Some("one"));
-        assert_eq!(recalled(table.park(ONE, "one", now + MS, now)), Some(true));
+        assert_eq!(recalled(table.park(ONE, "one", Some(now + MS))), Some(true));
     }
 
     #[test]
@@ -586,14 +591,14 @@ mod tests {
         for number in 0..3 * EVENTS as u64 {
             let id = TransferId(number);
             table.enter(id, now);
-            assert!(table.park(id, number, now + MS * 1000, now).is_some());
+            assert!(table.park(id, number, Some(now + MS * 1000)).is_some());
             table.notify(id);
             assert_eq!(table.remove(id), Some(Some(number)));
         }
         assert!(table.timers.len() <= EVENTS + TIMERS_PER_SEAT);
         assert!(table.ready.len() <= EVENTS + 2);
         assert_eq!((table.parked, table.next()), (0, None));
-        assert_eq!(table.park(ONE, 1, now, now), None, "it has no seat");
+        assert_eq!(table.park(ONE, 1, None), None, "it has no seat");
     }
 
     #[test]

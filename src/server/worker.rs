@@ -62,6 +62,8 @@ pub(super) struct Worker {
     reports: Vec<Report>,
     /// Since when the first of them waits.
     reported: Instant,
+    /// The clock, as it was read last.
+    time: Instant,
     /// Openings taken since the last continued transfer.
     openings_in_a_row: u32,
 }
@@ -118,6 +120,7 @@ impl Worker {
             scratch: Scratch::new(),
             reports: Vec::with_capacity(BATCH),
             reported: now(),
+            time: now(),
             openings_in_a_row: 0,
         }
     }
@@ -132,7 +135,10 @@ impl Worker {
             let work = match self.at_hand() {
                 Some(work) => work,
                 None => match self.rest() {
-                    Ok(()) => continue,
+                    Ok(()) => {
+                        self.time = now();
+                        continue;
+                    }
                     Err(Closed) => break,
                 },
             };
@@ -142,16 +148,16 @@ impl Worker {
                 self.place.leave_lane_to_others();
             }
             self.place.step();
-            let begun = now();
+            let begun = self.time;
             if self.reports.is_empty() {
                 self.reported = begun;
             }
             self.work(work);
-            let time = now();
-            if self.reports.len() >= BATCH || time - self.reported > PATIENCE {
+            self.time = now();
+            if self.reports.len() >= BATCH || self.time - self.reported > PATIENCE {
                 self.flush();
             }
-            let elapsed = time - begun;
+            let elapsed = self.time - begun;
             if elapsed > STUCK_AFTER && self.place.shared.leave_to_others() {
                 break;
             }
@@ -287,8 +293,8 @@ impl Worker {
         };
         self.place.tell_progress(&mut transfer);
         let until = match turn {
-            Some(Turn::Quiet(until)) => Ok(until),
-            Some(Turn::SliceUsed) => Ok(now()),
+            Some(Turn::Quiet(until)) => Ok(Some(until)),
+            Some(Turn::SliceUsed) => Ok(None),
             Some(Turn::Done(ending)) => Err(ending),
             None => {
                 self.place.listens(false);
@@ -429,7 +435,9 @@ impl Queues {
 impl Place {
     /// A sign of life.
     fn step(&self) {
-        self.queues.pulse.steps.fetch_add(1, Ordering::Relaxed);
+        // Only this worker counts.
+        let steps = &self.queues.pulse.steps;
+        steps.store(steps.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
     /// The lane that this worker runs.

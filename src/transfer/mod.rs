@@ -255,16 +255,16 @@ impl<'a> Exchange<'a> {
     }
 
     fn turn(&mut self, scratch: &mut Scratch, around: &impl Surroundings) -> Result<Turn, Ending> {
-        let start = now();
-        let mut time = start;
         let mut unheard = 0;
         let told_before = self.told_end;
+        let mut came = None;
         if self.rested {
             // The peer has had time. Where many transfers wait for their turn a deadline may be over although the answer is here.
-            let came = self.take(scratch, Wait::No)?;
+            came = self.take(scratch, Wait::No)?;
             self.is_talking |= came.is_some();
-            time = came.unwrap_or(start);
         }
+        let start = came.unwrap_or_else(now);
+        let mut time = start;
         loop {
             if around.is_stopping() {
                 if self.is_complete() {

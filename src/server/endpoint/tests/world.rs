@@ -735,7 +735,7 @@ impl World {
                 if sim.is_complete() {
                     self.server.mail.push(Report::Complete(id));
                 }
-                let parked = self.server.lanes[lane].park(id, sim, until, now);
+                let parked = self.server.lanes[lane].park(id, sim, Some(until));
                 if parked.is_some_and(|parked| parked.is_recalled) {
                     self.server.mail.push(Report::Parked(id));
                 }
