@@ -743,7 +743,7 @@ impl Loop {
             return;
         }
         if let Some(door) = self.listeners.get_mut(token.0) {
-            door.open = true;
+            door.open = self.stopping.is_none();
             return;
         }
         // A listening socket that was closed may still report, where the one who handed it in kept a copy.
@@ -1084,14 +1084,31 @@ impl Loop {
                 });
             }
         }
-        // Nobody listens any more; what was asked for before is still answered.
-        for Door { listener, .. } in self.listeners.drain(..) {
-            let descriptor = listener.as_raw_fd();
+        // No more requests are read; those that were admitted are still answered.
+        for door in &mut self.listeners {
+            door.open = false;
+            let descriptor = door.listener.as_raw_fd();
             let _ = self.poll.registry().deregister(&mut SourceFd(&descriptor));
+        }
+        self.close_doors();
+    }
+
+    /// Closes the listening sockets of a server that stops. A request without a socket of its own
+    /// may still have to be refused from them, so they stay until there is none.
+    fn close_doors(&mut self) {
+        let needs_door = |slot: &Slot| {
+            let stage = slot.opening.as_ref().map(|opening| *opening.stage());
+            matches!(stage, Some(Stage::Queued | Stage::Asked { .. }))
+        };
+        if !self.listeners.is_empty() && !self.slots.values().any(needs_door) {
+            self.listeners.clear();
         }
     }
 
     fn is_finished(&mut self, time: Instant) -> bool {
+        if self.stopping.is_some() {
+            self.close_doors();
+        }
         let Some(stopping) = &mut self.stopping else {
             return false;
         };
@@ -1266,7 +1283,12 @@ mod tests {
     }
 
     fn client() -> (UdpSocket, SocketAddr) {
-        let socket = UdpSocket::bind(here()).expect("a port");
+        client_at(1)
+    }
+
+    /// At 127.0.0.`host`.
+    fn client_at(host: u8) -> (UdpSocket, SocketAddr) {
+        let socket = UdpSocket::bind(SocketAddr::from(([127, 0, 0, host], 0))).expect("a port");
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         let address = socket.local_addr().expect("an address");
         (socket, address)
@@ -1393,7 +1415,7 @@ mod tests {
         let mut event_loop = limited(1, (quota, Supply::System(5)));
         let (start, mut clients) = (now(), Vec::new());
         for number in 1..=5 {
-            let (socket, address) = client();
+            let (socket, address) = client_at(1 + number as u8);
             assert_eq!(event_loop.ask(address, start), Ok(()));
             event_loop.parked(number);
             if number <= 3 {
@@ -1401,7 +1423,7 @@ mod tests {
             }
             clients.push(socket);
         }
-        let (waits, address) = client();
+        let (waits, address) = client_at(1);
         let begun = start + UNPROVEN_CHANCE - SOCKET_RETRY;
         assert_eq!(event_loop.ask(address, begun), Ok(()));
         assert!(event_loop.desk.waits(TransferId(6)));

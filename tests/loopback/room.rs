@@ -261,9 +261,35 @@ fn requests_that_wait_for_a_port_are_refused_when_the_server_stops() {
     let running = established(at(1, &server), &mut events);
     let mut waits = at(2, &server);
     insist(&mut waits, &mut events, "file", &[]);
+    let address = server.local_addr();
     server.stop(Stop::Now);
     let stats = server.join().expect("an end");
     assert_eq!((stats.refused, stats.failed), (1, 1));
     assert_eq!(stats.active, 0);
     assert!(matches!(running.at_hand(), Some(Reply::Error(0, _))));
+    // From the listening port, since it has no other.
+    assert_eq!(waits.error(), (0, "server is stopping".into()));
+    assert_eq!(waits.tid, Some(address));
+}
+
+/// A drain keeps the listening socket for as long as a request may have to be refused from it.
+#[test]
+fn a_request_that_waits_for_a_port_during_a_drain_gets_its_error_and_the_port_is_free_afterwards() {
+    let ports = free_ports(1);
+    let (server, mut events) = limited(|limits| limits.ports = Some(ports));
+    let mut running = established(at(1, &server), &mut events);
+    let mut waits = at(2, &server);
+    insist(&mut waits, &mut events, "file", &[]);
+    let address = server.local_addr();
+    server.stop(Stop::Drain(Duration::MAX));
+    assert_eq!(waits.error(), (0, "server is busy".into()));
+    assert_eq!(waits.tid, Some(address));
+    let end = now() + PATIENCE;
+    while UdpSocket::bind(address).is_err() {
+        assert!(now() < end, "the listening socket stays open");
+        std::thread::yield_now();
+    }
+    assert!(running.rest(2, 512).is_ok());
+    let stats = server.join().expect("an end");
+    assert_eq!((stats.refused, stats.completed), (1, 1));
 }
