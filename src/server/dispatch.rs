@@ -115,6 +115,9 @@ struct Slot {
     rung: bool,
     /// The desk knows that the peer has answered.
     proven: bool,
+    /// An upload whose file is stored. Only a worker that is about to return it has it, or it is
+    /// parked.
+    is_complete: bool,
     deadline: Instant,
     /// The earliest entry in the heap.
     timer: Option<Instant>,
@@ -208,12 +211,7 @@ impl Loop {
                 self.event(event.token());
             }
             // What workers say comes before new requests: a client's last ACK may stand between two of its RRQs.
-            for _ in 0..MAIL {
-                let Some(message) = self.mail.take() else {
-                    break;
-                };
-                self.message(message);
-            }
+            self.read_mail();
             let time = now();
             self.requests(time);
             self.deadlines(time);
@@ -227,6 +225,17 @@ impl Loop {
         };
         self.leave();
         result
+    }
+
+    /// Takes the messages that are there. False where there is none.
+    fn read_mail(&mut self) -> bool {
+        for taken in 0..MAIL {
+            let Some(message) = self.mail.take() else {
+                return taken > 0;
+            };
+            self.message(message);
+        }
+        true
     }
 
     // ---- time -------------------------------------------------------------------------------
@@ -384,10 +393,22 @@ impl Loop {
                 continue;
             }
             for _ in 0..REQUESTS_PER_TURN {
-                match self.listeners[index].listener.recv(&mut buffer) {
+                let Some(door) = self.listeners.get(index).filter(|door| door.open) else {
+                    break;
+                };
+                match door.listener.recv(&mut buffer) {
                     Ok(Some(received)) => {
                         let datagram = &buffer[..received.length];
-                        if let Err(reason) = self.datagram(index, &received, datagram) {
+                        let mut result = self.datagram(index, &received, datagram);
+                        // A worker may have made room since the last message was taken: a client
+                        // sends its next request as soon as it has its last ACK.
+                        if result.is_err_and(DropReason::is_shortage) && self.read_mail() {
+                            result = match self.stopping {
+                                Some(_) => Err(DropReason::Stopping),
+                                None => self.datagram(index, &received, datagram),
+                            };
+                        }
+                        if let Err(reason) = result {
                             self.dropped(received.peer, reason, time);
                         }
                     }
@@ -664,6 +685,10 @@ impl Loop {
         };
         let spared_until = match (&slot.parked, &slot.opening) {
             (Some(transfer), _) if transfer.is_complete() => None,
+            (None, _) if slot.is_complete => {
+                self.over_but_open(id, time, true);
+                return true;
+            }
             (Some(transfer), _) => {
                 let (moved, windows) = transfer.moved();
                 let until = moved + patience(windows);
@@ -714,10 +739,11 @@ impl Loop {
         self.burying > self.starved.len() || self.one_goes(scope, time)
     }
 
-    fn is_parked(&self, id: TransferId) -> bool {
+    /// True where the socket of this transfer can be closed now, or soon.
+    fn can_close(&self, id: TransferId) -> bool {
         self.slots
             .get(&id)
-            .is_some_and(|slot| slot.parked.is_some())
+            .is_some_and(|slot| slot.parked.is_some() || slot.is_complete)
     }
 
     fn one_goes(&mut self, scope: Scope, time: Instant) -> bool {
@@ -726,7 +752,7 @@ impl Loop {
                 None => return false,
                 // A request that no worker has got to has a port, and nothing else that could be
                 // given up.
-                Some(id) if scope == Scope::All && !self.is_parked(id) => {
+                Some(id) if scope == Scope::All && !self.can_close(id) => {
                     self.desk.spare(id, time + UNPROVEN_CHANCE);
                 }
                 Some(id) if self.make_room(id, time) => return true,
@@ -791,33 +817,55 @@ impl Loop {
                 is_proven,
                 answered,
             } => {
+                if !self.slots.contains_key(&id) {
+                    return self.closed(id); // it has made room
+                }
                 if is_proven {
                     self.prove(id);
                 }
                 self.over(id, answered);
             }
-            Report::Closed(id) => {
-                if let Some(lease) = self.closing.remove(&id) {
-                    self.burying -= usize::from(lease.is_closing());
-                    self.socket_closed(Some(lease));
-                }
-            }
+            Report::Complete(id) => self.complete(id),
+            Report::Closed(id) => self.closed(id),
             Report::Left(number) => self.pool.left(number),
         }
+    }
+
+    /// The socket of a transfer that has ended here is closed.
+    fn closed(&mut self, id: TransferId) {
+        if let Some(lease) = self.closing.remove(&id) {
+            self.burying -= usize::from(lease.is_closing());
+            self.socket_closed(Some(lease));
+        }
+    }
+
+    /// An upload is complete: from now on it makes room for others, even before its worker returns
+    /// it.
+    fn complete(&mut self, id: TransferId) {
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return;
+        };
+        slot.is_complete = true;
+        if !slot.proven {
+            slot.proven = true;
+            self.prove(id);
+        }
+        let time = now();
+        self.desk.finished(id, time);
+        // Requests that wait for a port or a socket can have its own.
+        self.next_retry = self.next_retry.min(time);
     }
 
     fn park(&mut self, transfer: Box<Transfer>, until: Instant) {
         let id = transfer.id();
         let Some(slot) = self.slots.get_mut(&id) else {
+            self.pool.chore(Chore::Bury(transfer)); // it has made room
             return;
         };
         slot.opening = None;
         if transfer.is_proven() && !slot.proven {
             slot.proven = true;
             self.prove(id);
-        }
-        if transfer.is_complete() {
-            self.desk.finished(id, now());
         }
         let is_forced = self.stopping.as_ref().is_some_and(|it| it.forced);
         let Some(slot) = self.slots.get_mut(&id) else {
@@ -1174,6 +1222,7 @@ impl Slot {
             watched: false,
             rung: false,
             proven: false,
+            is_complete: false,
             deadline: time,
             timer: None,
             again: None,
@@ -1217,6 +1266,10 @@ mod tests {
     }
 
     fn limited(store_slots: usize, limits: (Quota, Supply)) -> Loop {
+        with_mailbox(store_slots, limits).0
+    }
+
+    fn with_mailbox(store_slots: usize, limits: (Quota, Supply)) -> (Loop, Mailbox<Message>) {
         let shared = Shared {
             store: Box::new(|_: &Request<'_>| Ok(Source::bytes(vec![7; 2000]))),
             takes_uploads: false,
@@ -1248,7 +1301,9 @@ mod tests {
         let waker = mio::Waker::new(poll.registry(), WAKER).expect("a waker");
         let listeners = vec![Listener::bind(here()).expect("a listening socket")];
         let ends = mailbox(MAIL, waker);
-        Loop::new(poll, ends, Arc::new(shared), listeners, limits, 1).expect("a loop")
+        let mailbox = ends.0.clone();
+        let event_loop = Loop::new(poll, ends, Arc::new(shared), listeners, limits, 1);
+        (event_loop.expect("a loop"), mailbox)
     }
 
     impl Loop {
@@ -1438,6 +1493,30 @@ mod tests {
         }
         event_loop.parked(6);
         assert_eq!(waits.recv(&mut [0; 600]).expect("an OACK"), 15);
+        event_loop.leave();
+    }
+
+    #[test]
+    fn a_request_finds_the_place_of_an_upload_that_was_completed_since_the_mail_was_read() {
+        let quota = Quota {
+            transfers: 1,
+            ..QUOTA
+        };
+        let (mut event_loop, mailbox) = with_mailbox(0, (quota, Supply::System(1000)));
+        let (_uploader, address) = client_at(1);
+        assert_eq!(event_loop.ask(address, now()), Ok(()));
+        let complete = Report::Complete(TransferId(1));
+        mailbox.post(Message::Reports(vec![complete]));
+        let (reader, _) = client_at(2);
+        let server = event_loop.listeners[0].listener.local_addr();
+        let request = b"\0\x01file\0octet\0";
+        reader.send_to(request, server).expect("a send");
+        event_loop.requests(now());
+        let ids: Vec<_> = event_loop.slots.keys().map(|id| id.0).collect();
+        assert_eq!(ids, [2]);
+        assert_eq!(event_loop.burying, 1, "a worker still has its socket");
+        event_loop.report(Report::Closed(TransferId(1)));
+        assert!(event_loop.burying == 0 && event_loop.closing.is_empty());
         event_loop.leave();
     }
 

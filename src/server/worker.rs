@@ -152,6 +152,8 @@ pub(super) enum Report {
     Parked(Box<Transfer>, Instant),
     /// There was no socket for it. Where none was free, the request can be tried again.
     NoSocket(Arc<Opening>, io::Error),
+    /// An upload is complete, and its last ACK is about to be sent.
+    Complete(TransferId),
     /// The transfer is over, or never began.
     Ended {
         id: TransferId,
@@ -270,6 +272,11 @@ impl Surroundings for Place {
 
     fn may_refuse(&self) -> bool {
         self.shared.may_refuse(now())
+    }
+
+    fn completes(&self, id: TransferId) {
+        let report = Report::Complete(id);
+        self.queues.reports.post(Message::Reports(vec![report]));
     }
 }
 

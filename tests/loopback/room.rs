@@ -107,6 +107,51 @@ fn complete_uploads_give_their_ports_to_the_next_request() {
     assert_eq!(server.stats().refused, 0);
 }
 
+/// One of two places or ports is held by a transfer that goes on, the other one by an upload. A
+/// request follows the last ACK of that upload at once.
+#[test]
+fn a_request_right_behind_the_last_ack_of_an_upload_is_never_dropped() {
+    let places: fn(&mut Limits) = |limits| limits.max_transfers = 2;
+    let ports: fn(&mut Limits) = |limits| limits.ports = Some(free_ports(2));
+    for change in [places, ports] {
+        let scratch = Scratch::new();
+        scratch.file("file", &pattern(1024));
+        let store = Dir::builder(scratch.path()).uploads(WriteMode::Overwrite);
+        let store = store.open().expect("a directory");
+        let server = start(calmly(builder(store)).limits(change));
+        let mut events = server.events();
+        let mut running = established(at(1, &server), &mut events);
+        for round in 0..100 {
+            let mut uploader = at(2, &server);
+            offered(&mut uploader, &mut events);
+            let mut reader = at(3 + round, &server);
+            uploader.send(1, b"bytes");
+            uploader.acked(1);
+            reader.ask("file", &[]);
+            assert_eq!(reader.data(1), pattern(512));
+            reader.abort(0);
+        }
+        assert!(running.rest(2, 512).is_ok());
+        assert_eq!(server.stats().refused, 0);
+    }
+}
+
+/// Offers a file until the server takes it: the transfer before it may not be over yet.
+fn offered(client: &mut Client, events: &mut Events) {
+    let own = client.socket.local_addr().expect("an address");
+    loop {
+        client.offer("upload", &[]);
+        let is_admitted = wait_for(events, |event| match event {
+            Event::Request { peer, .. } if *peer == own => Some(true),
+            Event::Dropped { peer, .. } if *peer == own => Some(false),
+            _ => None,
+        });
+        if is_admitted {
+            return client.acked(0);
+        }
+    }
+}
+
 /// Forged requests, or those of a ROM that was reset.
 #[test]
 fn a_client_that_is_over_a_quota_evicts_its_own_half_open_transfer() {
