@@ -136,6 +136,20 @@ pub enum DropReason {
     Stopping,
 }
 
+impl DropReason {
+    /// True where the request would be admitted if another transfer ended.
+    pub(crate) fn is_shortage(self) -> bool {
+        matches!(
+            self,
+            Self::Full
+                | Self::ClientFull
+                | Self::UnprovenFull
+                | Self::ClientUnprovenFull
+                | Self::NetworkUnprovenFull
+        )
+    }
+}
+
 impl fmt::Display for DropReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -257,8 +257,9 @@ pub const UNPROVEN_CHANCE: Duration = Duration::from_secs(1);
 pub const SILENCE_PER_WINDOW: Duration = Duration::from_secs(1);
 /// No transfer may be silent for longer than this without being one of those that may make room.
 pub const MOST_SILENCE: Duration = Duration::from_secs(60);
-/// One address may have this many transfers for each place that is free. So one place in 16 is kept
-/// for addresses that have none, and two addresses that take all they can get have equal parts.
+/// An address that has a transfer gets another one only if this many transfers, or fewer, come to
+/// each place that stays free. So one place in 16, and at least one of two or more, is kept for
+/// addresses that have no transfer.
 pub const SHARE_PER_FREE_PLACE: usize = 15;
 /// How long something learned about a client is remembered: longer than a boot that is tried again, shorter than a repair.
 pub const MEMORY_TIME: Duration = Duration::from_secs(10 * 60);

@@ -451,7 +451,7 @@ fn a_name_with_a_byte_0xff_is_served_as_what_stands_before_it() {
     for name in [
         &b"boot/x.efi\xff"[..],
         b"boot\\x.efi\xff\xff\x01",
-        b"/boot/x.efi\xff/y\n",
+        b"/boot/x.efi\xff\x06y\n",
         &long,
     ] {
         let got = fetch(address, name);
@@ -473,6 +473,14 @@ fn a_name_with_a_byte_0xff_is_served_as_what_stands_before_it() {
         (b"../x\xff", 2),
         (b"secret\xff", 2),
         (b"boot\xff", 2),
+        // A separator behind the byte makes the name a path: it means another file.
+        (b"real\xff/..", 2),
+        (b"real\xff\\..", 2),
+        (b"real\xff\\..\\boot", 2),
+        (b"boot/x.efi\xff/", 2),
+        (b"boot/x.efi\xff/y", 1),
+        (b"boot/x.efi\xff\xff\\y", 1),
+        (b"boot/x.efi\xff/../x.img\xff", 1),
     ] {
         let told = fetch(address, name).map_err(|told| told.0);
         assert_eq!(told, Err(code), "{}", name.escape_ascii());

@@ -196,7 +196,7 @@ fn waiting_for_a_port_costs_little() {
     first.data(2);
     let sleeps = || switches().values().sum::<u64>();
     let before = sleeps();
-    let mut second = Client::new(server.local_addr());
+    let mut second = Client::at(([127, 0, 0, 2], 0).into(), server.local_addr());
     insist(&mut second, &mut events, "file", &[]);
     assert_eq!(second.error(), (0, "server is busy".into()));
     let sleeps = sleeps() - before;

@@ -323,7 +323,9 @@ impl Desk {
             let reason = DropReason::NetworkUnprovenFull;
             return Some((tid.network(), Victims::HalfOpen, reason));
         }
-        if held > SHARE_PER_FREE_PLACE * self.free_places(tid).max(1) {
+        // What stays free behind the new transfer is for addresses that have none.
+        let stay_free = self.free_places(tid).saturating_sub(1);
+        if held > 0 && held >= SHARE_PER_FREE_PLACE * stay_free {
             return Some((Scope::All, Victims::Incomplete, DropReason::Full));
         }
         if self.entries.len() >= quota.transfers {
@@ -737,7 +739,7 @@ mod tests {
     fn a_tid_that_has_all_its_transfers_evicts_no_other() {
         let now = start();
         let mut desk = desk(Quota {
-            transfers: TRANSFERS_PER_TID,
+            transfers: TRANSFERS_PER_TID + 1,
             ..QUOTA
         });
         for digest in 0..TRANSFERS_PER_TID as u64 {
@@ -782,7 +784,9 @@ mod tests {
         let full = Verdict::Drop(DropReason::Full);
         assert_eq!(desk.ask(tid(3, 1), 0, now), full);
         desk.end(first);
-        admitted(desk.ask(tid(1, 3), 0, now));
+        let last_place = desk.ask(tid(1, 3), 0, now);
+        assert_eq!(last_place, full, "kept for addresses that have none");
+        admitted(desk.ask(tid(3, 1), 0, now));
         assert_eq!(desk.entries.len(), 3);
     }
 
@@ -942,8 +946,55 @@ mod tests {
         }
     }
 
+    /// Of any number of places, and of ports where there are fewer.
     #[test]
     fn a_share_of_the_places_is_kept_for_addresses_that_have_none() {
+        let shares = [
+            (1, 1),
+            (2, 1),
+            (3, 2),
+            (8, 7),
+            (16, 15),
+            (31, 29),
+            (32, 30),
+            (100, 93),
+            (1000, 937),
+        ];
+        let full = Verdict::Drop(DropReason::Full);
+        let now = start();
+        for (places, share) in shares {
+            let quota = |transfers| Quota {
+                transfers,
+                unproven: transfers,
+                ..QUOTA
+            };
+            for (mut desk, what) in [
+                (desk(quota(places)), "places"),
+                (with_ports(quota(2000), places as u16), "ports"),
+            ] {
+                let mut established = |tid: Tid| {
+                    let verdict = desk.insist(tid, now);
+                    if let Verdict::Admit(id, _) = verdict {
+                        desk.proven(id, now);
+                    }
+                    verdict
+                };
+                let of_one = (1..=1001).take_while(|port| established(tid(1, *port)) != full);
+                assert_eq!(of_one.count(), share, "of {places} {what}");
+                // A second address has the same share of the rest, and none of the last place.
+                let rest = places - share;
+                let of_other = (1..=1001).take_while(|port| {
+                    let verdict = established(tid(2, *port));
+                    matches!(verdict, Verdict::Admit(_, Some(_)))
+                });
+                assert_eq!(of_other.count(), (rest * 15 / 16).max(rest.min(1)));
+                assert_eq!(established(tid(1, 1002)), full);
+            }
+        }
+    }
+
+    #[test]
+    fn an_address_that_has_none_gets_the_last_place() {
         let now = start();
         let mut desk = desk(Quota {
             transfers: 1600,
@@ -951,28 +1002,15 @@ mod tests {
             ..QUOTA
         });
         let full = Verdict::Drop(DropReason::Full);
-        // One address has 15 of 16 places, a second one 15 of 16 of the rest.
-        for (host, share) in [(1, 1501), (2, 93)] {
+        for (host, share) in [(1, 1500), (2, 93)] {
             let ports = (1..=1600).take_while(|port| desk.insist(tid(host, *port), now) != full);
             assert_eq!(ports.count(), share);
         }
-        for host in 3..=8 {
+        for host in 3..=9 {
             admitted(desk.insist(tid(host, 1), now));
         }
-        assert_eq!(desk.insist(tid(9, 1), now), full);
+        assert_eq!(desk.insist(tid(10, 1), now), full);
         assert_eq!(desk.entries.len(), 1600);
-    }
-
-    #[test]
-    fn a_small_table_keeps_no_share() {
-        let now = start();
-        let mut desk = desk(Quota {
-            transfers: 16,
-            ..QUOTA
-        });
-        for port in 1..=16 {
-            admitted(desk.ask(tid(1, port), 0, now));
-        }
     }
 
     #[test]
@@ -1003,7 +1041,7 @@ mod tests {
         let counts = (desk.held_by(1), desk.held_by(2));
         assert!(counts.0.abs_diff(counts.1) <= 2, "{counts:?}");
         assert!((10..22).all(|host| desk.held_by(host) == 1));
-        assert_eq!(desk.entries.len(), 40);
+        assert_eq!(desk.entries.len(), 39, "one is kept");
     }
 
     #[test]
@@ -1014,9 +1052,10 @@ mod tests {
             ..QUOTA
         });
         let first = desk.established(tid(1, 1), now);
-        for port in 2..=16 {
+        for port in 2..=15 {
             desk.established(tid(1, port), now);
         }
+        desk.established(tid(3, 1), now);
         let full = Verdict::Drop(DropReason::Full);
         assert_eq!(desk.ask(tid(2, 1), 0, now + UNPROVEN_CHANCE), full);
         let later = now + patience(1);
@@ -1108,8 +1147,8 @@ mod tests {
     fn requests_without_a_port_wait_in_line_and_are_half_of_the_ports_at_most() {
         let now = start();
         let mut desk = with_ports(QUOTA, 4);
-        let running: Vec<_> = (1..=4)
-            .map(|port| desk.established(tid(1, port), now))
+        let running: Vec<_> = (11..=14)
+            .map(|host| desk.established(tid(host, 1), now))
             .collect();
         let waiting: Vec<_> = (2..=3).map(|host| desk.ask(tid(host, 1), 0, now)).collect();
         assert!(
@@ -1135,8 +1174,8 @@ mod tests {
     fn a_request_that_waits_makes_no_room_for_another_that_needs_a_port() {
         let now = start();
         let mut desk = with_ports(QUOTA, 6);
-        for port in 1..=6 {
-            desk.established(tid(1, port), now);
+        for host in 11..=16 {
+            desk.established(tid(host, 1), now);
         }
         let waits = admitted(desk.ask(tid(2, 1), 0, now));
         let later = now + UNPROVEN_CHANCE;

@@ -11,10 +11,10 @@ use super::message::{Chore, Message, Report};
 use super::pool::Pool;
 use super::shared::Shared;
 use crate::error::{Error, Failure, Refusal, plain};
-use crate::event::TransferId;
+use crate::event::{DropReason, TransferId};
 use crate::limits::{MAPPING_IDLE, MAX_REQUEST, SPARE_WORKERS};
-use crate::sys::udp::{Listener, TransferSocket};
-use crate::transfer::{CANCELLED, Ending, STOPPING, Transfer, now, tell};
+use crate::sys::udp::Listener;
+use crate::transfer::{CANCELLED, Ending, STOPPING, Transfer, now};
 use crate::wire;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -49,6 +49,8 @@ pub(super) struct Loop {
     /// When unused mappings are looked for; `None` while nothing was asked for since there were none.
     next_sweep: Option<Instant>,
     complaints: Complaints,
+    /// The server stops: no more requests are read.
+    is_stopping: bool,
 }
 
 struct Door {
@@ -94,6 +96,7 @@ impl Loop {
             lanes: Lanes { shared, pool },
             next_sweep: None,
             complaints: Complaints::default(),
+            is_stopping: false,
         })
     }
 
@@ -118,16 +121,11 @@ impl Loop {
             for event in &events {
                 // A listening socket that was closed may still report, where the one who handed it in kept a copy.
                 if let Some(door) = self.doors.get_mut(event.token().0) {
-                    door.open = true;
+                    door.open = !self.is_stopping;
                 }
             }
             // What workers say comes before new requests: a client's last ACK may stand between two of its RRQs.
-            for _ in 0..MAIL {
-                let Some(message) = self.mail.take() else {
-                    break;
-                };
-                self.message(message);
-            }
+            self.read_mail();
             let time = now();
             self.requests(time);
             self.endpoint.timeout(time, &mut self.lanes);
@@ -138,9 +136,24 @@ impl Loop {
             if is_finished {
                 break Ok(());
             }
+            // A request without a socket of its own may still have to be refused from them.
+            if self.is_stopping && !self.endpoint.has_unanswered() {
+                self.doors.clear();
+            }
         };
         self.leave();
         result
+    }
+
+    /// Takes the messages that are there. False where there is none.
+    fn read_mail(&mut self) -> bool {
+        for taken in 0..MAIL {
+            let Some(message) = self.mail.take() else {
+                return taken > 0;
+            };
+            self.message(message);
+        }
+        true
     }
 
     /// While workers have enough to do anyway, lets requests and reports come together: a loop that wakes for each of them
@@ -180,6 +193,9 @@ impl Loop {
                 continue;
             }
             for _ in 0..REQUESTS_PER_TURN {
+                if !self.doors[index].open {
+                    break; // the server was stopped meanwhile
+                }
                 let received = match self.doors[index].listener.recv(&mut buffer) {
                     Ok(Some(received)) => received,
                     Ok(None) => {
@@ -206,7 +222,15 @@ impl Loop {
                     is_cut: received.truncated,
                     broadcast: received.broadcast.then_some(answerable),
                 };
-                self.endpoint.datagram(datagram, now(), &mut self.lanes);
+                let mut result = self.endpoint.datagram(datagram, now(), &mut self.lanes);
+                // A worker may have made room since the last message was taken: a client sends its next
+                // request as soon as it has its last ACK.
+                if result.is_err_and(DropReason::is_shortage) && self.read_mail() {
+                    result = self.endpoint.datagram(datagram, now(), &mut self.lanes);
+                }
+                if let Err(reason) = result {
+                    self.endpoint.dropped(received.peer, reason);
+                }
                 self.act();
             }
         }
@@ -226,7 +250,7 @@ impl Loop {
             Message::Reload => lanes.pool.chore(Chore::Reload),
             Message::Stop(stop) => {
                 self.endpoint.stop(stop, now());
-                self.close_doors();
+                self.ignore_doors();
             }
             Message::Cancel(id) => self.endpoint.cancel(id, now(), lanes),
         }
@@ -254,20 +278,13 @@ impl Loop {
         }
     }
 
-    /// Sends an ERROR from the listening port, or from another one where that is closed. Once: if it does not arrive, the
-    /// client asks again.
+    /// Sends an ERROR from a listening port. Once: if it does not arrive, the client asks again.
     fn reply(&self, Tid { peer, local }: Tid, refusal: &Refusal) {
         let mut doors = self.doors.iter();
         if let Some(door) = doors.find(|door| door.listener.serves(local)) {
             let mut datagram = Vec::with_capacity(64);
             wire::emit_error(refusal.code(), refusal.text(), &mut datagram);
             let _ = door.listener.reply(&datagram, local, peer);
-            return;
-        }
-        let mut from = local;
-        from.set_port(0);
-        if let Ok(socket) = TransferSocket::open(from, peer, &self.lanes.shared.sockets) {
-            tell(&socket, refusal.code(), refusal.text());
         }
     }
 
@@ -293,10 +310,12 @@ impl Loop {
         }
     }
 
-    /// No request is taken any more; what was asked for before is still answered.
-    fn close_doors(&mut self) {
-        for Door { listener, .. } in self.doors.drain(..) {
-            let descriptor = listener.as_raw_fd();
+    /// No more requests are read; those that were admitted are still answered.
+    fn ignore_doors(&mut self) {
+        self.is_stopping = true;
+        for door in &mut self.doors {
+            door.open = false;
+            let descriptor = door.listener.as_raw_fd();
             let _ = self.poll.registry().deregister(&mut SourceFd(&descriptor));
         }
     }
@@ -357,6 +376,14 @@ impl Host for Lanes {
         // Files are closed by a worker, since that may block.
         self.pool.chore(Chore::Bury(transfer));
         Some(answered)
+    }
+
+    fn abandon(&mut self, id: TransferId) {
+        // Its lane may not be known yet.
+        let mut lanes = self.shared.lanes.iter();
+        if let Some(transfer) = lanes.find_map(|lane| lane.abandon(id)) {
+            self.pool.chore(Chore::Bury(transfer));
+        }
     }
 
     fn end_turns(&mut self) {

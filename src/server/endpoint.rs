@@ -57,6 +57,8 @@ pub(super) trait Host {
     /// Ends a transfer that is parked and has the job to close it done; says when its peer was last
     /// sent something new. One that is in its turn is recalled instead.
     fn end(&mut self, lane: usize, id: TransferId, failure: Failure) -> Option<Instant>;
+    /// A complete upload that is in its turn is closed when that is over, and reported.
+    fn abandon(&mut self, id: TransferId);
     /// Every turn ends its transfer from now on.
     fn end_turns(&mut self);
     /// True where a slow call may lose its store slot.
@@ -132,6 +134,8 @@ struct Slot {
     opening: Option<Arc<Opening>>,
     /// The number of its lane, once it is a transfer.
     lane: Option<usize>,
+    /// An upload whose file is stored.
+    is_complete: bool,
     /// When the request is looked at next.
     timer: Option<Instant>,
     /// To be looked at when the transfer is parked: the same request once more, and why it is to end.
@@ -264,19 +268,18 @@ impl Endpoint {
     // ---- requests ---------------------------------------------------------------------------
 
     /// A datagram has come to a listening socket.
-    pub(super) fn datagram(&mut self, datagram: Datagram<'_>, now: Instant, host: &mut impl Host) {
-        let peer = datagram.tid.peer;
-        if let Err(reason) = self.accept(datagram, now, host) {
-            self.dropped(peer, reason);
-        }
-    }
-
-    fn accept(
+    ///
+    /// # Errors
+    /// The reason to drop it. [`dropped`](Self::dropped) tells it, unless the datagram is tried again.
+    pub(super) fn datagram(
         &mut self,
         datagram: Datagram<'_>,
         now: Instant,
         host: &mut impl Host,
     ) -> Result<(), DropReason> {
+        if self.stopping.is_some() {
+            return Err(DropReason::Stopping);
+        }
         let Datagram {
             tid,
             bytes,
@@ -345,7 +348,8 @@ impl Endpoint {
         }
     }
 
-    fn dropped(&mut self, peer: SocketAddr, reason: DropReason) {
+    /// Tells that a datagram was dropped.
+    pub(super) fn dropped(&mut self, peer: SocketAddr, reason: DropReason) {
         self.act(Action::Report(Event::Dropped { peer, reason }));
         let (what, why) = match reason {
             DropReason::Full => (
@@ -447,6 +451,7 @@ impl Endpoint {
         let slot = Slot {
             opening: Some(Arc::clone(&opening)),
             lane: None,
+            is_complete: false,
             timer: None,
             again: None,
             doomed: None,
@@ -621,6 +626,11 @@ impl Endpoint {
         let lane = slot.lane;
         let facts = lane.and_then(|lane| Some((lane, host.facts(lane, id, now)?)));
         let Some((lane, facts)) = facts else {
+            if slot.is_complete {
+                host.abandon(id);
+                self.over_but_open(id, now, true, now, host);
+                return true;
+            }
             if let Some(opening) = slot.opening.clone()
                 && opening.give_up()
             {
@@ -679,7 +689,7 @@ impl Endpoint {
                 None => return false,
                 // A request that no worker has got to has a port, and nothing else that could be
                 // given up.
-                Some(id) if scope == Scope::All && !self.is_parked(id, now, host) => {
+                Some(id) if scope == Scope::All && !self.can_close(id, now, host) => {
                     self.desk.spare(id, now + UNPROVEN_CHANCE);
                 }
                 Some(id) if self.make_room(id, now, host) => return true,
@@ -689,9 +699,13 @@ impl Endpoint {
         false
     }
 
-    fn is_parked(&self, id: TransferId, now: Instant, host: &impl Host) -> bool {
-        let lane = self.slots.get(&id).and_then(|slot| slot.lane);
-        lane.is_some_and(|lane| host.facts(lane, id, now).is_some())
+    /// True where the socket of this transfer can be closed now, or soon.
+    fn can_close(&self, id: TransferId, now: Instant, host: &impl Host) -> bool {
+        let Some(slot) = self.slots.get(&id) else {
+            return false;
+        };
+        let is_parked = |lane| host.facts(lane, id, now).is_some();
+        slot.is_complete || slot.lane.is_some_and(is_parked)
     }
 
     /// There was no socket for a request. Where another program holds its port, the request gets
@@ -771,7 +785,7 @@ impl Endpoint {
         match report {
             Report::Opened(id, lane) => self.opened(id, lane, host),
             Report::Established(id) => self.established(id, now, host),
-            Report::Complete(id) => self.desk.finished(id, now),
+            Report::Complete(id) => self.complete(id, now, host),
             Report::Parked(id) => self.back(id, now, host),
             Report::NoSocket(opening, error) => self.starve(opening, &error, now, host),
             Report::Ended {
@@ -779,19 +793,37 @@ impl Endpoint {
                 is_proven,
                 answered,
             } => {
+                if !self.slots.contains_key(&id) {
+                    return self.closed(id, now); // it has made room
+                }
                 if is_proven {
                     self.established(id, now, host);
                 }
                 self.over(id, answered, now, host);
             }
-            Report::Closed(id) => {
-                if let Some(lease) = self.closing.remove(&id) {
-                    self.closed_soon -= usize::from(lease.is_closing());
-                    self.socket_closed(Some(lease), now);
-                }
-            }
+            Report::Closed(id) => self.closed(id, now),
             Report::Left(_) => {}
         }
+    }
+
+    /// The socket of a transfer that has ended here is closed.
+    fn closed(&mut self, id: TransferId, now: Instant) {
+        if let Some(lease) = self.closing.remove(&id) {
+            self.closed_soon -= usize::from(lease.is_closing());
+            self.socket_closed(Some(lease), now);
+        }
+    }
+
+    /// An upload is complete: from now on it makes room for others, even before its turn is over.
+    fn complete(&mut self, id: TransferId, now: Instant, host: &mut impl Host) {
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return;
+        };
+        slot.is_complete = true;
+        self.established(id, now, host);
+        self.desk.finished(id, now);
+        // Requests that wait for a port or a socket can have its own.
+        self.next_retry = self.next_retry.min(now);
     }
 
     /// A request has become a transfer of this lane.
@@ -966,7 +998,14 @@ impl Endpoint {
 
     // ---- the end ----------------------------------------------------------------------------
 
-    /// The server is to stop. Its caller takes no more datagrams.
+    /// True while a request may have to be refused from the listening port: it has no socket.
+    pub(super) fn has_unanswered(&self) -> bool {
+        let mut openings = self.slots.values().filter_map(|slot| slot.opening.as_ref());
+        let is_unanswered = |call| matches!(call, StoreCall::Queued | StoreCall::Running { .. });
+        openings.any(|opening| is_unanswered(opening.call()))
+    }
+
+    /// The server is to stop: datagrams are dropped from now on.
     pub(super) fn stop(&mut self, stop: Stop, now: Instant) {
         let deadline = match stop {
             Stop::Now => now,

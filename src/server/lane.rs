@@ -182,14 +182,20 @@ impl Lane {
     }
 
     /// Puts a transfer aside until a packet comes for it, or until an instant; without one it goes on
-    /// as soon as the others have had their turns. Returns true where the loop has [recalled](Self::take_or_recall) it.
-    pub(super) fn park(&self, transfer: Box<Transfer>, until: Option<Instant>) -> bool {
+    /// as soon as the others have had their turns. Returns true where the loop has
+    /// [recalled](Self::take_or_recall) it.
+    ///
+    /// # Errors
+    /// Returns the transfer where it was [abandoned](Self::abandon).
+    pub(super) fn park(
+        &self,
+        transfer: Box<Transfer>,
+        until: Option<Instant>,
+    ) -> Result<bool, Box<Transfer>> {
         let id = transfer.id();
         let descriptor = transfer.as_raw_fd();
         let mut table = self.table();
-        let Some(parked) = table.park(id, transfer, until) else {
-            return false;
-        };
+        let parked = table.park(id, transfer, until)?;
         if parked.is_new {
             let mut source = SourceFd(&descriptor);
             let token = Token(id.0 as usize);
@@ -202,14 +208,15 @@ impl Lane {
         if parked.is_sooner {
             self.wake();
         }
-        parked.is_recalled
+        Ok(parked.is_recalled)
     }
 
-    /// A transfer is over.
-    pub(super) fn remove(&self, id: TransferId) {
-        if self.table().remove(id).is_some() {
-            self.count.fetch_sub(1, Ordering::SeqCst);
-        }
+    /// Removes a transfer of this lane, if it is one. Where it was parked it is returned; one that is
+    /// in its turn comes back to the worker that [parks](Self::park) it.
+    pub(super) fn abandon(&self, id: TransferId) -> Option<Box<Transfer>> {
+        let transfer = self.table().remove(id)?;
+        self.count.fetch_sub(1, Ordering::SeqCst);
+        transfer
     }
 
     /// Looks at a transfer that is not in its turn.
@@ -332,15 +339,17 @@ impl<T> Table<T> {
         self.seats.insert(id, seat);
     }
 
-    /// `None` where there is no such transfer.
+    /// Returns the transfer where it has no seat any more.
     pub(super) fn park(
         &mut self,
         id: TransferId,
         transfer: T,
         until: Option<Instant>,
-    ) -> Option<Parked> {
+    ) -> Result<Parked, T> {
         let earliest = self.due();
-        let seat = self.seats.get_mut(&id)?;
+        let Some(seat) = self.seats.get_mut(&id) else {
+            return Err(transfer);
+        };
         seat.transfer = Some(transfer);
         self.parked += 1;
         let is_new = !std::mem::replace(&mut seat.is_known, true);
@@ -349,7 +358,7 @@ impl<T> Table<T> {
         let Some(until) = until else {
             seat.is_queued = true;
             self.sliced.push(id);
-            return Some(Parked {
+            return Ok(Parked {
                 is_new,
                 is_recalled,
                 is_sooner,
@@ -366,7 +375,7 @@ impl<T> Table<T> {
         } else {
             is_sooner = false;
         }
-        Some(Parked {
+        Ok(Parked {
             is_new,
             is_recalled,
             is_sooner,
@@ -563,7 +572,7 @@ mod tests {
         table.notify(ONE);
         table.next();
         let sooner = table.park(ONE, "one", Some(now + 12 * MS));
-        assert!(sooner.is_some_and(|parked| parked.is_sooner && !parked.is_new));
+        assert!(sooner.is_ok_and(|parked| parked.is_sooner && !parked.is_new));
         table.expire(now + 12 * MS);
         assert_eq!(table.next(), Some("one"));
     }
@@ -572,7 +581,7 @@ mod tests {
     fn a_recall_is_answered_once_wherever_the_transfer_was() {
         let now = now();
         let mut table = table(now);
-        let recalled = |parked: Option<Parked>| parked.map(|parked| parked.is_recalled);
+        let recalled = |parked: Result<Parked, _>| parked.ok().map(|parked| parked.is_recalled);
         table.recall(ONE, true);
         let first = table.park(ONE, "one", Some(now + MS));
         assert_eq!(recalled(first), Some(true));
@@ -591,14 +600,14 @@ mod tests {
         for number in 0..3 * EVENTS as u64 {
             let id = TransferId(number);
             table.enter(id, now);
-            assert!(table.park(id, number, Some(now + MS * 1000)).is_some());
+            assert!(table.park(id, number, Some(now + MS * 1000)).is_ok());
             table.notify(id);
             assert_eq!(table.remove(id), Some(Some(number)));
         }
         assert!(table.timers.len() <= EVENTS + TIMERS_PER_SEAT);
         assert!(table.ready.len() <= EVENTS + 2);
         assert_eq!((table.parked, table.next()), (0, None));
-        assert_eq!(table.park(ONE, 1, None), None, "it has no seat");
+        assert_eq!(table.park(ONE, 1, None), Err(1), "it has no seat");
     }
 
     #[test]

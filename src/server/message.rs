@@ -26,7 +26,7 @@ pub(super) enum Report {
     Opened(TransferId, usize),
     /// The peer has acknowledged something.
     Established(TransferId),
-    /// The file is stored and acknowledged.
+    /// The file of an upload is stored, and its last ACK is about to be sent.
     Complete(TransferId),
     /// A transfer that was recalled is parked.
     Parked(TransferId),

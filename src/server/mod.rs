@@ -62,7 +62,8 @@ pub struct Limits {
     /// How long the store may take to answer a request before its client gets an ERROR: 1 s to an hour.
     pub store_deadline: Duration,
     /// Transfers at once, 1 to 65,536. Each holds a socket and perhaps a file: two descriptors. One
-    /// client address has 15 of 16 places at most: the rest is for addresses that have none.
+    /// client address has 15 of 16 places at most, and never the last of two or more: the rest is
+    /// for addresses that have none.
     pub max_transfers: usize,
     /// Transfers at once of one client address; `None` for no limit. Whole labs sit behind one address.
     pub max_transfers_per_client: Option<usize>,

@@ -10,7 +10,7 @@ use super::message::{Chore, Message, Report};
 use super::shared::Shared;
 use super::store_slot::StoreSlot;
 use crate::error::{Failure, Refusal, plain};
-use crate::event::Event;
+use crate::event::{Event, TransferId};
 use crate::limits::{
     BUFFERED_BLKSIZE, DALLY, DATA_HEADER, OPENINGS_PER_TURN, PATIENCE, RECEIVED_WINDOW_OCTETS,
     SPARE_IDLE, STUCK_AFTER, UNCHECKED_BLKSIZE, UNPROVEN_DATA_SENDS,
@@ -96,6 +96,11 @@ impl Surroundings for Place {
 
     fn may_refuse(&self) -> bool {
         self.shared.may_refuse(now())
+    }
+
+    fn completes(&self, id: TransferId) {
+        let report = Report::Complete(id);
+        self.queues.reports.post(Message::Reports(vec![report]));
     }
 }
 
@@ -278,7 +283,7 @@ impl Worker {
 
     fn go_on(&mut self, mut transfer: Box<Transfer>, lane: usize) {
         let id = transfer.id();
-        let (was_proven, was_complete) = (transfer.is_proven(), transfer.is_complete());
+        let was_proven = transfer.is_proven();
         let turn = loop {
             let turn = guarded(|| transfer.run(&mut self.scratch, &self.place));
             if transfer.is_complete() {
@@ -307,12 +312,14 @@ impl Worker {
                 if transfer.is_proven() && !was_proven {
                     self.reports.push(Report::Established(id));
                 }
-                if transfer.is_complete() && !was_complete {
-                    self.reports.push(Report::Complete(id));
-                }
                 let lane = &self.place.shared.lanes[lane];
-                if lane.park(transfer, until) {
-                    self.reports.push(Report::Parked(id));
+                match lane.park(transfer, until) {
+                    Ok(true) => self.reports.push(Report::Parked(id)),
+                    Ok(false) => {}
+                    Err(transfer) => {
+                        bury(transfer);
+                        self.reports.push(Report::Closed(id));
+                    }
                 }
                 // The loop may have looked for parked transfers just before.
                 if self.place.is_stopping() {
@@ -321,7 +328,7 @@ impl Worker {
             }
             Err(ending) => {
                 self.place.shared.conclude(&mut transfer, ending);
-                self.place.shared.lanes[lane].remove(id);
+                let _ = self.place.shared.lanes[lane].abandon(id);
                 self.reports.push(Report::Ended {
                     id,
                     is_proven: transfer.is_proven(),

@@ -29,8 +29,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 /// - A leading `/` means the directory itself. `.` and doubled slashes are skipped; `..` may go up,
 ///   but not above it. A missing name with backslashes is tried once more with slashes. A name that
 ///   ends in a slash is a directory's and is refused.
-/// - A missing name with a byte 0xFF is tried once more as the part before that byte: boot ROMs
-///   read on past the end of a DHCP option, whose end is marked by it.
+/// - A missing name with a byte 0xFF is tried once more as the part before the first one, unless a
+///   slash or backslash follows: boot ROMs read on past the end of a DHCP option, whose end is
+///   marked by this byte.
 /// - Symbolic links are followed while they stay inside. One that leaves is followed only into a
 ///   tree that was [allowed](DirBuilder::allow_symlink_target). An absolute link that leads into no
 ///   tree is looked up [beneath the directory](DirBuilder::absolute_links_from_root), as after a
@@ -323,12 +324,9 @@ impl Store for Dir {
             Err(refusal) if is_elsewhere(&refusal) || clean(name).is_err() => refusal,
             answer => return answer,
         };
-        // Firmware that takes DHCP option 67 for a string reads on to the end of the options, and
-        // beyond.
-        match name.iter().position(|&byte| byte == DHCP_END) {
-            None | Some(0) => Err(refusal),
-            Some(end) => {
-                let meant = &name[..end];
+        match before_dhcp_end(name) {
+            None => Err(refusal),
+            Some(meant) => {
                 let source = self.find_either(meant)?;
                 let (name, meant) = (Name::new(name), Name::new(meant));
                 // Forged requests must not fill the log.
@@ -377,6 +375,16 @@ impl fmt::Debug for Dir {
 
 /// The end of the options in a DHCP packet (RFC 2132 §3.2).
 const DHCP_END: u8 = 0xFF;
+
+/// The part of a name before the first byte 0xFF: firmware that takes DHCP option 67 for a string
+/// reads on to the end of the options, and beyond. `None` where a separator follows, since the name
+/// is a path then, and its last components say which file it means.
+fn before_dhcp_end(name: &[u8]) -> Option<&[u8]> {
+    let end = name.iter().position(|&byte| byte == DHCP_END)?;
+    let (meant, rest) = name.split_at(end);
+    let is_path = rest.iter().any(|byte| matches!(byte, b'/' | b'\\'));
+    (!meant.is_empty() && !is_path).then_some(meant)
+}
 
 /// Whether another spelling of the name may lead to a file.
 fn is_elsewhere(refusal: &Refusal) -> bool {

@@ -30,8 +30,8 @@ pub enum WriteMode {
     /// not write to, a file that is a mount point), the old one is written in place. Then a
     /// transfer that breaks off leaves the file incomplete.
     Overwrite,
-    /// Nothing: the new one gets a number behind its name, which is cut where it has no room for
-    /// that.
+    /// Nothing: the new one gets a number behind its name. A name that has no room for a number is
+    /// refused at the start.
     Unique,
 }
 
@@ -176,11 +176,11 @@ impl Landing {
         if !is_taken(&result) {
             return result;
         }
-        let longest = edit::longest_name(&self.directory);
+        let suffixes = Suffixes::of(&self.directory, &self.name)?;
         // What else may be wrong with a name, the attempt to take it says.
         let look = |name: &OsStr| fs::look(&self.directory, name).is_ok();
         let take = |name: &OsStr| self.take_name(name);
-        self.name = take_number(&self.name, longest, look, take)?;
+        self.name = take_number(&self.name, suffixes, look, take)?;
         Ok(())
     }
 
@@ -265,10 +265,20 @@ fn obstacle(directory: &File, name: &OsStr, old: &Status) -> io::Result<Option<&
 
 /// Whether what stands under a name may be there; says what it is where it is to be replaced.
 fn check(directory: &File, name: &OsStr, mode: WriteMode) -> io::Result<Option<Status>> {
+    let suffixes = match mode {
+        WriteMode::Unique => Some(Suffixes::of(directory, name)?),
+        WriteMode::Create | WriteMode::Overwrite => None,
+    };
     match (fs::look(directory, name), mode) {
         (Err(error), _) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         (Err(error), _) => Err(error),
-        (Ok(_), WriteMode::Unique) => Ok(None),
+        (Ok(_), WriteMode::Unique) => {
+            let is_taken = |name: &OsStr| fs::look(directory, name).is_ok();
+            match suffixes.is_some_and(|it| it.are_taken(name, is_taken)) {
+                true => Err(io::ErrorKind::AlreadyExists.into()),
+                false => Ok(None),
+            }
+        }
         (Ok(_), WriteMode::Create) => Err(io::ErrorKind::AlreadyExists.into()),
         // A link is neither followed nor replaced.
         (Ok(found), WriteMode::Overwrite) if found.kind != FoundKind::File => {
@@ -288,19 +298,69 @@ fn is_taken(result: &io::Result<()>) -> bool {
     error.is_some_and(|error| error.kind() == io::ErrorKind::AlreadyExists)
 }
 
+/// The suffixes that a name has room for: a dot and a number, or one digit where only one byte is
+/// left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Suffixes {
+    has_dot: bool,
+    /// The numbers are those from 1 on.
+    last: u32,
+}
+
+impl Suffixes {
+    /// # Errors
+    /// The name is too long, or no byte is left for a suffix.
+    fn of(directory: &File, name: &OsStr) -> io::Result<Self> {
+        let room = edit::longest_name(directory).saturating_sub(name.len());
+        let suffixes = Self::within(room).ok_or_else(edit::name_too_long)?;
+        // Some file systems count characters and not bytes.
+        match fs::look(directory, &suffixes.behind(name, 1)) {
+            Err(error) if fs::trouble(&error) == Trouble::TooLong => Err(error),
+            _ => Ok(suffixes),
+        }
+    }
+
+    fn within(room: usize) -> Option<Self> {
+        let has_dot = room > 1;
+        let digits = u32::try_from(room - usize::from(has_dot)).unwrap_or(u32::MAX);
+        let last = 10u32.checked_pow(digits).map_or(u32::MAX, |end| end - 1);
+        (room > 0).then_some(Self { has_dot, last })
+    }
+
+    fn behind(self, name: &OsStr, number: u32) -> OsString {
+        let mut name = name.to_owned();
+        name.push(if self.has_dot { "." } else { "" });
+        name.push(number.to_string());
+        name
+    }
+
+    /// True where there are few suffixes and all are taken.
+    fn are_taken(self, name: &OsStr, is_taken: impl Fn(&OsStr) -> bool) -> bool {
+        let mut names = (1..=self.last).map(|number| self.behind(name, number));
+        self.last < MANY_SUFFIXES && names.all(|name| is_taken(&name))
+    }
+
+    fn random(self) -> u32 {
+        1 + (random() % u64::from(self.last)) as u32
+    }
+}
+
+/// Fewer suffixes are looked at one by one.
+const MANY_SUFFIXES: u32 = 100;
+
 /// Takes a name with a free number behind it, and returns it. `look` says whether a name is taken.
 fn take_number(
     wanted: &OsStr,
-    longest: usize,
+    suffixes: Suffixes,
     look: impl Fn(&OsStr) -> bool,
     mut take: impl FnMut(&OsStr) -> io::Result<()>,
 ) -> io::Result<OsString> {
-    let name_with = |number| numbered(wanted, number, longest);
+    let name_with = |number| suffixes.behind(wanted, number);
     for attempt in 0..UNIQUE_NAMES_TRIED {
         // Others take numbers at the same moment, the same ones: then chance decides.
         let number = match attempt {
-            0..UNIQUE_SEARCHES => free_number(|number| look(&name_with(number))),
-            _ => random() as u32,
+            0..UNIQUE_SEARCHES => free_number(suffixes, |number| look(&name_with(number))),
+            _ => suffixes.random(),
         };
         let name = name_with(number);
         let result = take(&name);
@@ -312,14 +372,18 @@ fn take_number(
 }
 
 /// A number that is free, found in about twice as many steps as the lowest one has bits. Where the
-/// numbers have gaps it need not be the lowest.
-fn free_number(mut is_taken: impl FnMut(u32) -> bool) -> u32 {
+/// numbers have gaps it need not be the lowest. Where all numbers may be taken, a random one.
+fn free_number(suffixes: Suffixes, mut is_taken: impl FnMut(u32) -> bool) -> u32 {
+    if suffixes.last < MANY_SUFFIXES {
+        let free = (1..=suffixes.last).find(|number| !is_taken(*number));
+        return free.unwrap_or_else(|| suffixes.random());
+    }
     let (mut taken, mut free) = (0, 1);
     while is_taken(free) {
         taken = free;
         free = match free.checked_mul(2) {
-            Some(more) => more,
-            None => return random() as u32,
+            Some(more) if more <= suffixes.last => more,
+            _ => return suffixes.random(),
         };
     }
     while free - taken > 1 {
@@ -330,20 +394,6 @@ fn free_number(mut is_taken: impl FnMut(u32) -> bool) -> u32 {
         }
     }
     free
-}
-
-/// A name with a number behind it. A name that would get too long is cut, but not inside a
-/// character.
-fn numbered(name: &OsStr, number: u32, longest: usize) -> OsString {
-    let suffix = format!(".{number}");
-    let name = name.as_bytes();
-    let mut end = name.len().min(longest.saturating_sub(suffix.len()));
-    while end < name.len() && end > 1 && name[end] & 0xC0 == 0x80 {
-        end -= 1;
-    }
-    let mut numbered = OsStr::from_bytes(&name[..end]).to_owned();
-    numbered.push(suffix);
-    numbered
 }
 
 fn random() -> u64 {
@@ -760,7 +810,7 @@ mod tests {
     fn a_free_number_is_found_in_few_steps() {
         let search = |is_taken: &dyn Fn(u32) -> bool| {
             let mut steps = 0;
-            let number = free_number(|number| {
+            let number = free_number(ALL, |number| {
                 steps += 1;
                 is_taken(number)
             });
@@ -781,29 +831,60 @@ mod tests {
         assert_ne!(one, other, "left to chance");
     }
 
-    #[test]
-    fn a_number_fits_behind_every_name() {
-        let numbered = |name: &str, number| super::numbered(OsStr::new(name), number, 10);
-        assert_eq!(numbered("x", 7), "x.7");
-        assert_eq!(numbered("12345678", 7), "12345678.7");
-        assert_eq!(numbered("123456789", 7), "12345678.7");
-        assert_eq!(numbered("1234567890", 70), "1234567.70");
-        assert_eq!(numbered("123456é89", 7), "123456é.7");
-        assert_eq!(numbered("1234567é", 7), "1234567.7");
+    /// The suffixes of a short name.
+    const ALL: Suffixes = Suffixes {
+        has_dot: true,
+        last: u32::MAX,
+    };
 
-        let longest = "n".repeat(255);
+    #[test]
+    fn a_suffix_takes_the_bytes_that_a_name_leaves_and_no_more() {
+        let suffixes = |room| Suffixes::within(room).map(|it| (it.has_dot, it.last));
+        assert_eq!(suffixes(0), None);
+        assert_eq!(suffixes(1), Some((false, 9)));
+        assert_eq!(suffixes(2), Some((true, 9)));
+        assert_eq!(suffixes(3), Some((true, 99)));
+        assert_eq!(suffixes(10), Some((true, 999_999_999)));
+        assert_eq!(suffixes(11), Some((true, u32::MAX)));
+        assert_eq!(suffixes(254), Some((true, u32::MAX)));
+        // A full hundred is taken: a number is left to chance, and none is too large.
+        let few = Suffixes::within(4).expect("some");
+        assert!((0..100).all(|_| (1..=999).contains(&free_number(few, |_| true))));
+    }
+
+    #[test]
+    fn a_name_that_is_taken_is_never_cut_and_is_refused_where_no_suffix_is_left() {
         for hidden in [false, true] {
-            let scratch = Scratch::new();
-            let put = || begin(&scratch, &longest, WriteMode::Unique, hidden)?.commit();
-            assert_eq!(put().expect("a name"), *longest);
-            for number in 1..12 {
-                let suffix = format!(".{number}");
-                let name = longest[suffix.len()..].to_owned() + &suffix;
-                assert_eq!(put().expect("a name"), *name);
+            for (length, names) in [
+                (255, 0),
+                (254, 1 + 9),
+                (253, 1 + 9),
+                (252, 1 + 99),
+                (251, 1 + 102),
+            ] {
+                let scratch = Scratch::new();
+                let name = "n".repeat(length);
+                let put = || begin(&scratch, &name, WriteMode::Unique, hidden)?.commit();
+                for number in 0..names {
+                    let suffix = match (number, length) {
+                        (0, _) => String::new(),
+                        (_, 254) => format!("{number}"),
+                        _ => format!(".{number}"),
+                    };
+                    assert_eq!(put().expect("a name"), *(name.clone() + &suffix));
+                }
+                let refused = begin(&scratch, &name, WriteMode::Unique, hidden).err();
+                let kind = refused.as_ref().map(io::Error::kind);
+                match length {
+                    255 => {
+                        let trouble = refused.as_ref().map(fs::trouble);
+                        assert_eq!(trouble, Some(Trouble::TooLong));
+                    }
+                    251 => assert_eq!(kind, None, "many suffixes are left"),
+                    _ => assert_eq!(kind, Some(io::ErrorKind::AlreadyExists), "{length}"),
+                }
+                assert_eq!(scratch.names().len(), names);
             }
-            let error = begin(&scratch, &"n".repeat(256), WriteMode::Unique, hidden).err();
-            let trouble = error.map(|error| fs::trouble(&error));
-            assert_eq!(trouble, Some(Trouble::TooLong));
         }
     }
 
@@ -831,7 +912,7 @@ mod tests {
         let mut asked = Vec::new();
         let taken = take_number(
             OsStr::new("file"),
-            255,
+            ALL,
             |_| false,
             |name| {
                 asked.push(name.to_owned());
@@ -846,7 +927,7 @@ mod tests {
         assert!(random.iter().all(|name| name != "file.1"), "{asked:?}");
 
         let denied = |_: &OsStr| Err(io::ErrorKind::PermissionDenied.into());
-        let result = take_number(OsStr::new("file"), 255, |_| false, denied);
+        let result = take_number(OsStr::new("file"), ALL, |_| false, denied);
         let kind = result.map_err(|error| error.kind());
         assert_eq!(kind, Err(io::ErrorKind::PermissionDenied));
     }

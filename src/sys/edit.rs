@@ -115,6 +115,11 @@ pub(crate) fn longest_name(directory: &File) -> usize {
         .unwrap_or(NAME_MAX)
 }
 
+/// What the system says of a longer name.
+pub(crate) fn name_too_long() -> io::Error {
+    Errno::ENAMETOOLONG.into()
+}
+
 /// Returns when the disk has what was written to a file.
 pub(crate) fn sync_file(file: &File) -> io::Result<()> {
     #[cfg(test)]

@@ -120,6 +120,9 @@ pub(crate) trait Surroundings {
     fn may_refuse(&self) -> bool {
         true
     }
+    /// The file of this upload is stored, and its last ACK is about to be sent. The peer may send
+    /// its next request as soon as it has that ACK.
+    fn completes(&self, _id: TransferId) {}
     /// A client comes to know what it is offered. On a refusal the server is told so.
     fn agreed(&self, _agreed: &Agreed, _direction: Direction) -> Result<(), Refusal> {
         Ok(())
@@ -320,6 +323,9 @@ impl<'a> Exchange<'a> {
                     }
                 }
                 Step::Ack(_) | Step::Error(..) => {
+                    if self.completed.is_none() && self.is_complete() {
+                        around.completes(self.origin.id);
+                    }
                     if !self.reply(step, time) {
                         return Ok(Turn::Quiet(time + DRAIN));
                     }
@@ -365,6 +371,10 @@ impl<'a> Exchange<'a> {
     /// the loop's clock. It should not for those that are silent, of whom there may be thousands: while threads wait for them,
     /// those that talk wait for a thread.
     fn is_expected(&self, left: Duration, around: &impl Surroundings) -> bool {
+        // The place of a complete upload goes to other requests.
+        if self.call.is_none() && self.is_complete() {
+            return false;
+        }
         if self.is_talking {
             left < LOOP_TICK || self.end.round_trip().is_none_or(|rtt| rtt < PATIENCE)
         } else {

@@ -32,9 +32,9 @@ fn begin(client: &mut Client) {
     client.data(2);
 }
 
-/// The same, however often there is no room.
-fn proven_at_last(server: &Server, events: &mut Events) -> Client {
-    let mut client = Client::new(server.local_addr());
+/// The same at 127.0.0.`host`, however often there is no room.
+fn proven_at_last(host: u8, server: &Server, events: &mut Events) -> Client {
+    let mut client = Client::at(([127, 0, 0, host], 0).into(), server.local_addr());
     insist(&mut client, events, "file", &[]);
     client.data(1);
     client.ack(1);
@@ -46,7 +46,8 @@ fn proven_at_last(server: &Server, events: &mut Events) -> Client {
 fn no_more_transfers_than_there_may_be() {
     let (server, mut events) =
         limited(|limits| (limits.max_transfers, limits.max_unproven) = (2, Some(9)));
-    let (first, mut second) = (proven(&server), proven(&server));
+    let first = proven_at_last(2, &server, &mut events);
+    let mut second = proven_at_last(3, &server, &mut events);
     let mut third = Client::new(server.local_addr());
     third.ask("file", &[]);
     dropped(&mut events, DropReason::Full);
@@ -123,8 +124,8 @@ fn the_oldest_that_never_answered_makes_room_after_its_chance() {
 fn transfers_stay_in_their_range_of_ports_and_wait_for_one() {
     let ports = free_ports(2);
     let (server, mut events) = limited(|limits| limits.ports = Some(ports.clone()));
-    let first = proven_at_last(&server, &mut events);
-    let second = proven_at_last(&server, &mut events);
+    let first = proven_at_last(2, &server, &mut events);
+    let second = proven_at_last(3, &server, &mut events);
     for client in [&first, &second] {
         assert!(ports.contains(&client.tid.expect("a TID").port()));
     }
@@ -167,17 +168,18 @@ fn those_that_never_answer_have_half_of_a_range_of_ports() {
     }
     let stats = server.stats();
     assert_eq!((stats.active, stats.failed), (2, 2));
-    assert!(proven_at_last(&server, &mut events).rest(2, 512).is_ok());
+    let mut honest = proven_at_last(1, &server, &mut events);
+    assert!(honest.rest(2, 512).is_ok());
 }
 
 #[test]
 fn where_ports_run_out_the_oldest_that_never_answered_gives_its_own() {
     let ports = free_ports(4);
     let (server, mut events) = limited(|limits| limits.ports = Some(ports));
-    let mut running: Vec<_> = (0..3)
-        .map(|_| proven_at_last(&server, &mut events))
+    let mut running: Vec<_> = (2..5)
+        .map(|host| proven_at_last(host, &server, &mut events))
         .collect();
-    let mut silent = Client::new(server.local_addr());
+    let mut silent = Client::at(([127, 0, 0, 5], 0).into(), server.local_addr());
     insist(&mut silent, &mut events, "file", &SILENT);
     silent.oack();
     let mut honest = Client::new(server.local_addr());

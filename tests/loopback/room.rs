@@ -107,6 +107,51 @@ fn complete_uploads_give_their_ports_to_the_next_request() {
     assert_eq!(server.stats().refused, 0);
 }
 
+/// One of two places or ports is held by a transfer that goes on, the other one by an upload. A
+/// request follows the last ACK of that upload at once.
+#[test]
+fn a_request_right_behind_the_last_ack_of_an_upload_is_never_dropped() {
+    let places: fn(&mut Limits) = |limits| limits.max_transfers = 2;
+    let ports: fn(&mut Limits) = |limits| limits.ports = Some(free_ports(2));
+    for change in [places, ports] {
+        let scratch = Scratch::new();
+        scratch.file("file", &pattern(1024));
+        let store = Dir::builder(scratch.path()).uploads(WriteMode::Overwrite);
+        let store = store.open().expect("a directory");
+        let server = start(calmly(builder(store)).limits(change));
+        let mut events = server.events();
+        let mut running = established(at(1, &server), &mut events);
+        for round in 0..100 {
+            let mut uploader = at(2, &server);
+            offered(&mut uploader, &mut events);
+            let mut reader = at(3 + round, &server);
+            uploader.send(1, b"bytes");
+            uploader.acked(1);
+            reader.ask("file", &[]);
+            assert_eq!(reader.data(1), pattern(512));
+            reader.abort(0);
+        }
+        assert!(running.rest(2, 512).is_ok());
+        assert_eq!(server.stats().refused, 0);
+    }
+}
+
+/// Offers a file until the server takes it: the transfer before it may not be over yet.
+fn offered(client: &mut Client, events: &mut Events) {
+    let own = client.socket.local_addr().expect("an address");
+    loop {
+        client.offer("upload", &[]);
+        let is_admitted = wait_for(events, |event| match event {
+            Event::Request { peer, .. } if *peer == own => Some(true),
+            Event::Dropped { peer, .. } if *peer == own => Some(false),
+            _ => None,
+        });
+        if is_admitted {
+            return client.acked(0);
+        }
+    }
+}
+
 /// Forged requests, or those of a ROM that was reset.
 #[test]
 fn a_client_that_is_over_a_quota_evicts_its_own_half_open_transfer() {
@@ -155,7 +200,7 @@ fn a_client_that_is_over_its_quota_keeps_its_established_transfers() {
 fn transfers_that_were_acknowledged_once_and_are_silent_make_room() {
     let (server, mut events) = limited(|limits| limits.max_transfers = 3);
     let begun = now();
-    let silent = [0, 1, 2].map(|_| established(at(5, &server), &mut events));
+    let silent = [5, 7, 8].map(|host| established(at(host, &server), &mut events));
     let mut honest = at(6, &server);
     let evicted = admitted_for(&mut honest, &mut events);
     assert!(now() >= begun + 2 * UNPROVEN_CHANCE);
@@ -181,7 +226,7 @@ fn a_transfer_that_has_got_further_may_be_silent_for_longer() {
 #[test]
 fn one_address_leaves_places_to_others_and_a_crowd_behind_it_goes_on() {
     let (server, mut events) = limited(|limits| limits.max_transfers = 48);
-    let mut lab: Vec<_> = (0..46)
+    let mut lab: Vec<_> = (0..45)
         .map(|_| established(at(5, &server), &mut events))
         .collect();
     let mut more = at(5, &server);
@@ -191,7 +236,7 @@ fn one_address_leaves_places_to_others_and_a_crowd_behind_it_goes_on() {
         _ => None,
     });
     assert_eq!(reason, DropReason::Full);
-    let mut others = [6, 7].map(|host| at(host, &server));
+    let mut others = [6, 7, 8].map(|host| at(host, &server));
     for other in &mut others {
         assert_eq!(other.get("file"), Ok(pattern(2000)));
     }
@@ -212,7 +257,7 @@ fn a_port_of_the_range_that_another_program_holds_is_skipped_and_used_later() {
     first.ack(1);
     first.data(2);
     drop(holder);
-    let mut second = at(1, &server);
+    let mut second = at(2, &server);
     assert_eq!(served_at(&mut second, &mut events), *ports.start());
     for (client, block) in [(&mut first, 2), (&mut second, 1)] {
         assert!(client.rest(block, 512).is_ok());
@@ -261,9 +306,35 @@ fn requests_that_wait_for_a_port_are_refused_when_the_server_stops() {
     let running = established(at(1, &server), &mut events);
     let mut waits = at(2, &server);
     insist(&mut waits, &mut events, "file", &[]);
+    let address = server.local_addr();
     server.stop(Stop::Now);
     let stats = server.join().expect("an end");
     assert_eq!((stats.refused, stats.failed), (1, 1));
     assert_eq!(stats.active, 0);
     assert!(matches!(running.at_hand(), Some(Reply::Error(0, _))));
+    // From the listening port, since it has no other.
+    assert_eq!(waits.error(), (0, "server is stopping".into()));
+    assert_eq!(waits.tid, Some(address));
+}
+
+/// A drain keeps the listening socket for as long as a request may have to be refused from it.
+#[test]
+fn a_request_that_waits_for_a_port_during_a_drain_gets_its_error_and_the_port_is_free_afterwards() {
+    let ports = free_ports(1);
+    let (server, mut events) = limited(|limits| limits.ports = Some(ports));
+    let mut running = established(at(1, &server), &mut events);
+    let mut waits = at(2, &server);
+    insist(&mut waits, &mut events, "file", &[]);
+    let address = server.local_addr();
+    server.stop(Stop::Drain(Duration::MAX));
+    assert_eq!(waits.error(), (0, "server is busy".into()));
+    assert_eq!(waits.tid, Some(address));
+    let end = now() + PATIENCE;
+    while UdpSocket::bind(address).is_err() {
+        assert!(now() < end, "the listening socket stays open");
+        std::thread::yield_now();
+    }
+    assert!(running.rest(2, 512).is_ok());
+    let stats = server.join().expect("an end");
+    assert_eq!((stats.refused, stats.completed), (1, 1));
 }

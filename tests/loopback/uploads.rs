@@ -95,6 +95,31 @@ fn what_is_there_is_kept_replaced_or_numbered() {
     }
 }
 
+/// Names of up to 255 bytes are stored here; a suffix takes one at least.
+#[test]
+fn a_long_name_gets_a_short_suffix_or_is_refused_before_its_first_block() {
+    let scratch = Scratch::new();
+    let server = serve(open(taking(&scratch, WriteMode::Unique)));
+    let name = "n".repeat(254);
+    for suffix in ["", "1", "2"] {
+        let put = put(server.local_addr(), &name, Mode::Octet, &[], b"new");
+        assert_eq!(put, Ok(()), "{suffix}");
+        assert_eq!(content(&scratch, &format!("{name}{suffix}")), b"new");
+    }
+    for number in 3..=9 {
+        scratch.file(format!("{name}{number}"), "old");
+    }
+    for (name, code, text) in [
+        ("n".repeat(255), 4, "file name too long"),
+        ("n".repeat(254), 6, "file exists"),
+    ] {
+        let mut client = Client::new(server.local_addr());
+        client.offer(&name, &[]);
+        assert_eq!(client.error(), (code, text.into()), "{}", name.len());
+    }
+    assert_eq!(scratch.names().len(), 10);
+}
+
 #[test]
 fn uploads_land_where_they_are_told_to_and_nowhere_else() {
     let (reads, scratch, outside) = (Scratch::new(), Scratch::new(), Scratch::new());

@@ -20,6 +20,7 @@ struct Lanes {
     parked: BTreeMap<u64, (Facts, bool)>,
     ended: Vec<(u64, Failure)>,
     recalled: Vec<u64>,
+    abandoned: Vec<u64>,
     slots_given_away: usize,
 }
 
@@ -49,6 +50,10 @@ impl Host for Lanes {
         Some(facts.answered)
     }
 
+    fn abandon(&mut self, id: TransferId) {
+        self.abandoned.push(id.0);
+    }
+
     fn end_turns(&mut self) {}
 
     fn may_give_slot_away(&self) -> bool {
@@ -72,9 +77,11 @@ struct Rig {
     actions: Vec<Action>,
 }
 
-fn peer(port: u16) -> Tid {
+/// One client address for each.
+fn peer(number: u16) -> Tid {
+    let [high, low] = number.to_be_bytes();
     Tid {
-        peer: ([127, 0, 0, 1], port).into(),
+        peer: ([127, 1, high, low], 2000).into(),
         local: ([127, 0, 0, 1], 69).into(),
     }
 }
@@ -113,8 +120,10 @@ impl Rig {
             is_cut: false,
             broadcast,
         };
-        self.endpoint.datagram(datagram, at, &mut self.lanes);
         let before = self.actions.len();
+        if let Err(reason) = self.endpoint.datagram(datagram, at, &mut self.lanes) {
+            self.endpoint.dropped(tid.peer, reason);
+        }
         self.act();
         let dropped = self.actions[before..]
             .iter()
@@ -373,4 +382,37 @@ fn a_drain_waits_for_established_transfers_only() {
     rig.report(ended, start);
     assert!(rig.endpoint.is_finished(start, &mut rig.lanes));
     assert_eq!(rig.lanes.ended.len(), 2);
+}
+
+/// The client of an upload asks for something else as soon as it has the last ACK.
+#[test]
+fn a_complete_upload_makes_room_while_it_is_in_its_turn() {
+    let quota = Quota {
+        transfers: 1,
+        ..QUOTA
+    };
+    let mut rig = Rig::new(quota, Supply::System(1000));
+    let start = rig.start;
+    assert_eq!(rig.ask(peer(1), start), Ok(()));
+    let id = rig.park(start);
+    let _ = rig.lanes.parked.remove(&id);
+    assert_eq!(rig.ask(peer(2), start), Err(DropReason::Full));
+    rig.report(Report::Complete(TransferId(id)), start);
+    assert_eq!(rig.ask(peer(2), start), Ok(()));
+    assert_eq!(
+        (rig.lanes.abandoned.clone(), rig.endpoint.len()),
+        (vec![id], 1)
+    );
+    assert!(
+        rig.endpoint.closing.contains_key(&TransferId(id)),
+        "its port is in use"
+    );
+    let ended = Report::Ended {
+        id: TransferId(id),
+        is_proven: true,
+        answered: start,
+    };
+    rig.report(ended, start);
+    assert!(rig.endpoint.closing.is_empty() && rig.endpoint.closed_soon == 0);
+    assert!(rig.endpoint.has(TransferId(2)));
 }

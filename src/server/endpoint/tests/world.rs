@@ -300,6 +300,16 @@ impl Host for Server {
         Some(sim.answered)
     }
 
+    fn abandon(&mut self, id: TransferId) {
+        for lane in &mut self.lanes {
+            if let Some(Some(_)) = lane.remove(id) {
+                self.jobs.push_back(id);
+            }
+        }
+        // Its worker has said so already.
+        self.conclude(id);
+    }
+
     fn end_turns(&mut self) {
         self.is_stopping = true;
     }
@@ -735,15 +745,21 @@ impl World {
                 if sim.is_complete() {
                     self.server.mail.push(Report::Complete(id));
                 }
-                let parked = self.server.lanes[lane].park(id, sim, Some(until));
-                if parked.is_some_and(|parked| parked.is_recalled) {
-                    self.server.mail.push(Report::Parked(id));
+                match self.server.lanes[lane].park(id, sim, Some(until)) {
+                    Ok(parked) if parked.is_recalled => self.server.mail.push(Report::Parked(id)),
+                    Ok(_) => {}
+                    Err(_) => {
+                        self.server.sockets.remove(&id);
+                        self.server.mail.push(Report::Closed(id));
+                    }
                 }
                 self.check_queued(id);
             }
             Turn::Done => {
-                self.server.conclude(id);
-                self.server.lanes[lane].remove(id);
+                // One that was abandoned was concluded when it was complete.
+                if self.server.lanes[lane].remove(id).is_some() {
+                    self.server.conclude(id);
+                }
                 self.server.sockets.remove(&id);
                 self.server.mail.push(Report::Ended {
                     id,
@@ -856,7 +872,10 @@ impl World {
                 is_cut: false,
                 broadcast: None,
             };
-            self.endpoint.datagram(datagram, self.now, &mut self.server);
+            let tid = datagram.tid;
+            if let Err(reason) = self.endpoint.datagram(datagram, self.now, &mut self.server) {
+                self.endpoint.dropped(tid.peer, reason);
+            }
             self.act();
         }
         if self.clients[number].habit != Habit::Silent {
