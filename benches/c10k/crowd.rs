@@ -24,6 +24,8 @@ pub(crate) struct Report {
     pub(crate) failed: usize,
     /// ERRORs that made a board ask again from another port, as a loader does.
     pub(crate) again: usize,
+    /// The last of them.
+    pub(crate) error: String,
     /// From the first request to the last ACK.
     pub(crate) elapsed: Duration,
     /// Blocks that came, copies included.
@@ -131,8 +133,9 @@ pub(crate) fn fetch(
                     acks.push_back((now + pause, seat));
                 }
                 Some(false) => report.copies += 1,
-                None if buffer[..2] == [0, 5] && board.attempts > 0 && !board.is_thinking => {
+                None if buffer[..2] == [0, 5] && board.attempts > 0 => {
                     report.again += 1;
+                    report.error = String::from_utf8_lossy(&buffer[2..length]).into_owned();
                     let attempts = board.attempts - 1;
                     *board = Board::ask(&epoll, seat, &request, server, attempts)?;
                 }

@@ -440,9 +440,10 @@ impl Listening {
             .ports
             .clone()
             .map_or_else(Supply::of_the_system, Supply::Range);
-        // One for each processor, if there may be so many threads.
+        // One processor is for the loop, and for the network of the kernel.
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let lanes = (0..processors.min(limits.workers))
+        let lanes = (processors - 1).clamp(1, limits.workers);
+        let lanes = (0..lanes)
             .map(|_| Lane::new())
             .collect::<io::Result<Vec<_>>>()
             .map_err(system("watch sockets"))?;
