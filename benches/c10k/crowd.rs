@@ -127,6 +127,10 @@ pub(crate) fn fetch(
                 continue;
             };
             report.blocks += 1;
+            // Another server may still answer an earlier client of this port.
+            if from.ip() != server.ip() {
+                continue;
+            }
             match board.take(content, &buffer[..length], from) {
                 Some(true) => {
                     board.is_thinking = true;
