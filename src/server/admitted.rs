@@ -48,7 +48,7 @@ pub(super) struct Opening {
     call: AtomicU64,
 }
 
-/// How far the store is with a request. The loop or a worker ends the call, whoever comes first.
+/// How far the store is with a request. The first of the two, the loop or a worker, ends the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StoreCall {
     /// No worker has the request.
