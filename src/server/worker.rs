@@ -312,6 +312,7 @@ impl Worker {
                 if transfer.is_proven() && !was_proven {
                     self.reports.push(Report::Established(id));
                 }
+                let is_own = self.place.lane().is_some_and(|(number, _)| number == lane);
                 let lane = &self.place.shared.lanes[lane];
                 match lane.park(transfer, until) {
                     Ok(true) => self.reports.push(Report::Parked(id)),
@@ -320,6 +321,11 @@ impl Worker {
                         bury(transfer);
                         self.reports.push(Report::Closed(id));
                     }
+                }
+                // The runner of another lane may be held up, and the loop may not have seen before that
+                // transfers wait for it.
+                if !is_own {
+                    self.place.have_lanes_watched();
                 }
                 // The loop may have looked for parked transfers just before.
                 if self.place.is_stopping() {
