@@ -190,10 +190,8 @@ impl Pool {
                 }
                 is_quiet = false;
                 let thread = self.threads.get(&number);
-                let is_held_up = thread.is_none_or(|thread| {
-                    let listens = thread.pulse.listens.load(Ordering::Relaxed);
-                    !listens && time >= thread.since + STILL_AFTER
-                });
+                // One that waits for a peer does so for a shorter time.
+                let is_held_up = thread.is_none_or(|thread| time >= thread.since + STILL_AFTER);
                 if is_held_up && lane.busy_runner() == Some(number) {
                     lane.release(number);
                 }
