@@ -652,6 +652,21 @@ fn a_late_answer_on_a_path_with_losses_is_no_pause_until_a_second_one_comes() {
     }
 }
 
+/// U-Boot's timer has the interval that it asked for: when the copy comes, its ACK goes out again
+/// anyway, and once more for the copy.
+#[test]
+fn two_answers_to_a_copy_of_the_interval_are_no_proof_of_a_pause() {
+    let mut sender = Sender::answering(&windows_of(1), true, Some(1000), &ADAPTIVE, at(0));
+    assert_eq!(bursts_until(&mut sender, 0, 1000), [(0, 0), (0, 0)]);
+    sender.handle(&ack(0), at(1002));
+    assert_eq!(bursts_until(&mut sender, 1002, 2002), [(1, 1), (1, 1)]);
+    sender.handle(&ack(1), at(2004));
+    assert_eq!(bursts(&mut sender, 2004), [(2, 2)]);
+    sender.handle(&ack(1), at(2004));
+    sender.handle(&ack(2), at(2006));
+    assert_eq!(bursts_until(&mut sender, 2006, 2030), [(3, 3), (3, 3)]);
+}
+
 /// Where the OACK went out twice, no round trip is known. The first block is lost too, and its copy
 /// is answered at once.
 #[test]

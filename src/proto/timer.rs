@@ -301,7 +301,8 @@ impl Timer {
         if prompt && !too_soon {
             self.unclean_sample(since_first, 1);
             self.lost();
-            self.verdict = Some(Verdict::Loss(since_first));
+            // A peer whose own timer has the same interval speaks twice.
+            self.verdict = (self.resends == 0).then_some(Verdict::Loss(since_first));
             return;
         }
         if !too_soon && self.expects_loss() {
