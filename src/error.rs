@@ -98,6 +98,8 @@ pub enum Failure {
     Silent,
     /// The peer was silent from block 65535 on: it seems unable to continue with number 0.
     SilentAtRollover,
+    /// The server acknowledged all of an upload but its last block: the file may be stored.
+    Unconfirmed,
     /// The peer never answered at all: it may not exist.
     Unanswered,
     /// The peer was silent through all retransmissions, and its host said that the port is closed
@@ -176,6 +178,7 @@ impl Failure {
         match self {
             Self::Silent
             | Self::SilentAtRollover
+            | Self::Unconfirmed
             | Self::Unanswered
             | Self::Unreachable
             | Self::NoWayBack
@@ -203,6 +206,9 @@ impl fmt::Display for Failure {
             Self::Silent => f.write_str("peer fell silent"),
             Self::SilentAtRollover => f.write_str(
                 "peer fell silent at block 65535 (it seems unable to go on past 65,535 blocks; larger blocks need fewer)",
+            ),
+            Self::Unconfirmed => f.write_str(
+                "peer never acknowledged the last block (the file may be stored all the same)",
             ),
             Self::Unanswered => f.write_str("peer never answered"),
             Self::Unreachable => f.write_str("peer's port is closed"),

@@ -424,9 +424,11 @@ fn a_silent_window_is_probed_by_its_last_block_then_by_the_window() {
         .filter(|(_, first, _)| *first > 20)
         .map(|(_, first, last)| (*first, *last))
         .collect();
+    let one = [(21, 21), (21, 21)];
+    assert_eq!(beyond[..2], one, "where the window brought nothing twice");
     assert!(
-        !beyond.is_empty() && beyond.iter().all(|burst| *burst == (21, 21)),
-        "one block beyond the window, where the window brought nothing: {beyond:?}"
+        beyond.len() > 2 && beyond[2..].iter().all(|burst| *burst == (21, 22)),
+        "then two, and no more: {beyond:?}"
     );
     assert_eq!(outcome, Outcome::Silent);
     assert!(
@@ -485,7 +487,7 @@ fn a_receiver_that_answers_no_probes_gets_windows_at_once() {
 }
 
 #[test]
-fn what_was_agreed_is_left_by_one_block_only_where_the_end_of_the_file_is_known() {
+fn what_was_agreed_is_left_only_where_the_end_of_the_file_is_known() {
     let mut stream = Sender::answering(&windows_of(4), true, None, &ADAPTIVE, at(0));
     bursts(&mut stream, 0);
     stream.handle(&ack(0), at(2));
@@ -633,6 +635,54 @@ fn a_second_answer_takes_the_proof_of_a_loss_back() {
     );
 }
 
+/// U-Boot reports once: the ACK and the report were lost, and its own timer brings the next ACK. A
+/// device that had paused answers each copy, and the second answer says so.
+#[test]
+fn a_late_answer_on_a_path_with_losses_is_no_pause_until_a_second_one_comes() {
+    for has_paused in [false, true] {
+        let mut sender = lossy(1);
+        bursts_until(&mut sender, 1000, 1900);
+        sender.handle(&ack(17), at(1900));
+        assert_eq!(bursts(&mut sender, 1900), [(18, 18)]);
+        if has_paused {
+            sender.handle(&ack(17), at(1900));
+        }
+        let sent = bursts_until(&mut sender, 1900, 2100);
+        assert_eq!(sent.is_empty(), has_paused, "{sent:?}");
+    }
+}
+
+/// U-Boot's timer has the interval that it asked for: when the copy comes, its ACK goes out again
+/// anyway, and once more for the copy.
+#[test]
+fn two_answers_to_a_copy_of_the_interval_are_no_proof_of_a_pause() {
+    let mut sender = Sender::answering(&windows_of(1), true, Some(1000), &ADAPTIVE, at(0));
+    assert_eq!(bursts_until(&mut sender, 0, 1000), [(0, 0), (0, 0)]);
+    sender.handle(&ack(0), at(1002));
+    assert_eq!(bursts_until(&mut sender, 1002, 2002), [(1, 1), (1, 1)]);
+    sender.handle(&ack(1), at(2004));
+    assert_eq!(bursts(&mut sender, 2004), [(2, 2)]);
+    sender.handle(&ack(1), at(2004));
+    sender.handle(&ack(2), at(2006));
+    assert_eq!(bursts_until(&mut sender, 2006, 2030), [(3, 3), (3, 3)]);
+}
+
+/// Where the OACK went out twice, no round trip is known. The first block is lost too, and its copy
+/// is answered at once.
+#[test]
+fn a_loss_behind_a_repeated_opening_is_not_taken_for_a_pause() {
+    let mut sender = Sender::answering(&windows_of(1), true, Some(1000), &ADAPTIVE, at(0));
+    assert_eq!(bursts_until(&mut sender, 0, 1000), [(0, 0), (0, 0)]);
+    sender.handle(&ack(0), at(1002));
+    assert_eq!(bursts_until(&mut sender, 1002, 2002), [(1, 1), (1, 1)]);
+    for block in 1..=10 {
+        let now = 2002 + 2 * u64::from(block);
+        sender.handle(&ack(block), at(now));
+        assert_eq!(bursts(&mut sender, now).len(), 1);
+    }
+    assert_eq!(bursts_until(&mut sender, 2022, 2050)[0], (11, 11), "lost");
+}
+
 #[test]
 fn a_device_that_writes_its_flash_before_the_last_ack_gets_few_copies() {
     // A probe and five intervals; in a window a probe of the last block, one of the window, and
@@ -754,6 +804,34 @@ fn the_third_window_of_a_silence_goes_out_in_smaller_bursts() {
     }
     seen.dedup_by_key(|(_, burst)| *burst);
     assert_eq!(seen[..2], [(1000, 8), (1050, 4)]);
+}
+
+/// The ACKs were lost, not the windows: one silence among many windows slows nothing down. A second
+/// one that follows at once takes one step.
+#[test]
+fn a_silence_behind_which_the_whole_window_had_arrived_leaves_the_bursts_alone() {
+    let mut sender = flowing(16, 1000, 2, &ADAPTIVE);
+    let (mut now, mut block) = (6, 36);
+    for (now, block) in [(2, 16), (4, 20)] {
+        bursts(&mut sender, now);
+        sender.handle(&ack(block), at(now + 2)); // the second has a hole: silence means loss now
+    }
+    let mut whole = |sender: &mut Sender, now: &mut u64, count: u32| {
+        for _ in 0..count {
+            bursts(sender, *now);
+            *now += 2;
+            sender.handle(&ack(block), at(*now));
+            block += 16;
+        }
+    };
+    whole(&mut sender, &mut now, 12);
+    for after in [16, 8] {
+        bursts_until(&mut sender, now, now + 700);
+        assert!(sender.burst() < 8, "{} in the silence", sender.burst());
+        now += 700;
+        whole(&mut sender, &mut now, 1);
+        assert_eq!(sender.burst(), after);
+    }
 }
 
 /// The opening took 2 ms, and a window takes 700. Its last block is all that goes out twice.

@@ -263,6 +263,7 @@ impl From<Failure> for Trouble {
             Failure::Aborted { code, .. } => Exit::of(*code),
             Failure::Silent
             | Failure::SilentAtRollover
+            | Failure::Unconfirmed
             | Failure::Unanswered
             | Failure::TooSlow
             | Failure::TooLong => Exit::TIMED_OUT,
@@ -272,6 +273,9 @@ impl From<Failure> for Trouble {
         let words = match &failure {
             Failure::Aborted { code, text } => said(*code, text),
             Failure::Silent => "the server fell silent".into(),
+            Failure::Unconfirmed => {
+                "the server never acknowledged the last block (the file may be stored there)".into()
+            }
             Failure::Unanswered => "the server never answered".into(),
             Failure::Unreachable => "the server's port is closed (no TFTP server there)".into(),
             Failure::NoWayBack => "no route to the server".into(),
@@ -405,6 +409,11 @@ mod tests {
                 Failure::Unreachable,
                 "the server's port is closed (no TFTP server there)",
                 7,
+            ),
+            (
+                Failure::Unconfirmed,
+                "the server never acknowledged the last block (the file may be stored there)",
+                28,
             ),
             (Failure::Unanswered, "the server never answered", 28),
         ] {

@@ -181,7 +181,11 @@ impl Lost {
                 ..
             } if asks && !self.is_answered => Then::Plain,
             // Its OACK was wrong, or what was agreed does not come through: large blocks, say.
-            Failure::Protocol(_) | Failure::Silent if asks && self.bytes == 0 => Then::Plain,
+            Failure::Protocol(_) | Failure::Silent | Failure::Unconfirmed
+                if asks && self.bytes == 0 =>
+            {
+                Then::Plain
+            }
             _ if self.is_answered => Then::GiveUp,
             Failure::Unreachable | Failure::Network(_) if self.is_refused && !has_waited => {
                 Then::Later

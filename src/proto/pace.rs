@@ -34,6 +34,8 @@ pub(super) struct Pace {
     /// Windows since the pace was changed.
     windows: u32,
     hold: u32,
+    /// The burst and the gap to go back to behind the silence that has changed them.
+    before: Option<(u64, Duration)>,
 }
 
 impl Pace {
@@ -51,6 +53,7 @@ impl Pace {
             doubtful: 0,
             windows: 0,
             hold: HOLD_FIRST,
+            before: None,
         }
     }
 
@@ -125,14 +128,48 @@ impl Pace {
         self.slow_down(self.burst / 2);
     }
 
-    fn slow_down(&mut self, burst: u64) {
+    /// A window has brought no answer in a silence: it may have vanished, or its answers were lost. All that is sent in one
+    /// silence counts as one failure.
+    pub(super) fn unanswered(&mut self) {
+        if self.before.is_some() {
+            self.spread(self.burst / 2);
+            return;
+        }
+        let before = (self.burst, self.gap);
+        let failed_at_once = self.failed_at_once();
+        self.vanished();
+        self.before = Some(match failed_at_once {
+            true => (self.burst, self.gap),
+            false => before,
+        });
+    }
+
+    /// The silence is over. Where the receiver turns out to have the whole window, its answers were lost: the first such
+    /// silence in a while is no reason to slow down, and the next slows down by one step.
+    pub(super) fn answered(&mut self, whole: bool) {
+        if let Some((burst, gap)) = self.before.take()
+            && whole
+        {
+            (self.burst, self.gap) = (burst, gap);
+        }
+    }
+
+    /// Since the pace was changed, hardly a window has come back.
+    fn failed_at_once(&self) -> bool {
+        self.windows <= HOLD_FIRST
+    }
+
+    fn spread(&mut self, burst: u64) {
         if self.burst > SMALLEST_BURST {
             self.burst = burst.clamp(SMALLEST_BURST, self.burst);
         } else {
             self.gap = (self.gap * 2).min(BURST_GAP_MAX);
         }
-        let failed_at_once = self.windows <= HOLD_FIRST;
-        self.hold = if failed_at_once {
+    }
+
+    fn slow_down(&mut self, burst: u64) {
+        self.spread(burst);
+        self.hold = if self.failed_at_once() {
             (self.hold * 2).min(HOLD_MOST)
         } else {
             HOLD_FIRST

@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 
 /// Bursts whose time of sending is remembered for measuring the round trip.
 const REMEMBERED_BURSTS: usize = 4;
+/// Blocks beyond the window that may go out where nothing else moves the receiver.
+const MOST_AHEAD: u64 = 2;
 /// Probes of a window's last block that brought nothing, in a row, before the receiver counts as
 /// one that does not answer them.
 const TAILS_UNHEARD: u32 = 2;
@@ -114,7 +116,7 @@ struct Recovery {
     /// The window that is being sent is a probe, behind which so many single blocks go out.
     is_probe: bool,
     tails: u32,
-    /// Blocks beyond the window that went out: one or none.
+    /// Blocks beyond the window that went out: [`MOST_AHEAD`] at most.
     ahead: u64,
     /// Silences in a row in which a probe of the last block brought nothing and the window did.
     unheard: u32,
@@ -337,6 +339,7 @@ impl Sender {
         let at_end = block + 1 >= in_order && in_order == self.next;
         let is_eager = self.learn(block, at_end, now);
         let is_echo = !at_end && (is_eager || self.is_echo(block));
+        self.pace.answered(at_end);
         if at_end {
             if self.recovery.windows == 0 && self.timer.probes() > 0 {
                 self.pace.doubtful();
@@ -623,7 +626,7 @@ impl Sender {
                 if self.window_is_sent() {
                     self.torn += 1;
                     if self.timer.resends() > 1 {
-                        self.pace.vanished();
+                        self.pace.unanswered();
                     }
                 }
                 self.resend_into_silence(now);
@@ -652,7 +655,7 @@ impl Sender {
         }
         recovery.windows += 1;
         if recovery.windows > 2 {
-            self.pace.vanished();
+            self.pace.unanswered();
         }
         if self.resend_into_silence(now) {
             self.recovery.is_probe = true;
@@ -680,15 +683,17 @@ impl Sender {
     ///
     /// If that brings nothing, the next window has the block beyond it behind it, twice. A receiver
     /// that has the whole window, and whose ACK and answer to a copy were both lost, is silent
-    /// about all further copies: only a new block moves it. It is one block more than was agreed,
-    /// of a file whose end is known: nothing more has to be kept.
+    /// about all further copies: only a new block moves it. The windows behind that one have two
+    /// such blocks, as the answer to the first may be lost like the others. They are more than was
+    /// agreed, of a file whose end is known: nothing more has to be kept.
     fn tail(&self) -> Range<u64> {
         let beyond = self.window_end();
-        let may_go_beyond = self.recovery.windows > 1
-            && self.last.is_some_and(|last| beyond <= last)
-            && self.window < MAX_WINDOWSIZE.into();
-        match may_go_beyond {
-            true => beyond..beyond + 1,
+        let more = u64::from(self.recovery.windows - 1).min(MOST_AHEAD);
+        let end = self
+            .last
+            .map_or(beyond, |last| (beyond + more).min(last + 1));
+        match end > beyond && self.window + more <= MAX_WINDOWSIZE.into() {
+            true => beyond..end,
             false => self.next - 1..self.next,
         }
     }
@@ -705,14 +710,13 @@ impl Sender {
         self.recovery.sent = now;
         if let Some(probe) = &mut self.probe {
             debug_assert!(end <= probe.end);
-            let resent = end.saturating_sub(probe.start);
+            self.retransmits += end.min(self.sent_end).saturating_sub(probe.start);
             probe.start = end;
             if end > self.sent_end {
-                self.recovery.ahead = 1;
+                self.recovery.ahead += end - self.sent_end;
                 self.sent_end = end;
                 self.recovery.tails = 1;
             } else {
-                self.retransmits += resent;
                 self.resent_end = self.resent_end.max(end);
                 if !self.recovery.is_probe {
                     self.echo.resent = Some(now);
@@ -774,7 +778,7 @@ impl Sender {
         } else {
             self.timer.arm_probe(now);
         }
-        if self.last.is_some_and(|last| self.sent_end > last) {
+        if self.is_all_sent() {
             self.timer.await_end();
         }
     }
@@ -782,6 +786,11 @@ impl Sender {
     /// True once the peer has acknowledged something.
     pub fn is_proven(&self) -> bool {
         self.proven
+    }
+
+    /// The last block of the file has been sent, and with it all others.
+    pub fn is_all_sent(&self) -> bool {
+        self.last.is_some_and(|last| self.sent_end > last)
     }
 
     /// The last block that the peer has acknowledged.

@@ -47,9 +47,8 @@ pub(super) struct Timer {
     pauses: u32,
     /// The longest time after which the peer answered something that was not lost.
     longest_pause: Duration,
-    /// The loss that the last answer seemed to prove, as the time from the first send to the
-    /// answer.
-    last_loss: Option<Duration>,
+    /// What the last answer to a resend was taken for, until a second one takes it back.
+    verdict: Option<Verdict>,
 
     round_trip: Option<RoundTrip>,
     unsampled: u32,
@@ -90,6 +89,16 @@ impl RoundTrip {
     }
 }
 
+/// What an answer to a resend was taken for, and how long after the first send it came. A second
+/// answer shows that the peer had paused and answers each copy.
+#[derive(Clone, Copy, Debug)]
+enum Verdict {
+    Loss(Duration),
+    /// On a path that loses packets, a late answer may have been brought by the peer's own timer,
+    /// because several answers were lost.
+    Unknown(Duration),
+}
+
 /// What the passing of time asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Expiry {
@@ -121,7 +130,7 @@ impl Timer {
             losses: 0,
             pauses: 0,
             longest_pause: Duration::ZERO,
-            last_loss: None,
+            verdict: None,
             round_trip: None,
             unsampled: 0,
             silent_from: now,
@@ -164,12 +173,15 @@ impl Timer {
         self.losses = self.losses.saturating_add(1);
     }
 
-    /// What looked like a loss was none: the answer to the first send came as well, or too soon for
-    /// a resend.
+    /// What looked like a loss was none: a second answer came.
     pub(super) fn refute_loss(&mut self) {
-        if let Some(pause) = self.last_loss.take() {
-            self.losses -= 1;
-            self.paused(pause);
+        match self.verdict.take() {
+            Some(Verdict::Loss(pause)) => {
+                self.losses -= 1;
+                self.paused(pause);
+            }
+            Some(Verdict::Unknown(pause)) => self.paused(pause),
+            None => {}
         }
     }
 
@@ -250,7 +262,7 @@ impl Timer {
     /// RFC 6298 §2.3, for a block that was sent once.
     pub(super) fn sample(&mut self, measured: Duration) {
         self.unsampled = 0;
-        self.last_loss = None;
+        self.verdict = None;
         self.longest_pause = self.longest_pause.max(measured);
         let shortest = self.shortest_round_trip().unwrap_or(measured).min(measured);
         self.round_trip = Some(match self.round_trip {
@@ -275,24 +287,29 @@ impl Timer {
     /// Blocks that were resent by a clock were answered: so long after the first send, after the
     /// first block and after the last block of the last resend. The answer proves a loss only where
     /// it comes neither sooner than a round trip after the resend began nor later than answers do:
-    /// otherwise the peer had paused (RFC 3522 judges by timestamps, which TFTP lacks).
+    /// otherwise the peer had paused (RFC 3522 judges by timestamps, which TFTP lacks). Where
+    /// silence means loss, a late answer alone proves no pause.
     pub(super) fn resend_was_answered(
         &mut self,
         since_first: Duration,
         since_resend: Duration,
         since_last: Duration,
     ) {
-        let prompt = self
-            .probe_interval()
-            .is_some_and(|latest| since_last <= latest);
+        // Where the opening was sent twice, no round trip is known: the path is taken for a short one.
+        let prompt = since_last <= self.probe_interval().unwrap_or(self.floor);
         let too_soon = self.is_too_soon(since_resend);
         if prompt && !too_soon {
             self.unclean_sample(since_first, 1);
             self.lost();
-            self.last_loss = Some(since_first);
+            // A peer whose own timer has the same interval speaks twice.
+            self.verdict = (self.resends == 0).then_some(Verdict::Loss(since_first));
             return;
         }
-        self.paused(since_first);
+        if !too_soon && self.expects_loss() {
+            self.verdict = Some(Verdict::Unknown(since_first));
+        } else {
+            self.paused(since_first);
+        }
         if !prompt && !self.has_sample() && self.resends == 0 {
             // What was guessed from the opening is too short for a window.
             self.guess(since_first);
@@ -577,8 +594,10 @@ mod tests {
         assert!(is_early(304, 4), "a loss");
         assert!(!is_early(303, 3), "a pause: too soon");
         assert!(is_early(304, 4) && is_early(304, 4), "two losses more");
-        assert!(is_early(600, 300), "a pause, later than answers come");
-        assert!(!is_early(600, 300), "as many pauses as losses");
+        assert!(is_early(600, 300), "late: no proof of a pause");
+        assert!(is_early(303, 3), "one more pause");
+        assert!(!is_early(303, 3), "as many pauses as losses");
+        assert!(!is_early(600, 300), "late, where a pause is expected");
     }
 
     #[test]

@@ -625,6 +625,9 @@ impl<'a> Exchange<'a> {
             Outcome::Silent | Outcome::Unreachable if self.stands_at_rollover() => {
                 Failure::SilentAtRollover
             }
+            Outcome::Silent | Outcome::Unreachable if self.awaits_the_last_ack() => {
+                Failure::Unconfirmed
+            }
             Outcome::Silent | Outcome::Unanswered if self.network.is_some() => {
                 Failure::Network(self.network.as_ref().map(plain).unwrap_or_default())
             }
@@ -641,6 +644,15 @@ impl<'a> Exchange<'a> {
                 Failure::TooLong
             }
         })
+    }
+
+    /// All of an upload is under way, and nothing is missing but the ACK of its last block or
+    /// window.
+    fn awaits_the_last_ack(&self) -> bool {
+        match &self.end {
+            End::Sending(sending) => self.call.is_some() && sending.machine().is_all_sent(),
+            End::Receiving(_) => false,
+        }
     }
 
     /// True where the next acknowledgement would need a block number above 65535.

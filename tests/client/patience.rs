@@ -242,7 +242,39 @@ fn the_last_ack_of_an_upload_may_take_its_time() {
         .map(|it| it.bytes)
     };
     assert_eq!(upload(10 * write_time), Ok(600));
-    assert_eq!(upload(Duration::ZERO), Err(Failure::Silent));
+    assert_eq!(upload(Duration::ZERO), Err(Failure::Unconfirmed));
+}
+
+/// The server has all of the file, or all but a part: it is silent, or its port is closed.
+#[test]
+fn behind_the_last_block_the_client_says_that_the_file_may_be_stored() {
+    for (bytes, stays_open, failure) in [
+        (600, true, Failure::Unconfirmed),
+        (600, false, Failure::Unconfirmed),
+        (5000, true, Failure::Silent),
+        (5000, false, Failure::Unreachable),
+    ] {
+        let open = Mutex::new(None);
+        let result = play(
+            |port| {
+                let call = port.call();
+                call.send(b"\0\x04\0\0");
+                assert_eq!(call.recv()[..4], [0, 3, 0, 1]);
+                call.send(b"\0\x04\0\x01");
+                assert_eq!(call.recv()[..4], [0, 3, 0, 2]);
+                if stays_open {
+                    *open.lock().expect("sound") = Some(call);
+                }
+            },
+            |at| {
+                let client = hasty(at).retries(1).final_timeout(Duration::ZERO);
+                client.put("file", Source::bytes(pattern(bytes)))
+            },
+        );
+        assert_eq!(result.err(), Some(failure), "{bytes}, {stays_open}");
+    }
+    let words = Failure::Unconfirmed.to_string();
+    assert!(words.contains("may be stored"), "{words}");
 }
 
 /// What the receive buffer cannot hold would be lost at the end of each window.
@@ -337,6 +369,6 @@ fn an_old_error_of_the_network_is_forgotten_once_the_server_answers() {
         });
         let client = client.final_timeout(Duration::ZERO);
         let result = client.put("file", Source::bytes(pattern(600)));
-        assert_eq!(result.map(|it| it.bytes), Err(Failure::Silent));
+        assert_eq!(result.map(|it| it.bytes), Err(Failure::Unconfirmed));
     });
 }

@@ -14,7 +14,8 @@ use tftpool::unversioned::wire::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Habit {
     /// U-Boot (`net/tftp.c`): one ACK for each position at which an unexpected block came. That ACK
-    /// begins a window of its own, and that of the timer begins none.
+    /// begins a window of its own, and that of the timer begins none. Only a block that is stored
+    /// starts the timer again.
     ReportOnce,
     /// The receiver is silent about unexpected blocks, and about blocks that come twice.
     ReportNever,
@@ -37,6 +38,8 @@ pub(crate) const HABITS: [(&str, Habit); 4] = [
 pub(crate) struct Reaction {
     pub(crate) store: bool,
     pub(crate) ack: bool,
+    /// The receiver's own timer starts again.
+    pub(crate) restart: bool,
 }
 
 /// The state of a receiver: its position, and where its window began.
@@ -75,6 +78,7 @@ impl Position {
             return Reaction {
                 store: true,
                 ack: is_full || is_last,
+                restart: true,
             };
         }
         let ack = match self.habit {
@@ -86,7 +90,11 @@ impl Position {
             self.reported = Some(self.received);
             self.window_from = self.received;
         }
-        Reaction { store: false, ack }
+        Reaction {
+            store: false,
+            ack,
+            restart: ack && self.habit != Habit::ReportOnce,
+        }
     }
 
     /// The receiver's own timer has run out; its ACK follows.
@@ -158,6 +166,7 @@ pub(crate) fn fetch(
                 Reaction {
                     store: false,
                     ack: true,
+                    restart: true,
                 }
             }
             Ok(Packet::Data { block, payload }) if peer.is_some() => {
@@ -167,7 +176,6 @@ pub(crate) fn fetch(
                 if reaction.store {
                     store(payload);
                     moved = clock();
-                    wake = moved + TIMER;
                     if is_last {
                         socket.send_to(&wire::ack(block), from)?;
                         return Ok(begun.elapsed());
@@ -181,8 +189,10 @@ pub(crate) fn fetch(
             }
             _ => Reaction::default(),
         };
-        if reaction.ack {
+        if reaction.restart {
             wake = clock() + TIMER;
+        }
+        if reaction.ack {
             socket.send_to(&wire::ack(position.received as u16), from)?;
         }
     }

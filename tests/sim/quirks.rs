@@ -70,8 +70,10 @@ impl Quirk {
         let reaction = self.position.block(is_next, is_last);
         if reaction.store {
             self.tries = 0;
-            self.wake = now + self.interval();
             self.disk.store(next, payload, is_last);
+        }
+        if reaction.restart {
+            self.wake = now + self.interval();
         }
         self.ack_due |= reaction.ack;
     }
@@ -101,8 +103,12 @@ impl End for Quirk {
                 self.answered = true;
                 self.ack_due = true;
                 self.tries = 0;
+                self.wake = now + self.interval();
             }
-            Ok(Packet::OptionAck(_)) if self.position.received == 0 => self.ack_due = true,
+            Ok(Packet::OptionAck(_)) if self.position.received == 0 => {
+                self.ack_due = true;
+                self.wake = now + self.interval();
+            }
             Ok(Packet::Data { block, payload }) if self.answered || block == 1 => {
                 self.answered = true;
                 self.data(block, payload, now);
@@ -126,7 +132,7 @@ impl End for Quirk {
             self.done = Some(Outcome::Complete);
             return Rest::Done(Outcome::Complete);
         }
-        if now >= self.wake && !self.ack_due {
+        if now >= self.wake {
             if self.tries == 12 {
                 self.done = Some(Outcome::Silent);
                 return Rest::Done(Outcome::Silent);
@@ -142,7 +148,6 @@ impl End for Quirk {
         }
         if self.ack_due {
             self.ack_due = false;
-            self.wake = now + self.interval();
             let number = self.agreed.rollover.to_wire(self.position.received);
             out.push(|octets| octets.extend_from_slice(&ack(number)));
             if self.disk.stored.complete {
