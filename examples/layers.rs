@@ -1,9 +1,9 @@
 //! Two layers over two directories: `cargo run --example layers -- UPPER LOWER [ADDRESS]`.
 //!
 //! `Overlay` serves a file from UPPER if UPPER has it, and from LOWER otherwise. Uploads go to
-//! UPPER. `Renamed` lies over it: a board that asks for `tftpboot/x` gets the file `x`. A layer is a
-//! store that wraps a store, so a layer for access rules, for counting or for one root per client is
-//! made in the same way.
+//! UPPER. `Renamed` lies over it: a board that asks for `tftpboot/x` gets the file `x`. A layer is
+//! a store that wraps a store, so a layer for access rules, for counting or for one root per client
+//! is made in the same way.
 
 use std::borrow::Cow;
 use tftpool::{Dir, ErrorCode, Refusal, Request, Server, Sink, Source, Store, WriteMode};

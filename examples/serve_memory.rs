@@ -5,8 +5,8 @@ use tftpool::{Refusal, Request, Server, Source, store_fn};
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
-/// `store_fn` makes a store of a closure or function like this one. The call runs on a worker thread
-/// and may block.
+/// `store_fn` makes a store of a closure or function like this one. The call runs on a worker
+/// thread and may block.
 fn answer(request: &Request<'_>) -> Result<Source, Refusal> {
     match request.name {
         b"whoami" => Ok(Source::bytes(format!("{}\n", request.peer).into_bytes())),

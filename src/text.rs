@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// Octets that a peer sent and that people will read. `Display` quotes, escapes and cuts them, so that no log or
-/// terminal can be written to from outside.
+/// Octets that a peer sent and that people will read. `Display` quotes, escapes and cuts them, so
+/// that no log or terminal can be written to from outside.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Name(Box<[u8]>);
 
@@ -49,8 +49,8 @@ impl fmt::Display for Name {
     }
 }
 
-/// Controls, what joins or separates without a trace, and what turns the reading direction round: two names that differ must look
-/// different.
+/// Controls, what joins or separates without a trace, and what turns the reading direction round:
+/// two names that differ must look different.
 fn is_unseen(letter: char) -> bool {
     letter.is_control()
         || matches!(letter, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202f}')
@@ -64,7 +64,8 @@ impl fmt::Debug for Name {
     }
 }
 
-/// A reason as one value of a log line: what a peer or a store put into it, quotes above all, cannot look like another.
+/// A reason as one value of a log line: what a peer or a store put into it, quotes above all,
+/// cannot look like another.
 pub(crate) fn quoted(reason: &impl fmt::Display) -> Name {
     Name::new(reason.to_string().as_bytes())
 }

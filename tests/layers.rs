@@ -63,8 +63,8 @@ const NOT_PURE: [&str; 8] = [
     "std::env",
 ];
 
-/// Files of the server that decide and do nothing: they know addresses and the errors of the system,
-/// and are handed instants.
+/// Files of the server that decide and do nothing: they know addresses and the errors of the
+/// system, and are handed instants.
 const DECIDING: [&str; 6] = [
     "server::endpoint",
     "server::desk",

@@ -110,7 +110,7 @@ pub(crate) fn single(
 pub(crate) enum Crowd {
     /// All ask at once, each for one file.
     Storm(usize),
-    /// So many at a time. A client that is done asks again, until the time is over. At most
+    /// This many at a time. A client that is done asks again, until the time is over. At most
     /// [`AT_ONCE`] clients wait for their first answer at a time, because the storms are about
     /// listening sockets that overflow, and these rows are about what comes after.
     Endless(usize, Duration),
@@ -145,9 +145,9 @@ pub(crate) fn crowd(
     seats.run(refill_for, limit)
 }
 
-/// Clients that ask for a file, acknowledge `acknowledged` blocks, and say no more, so that the server has to wait for them.
-/// Their sockets are there before `begin` is called, so that what is seen from then on is the server's. Returns how many it
-/// waits for.
+/// Clients that ask for a file, acknowledge `acknowledged` blocks, and say no more, so that the
+/// server has to wait for them. Their sockets are there before `begin` is called, so that what is
+/// seen from then on is the server's. Returns how many it waits for.
 pub(crate) fn park(
     count: usize,
     acknowledged: u16,

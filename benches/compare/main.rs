@@ -1,13 +1,14 @@
 //! `make bench`: this crate's server beside the limits of the machine and beside other servers, in one run.
 //!
-//! `ROWS=text` runs the rows whose name contains it (several with commas), `RUNS=n` takes medians of so many runs (3),
-//! `QUICK=1` makes small runs, `PEERS=dir` adds the rivals that `benches/peers.sh` fetched, `ONLY=names` picks servers,
-//! `SPREAD=1` pins nothing to one CPU, `ROWS=curve` storms with 1 to 10,000 clients.
-//! `BASE=program` measures another build of `tftpool` in the same run, `BASE=file.json` prints what an older run measured;
-//! both are compared figure by figure.
-//! In `ROWS` and `ONLY` a hyphen matches a space, and a number matches a whole number: `ROWS=crowd-20` is both rows of
-//! 20 lock-step clients. The limits are measured whatever `ONLY` says.
-//! The tables go to the standard output, and as JSON to `target/bench.json`. See `docs/performance.md`.
+//! `ROWS=text` runs the rows whose name contains it (several with commas), `RUNS=n` takes medians
+//! of so many runs (3), `QUICK=1` makes small runs, `PEERS=dir` adds the rivals that
+//! `benches/peers.sh` fetched, `ONLY=names` picks servers, `SPREAD=1` pins nothing to one CPU,
+//! `ROWS=curve` storms with 1 to 10,000 clients. `BASE=program` measures another build of `tftpool`
+//! in the same run, `BASE=file.json` prints what an older run measured; both are compared figure by
+//! figure. In `ROWS` and `ONLY` a hyphen matches a space, and a number matches a whole number:
+//! `ROWS=crowd-20` is both rows of 20 lock-step clients. The limits are measured whatever `ONLY`
+//! says. The tables go to the standard output, and as JSON to `target/bench.json`. See
+//! `docs/performance.md`.
 //!
 //! For a profiler: `serve-bare ADDRESS PORT DIR`, `serve-floor ADDRESS PORT DIR`, and
 //! `fetch ADDRESS:PORT BLKSIZE WINDOWSIZE SIZE TIMES`, which fetches the file `f-SIZE` so many times.

@@ -12,7 +12,7 @@ pub(crate) struct Row {
     pub(crate) on_request: bool,
     pub(crate) fetch: Fetch,
     pub(crate) work: Work,
-    /// So many other clients have acknowledged one block before the measurement, and are silent.
+    /// This many other clients have acknowledged one block before the measurement, and are silent.
     pub(crate) silent: usize,
     /// Server and client share one CPU. Otherwise the scheduler decides, and on virtual machines a wake-up on the other
     /// CPU costs more than all the rest: one and the same server is four times faster or slower.

@@ -36,9 +36,9 @@ const DRAIN: Duration = Duration::from_secs(5);
 
 /// Serve a directory, read-only unless told otherwise, until SIGTERM or SIGINT
 ///
-/// Running transfers get 5 seconds to finish; a second signal ends them. SIGHUP opens DIR again, for
-/// a release that was swapped in by a symbolic link. SIGUSR1 logs the counters, SIGUSR2 switches
-/// debug lines on and off, and SIGQUIT stops at once.
+/// Running transfers get 5 seconds to finish; a second signal ends them. SIGHUP opens DIR again,
+/// for a release that was swapped in by a symbolic link. SIGUSR1 logs the counters, SIGUSR2
+/// switches debug lines on and off, and SIGQUIT stops at once.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     /// Directory to serve [default: /srv/tftp or /var/lib/tftpboot, the first that exists]

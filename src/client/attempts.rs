@@ -17,14 +17,16 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// What a transfer takes its octets from or gives them to, kept for the next attempt while none has moved.
+/// What a transfer takes its octets from or gives them to, kept for the next attempt while none has
+/// moved.
 pub(super) enum Load<'a> {
     Sink(Option<Box<dyn Sink + 'a>>),
     Body(Option<Body>),
 }
 
 impl Client {
-    /// Asks the addresses one after the other: all of them with options, and without where that may help.
+    /// Asks the addresses one after the other: all of them with options, and without where that may
+    /// help.
     pub(super) fn ask_all(
         &self,
         direction: Direction,

@@ -1,8 +1,9 @@
 //! The client: one file from a server or to it, in the caller's thread.
 //!
-//! A request asks for large blocks, a window and the file's size. A server that refuses options, or is silent to them, is
-//! asked once more without any, as long as no octet of the file has moved; one that ignores them is understood at once. What
-//! a server says is believed only as far as it was asked: it never makes a block, a window or a file larger.
+//! A request asks for large blocks, a window and the file's size. A server that refuses options, or
+//! is silent to them, is asked once more without any, as long as no octet of the file has moved;
+//! one that ignores them is understood at once. What a server says is believed only as far as it
+//! was asked: it never makes a block, a window or a file larger.
 //!
 //! A server that is not there yet is waited for. A closed port and a network that is down never
 //! shorten the patience of a request: half of it belongs to the first attempt, half to the second.
@@ -114,8 +115,8 @@ impl Client {
         }
     }
 
-    /// Octets in a block to ask for, 8 to 65464 (RFC 2348); others are moved into that range. Without it 1428, or what the
-    /// route to the server carries in one piece, if that is less.
+    /// Octets in a block to ask for, 8 to 65464 (RFC 2348); others are moved into that range.
+    /// Without it 1428, or what the route to the server carries in one piece, if that is less.
     #[must_use]
     pub fn blksize(mut self, octets: u16) -> Self {
         self.blksize = Some(octets.clamp(limits::MIN_BLKSIZE, limits::MAX_BLKSIZE));
@@ -137,23 +138,24 @@ impl Client {
         self
     }
 
-    /// Whether options are asked for at all (RFC 2347). Without them blocks have 512 octets and each one is waited for.
+    /// Whether options are asked for at all (RFC 2347). Without them blocks have 512 octets and
+    /// each one is waited for.
     #[must_use]
     pub fn options(mut self, asks: bool) -> Self {
         self.asks_options = asks;
         self
     }
 
-    /// Whether the server is asked for the file's size, and held to it; told, when it gets one (RFC 2349). For servers that
-    /// say something wrong, such as one that counts in 32 bits.
+    /// Whether the server is asked for the file's size, and held to it; told, when it gets one (RFC
+    /// 2349). For servers that say something wrong, such as one that counts in 32 bits.
     #[must_use]
     pub fn tsize(mut self, asks: bool) -> Self {
         self.asks_size = asks;
         self
     }
 
-    /// How long an answer is waited for before something is sent again; 1 s without it. Whole seconds from 1 to 255 are asked
-    /// of the server as well (RFC 2349).
+    /// How long an answer is waited for before something is sent again; 1 s without it. Whole
+    /// seconds from 1 to 255 are asked of the server as well (RFC 2349).
     #[must_use]
     pub fn timeout(mut self, interval: Duration) -> Self {
         let (least, most) = (*limits::TIMEOUTS.start(), *limits::TIMEOUTS.end());
@@ -187,7 +189,8 @@ impl Client {
         self
     }
 
-    /// Most octets of a file that are taken; 16 GiB without it. A server that announces a size is held to that as well.
+    /// Most octets of a file that are taken; 16 GiB without it. A server that announces a size is
+    /// held to that as well.
     #[must_use]
     pub fn max_size(mut self, octets: u64) -> Self {
         self.max_size = octets;
@@ -201,8 +204,8 @@ impl Client {
         self
     }
 
-    /// The local address to send from; the route decides without it. Servers of the other family are not asked. A link-local
-    /// one is taken on the interface that the server's address names.
+    /// The local address to send from; the route decides without it. Servers of the other family
+    /// are not asked. A link-local one is taken on the interface that the server's address names.
     #[must_use]
     pub fn bind(mut self, address: IpAddr) -> Self {
         self.local = Some(address);
@@ -216,19 +219,20 @@ impl Client {
         self
     }
 
-    /// Calls this some ten times a second, and once when the file is whole, in the thread that transfers. While it runs
-    /// nothing is received.
+    /// Calls this some ten times a second, and once when the file is whole, in the thread that
+    /// transfers. While it runs nothing is received.
     #[must_use]
     pub fn progress(mut self, watch: impl Fn(&Progress) + Send + Sync + 'static) -> Self {
         self.watch = Some(Arc::new(watch));
         self
     }
 
-    /// Gets a file (RRQ) and writes it out in large pieces. What was written stays written when the transfer
-    /// fails later.
+    /// Gets a file (RRQ) and writes it out in large pieces. What was written stays written when the
+    /// transfer fails later.
     ///
     /// # Errors
-    /// The [`Failure`] says what went wrong, and whose fault it is; [`Failure::Aborted`] holds what the server said.
+    /// The [`Failure`] says what went wrong, and whose fault it is; [`Failure::Aborted`] holds what
+    /// the server said.
     pub fn get<W>(&self, name: impl AsRef<[u8]>, into: &mut W) -> Result<Summary, Failure>
     where
         W: Write + Send + ?Sized,
@@ -236,7 +240,7 @@ impl Client {
         self.get_into(name, Box::new(Writer::new(into)))
     }
 
-    /// Gets a file (RRQ) into a [`Sink`], which is committed before the server is told that the file has arrived.
+    /// Gets a file (RRQ) into a [`Sink`], which is committed before the last ACK goes out.
     ///
     /// # Errors
     /// As [`get`](Self::get); a sink that is not committed is dropped.
@@ -346,7 +350,8 @@ impl Client {
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
         match (self.local.unwrap_or(wildcard), server) {
-            // Such an address says nothing without an interface, and the server is reached by the same one.
+            // Such an address says nothing without an interface, and the server is reached by the
+            // same one.
             (IpAddr::V6(own), SocketAddr::V6(server)) if own.is_unicast_link_local() => {
                 SocketAddrV6::new(own, 0, 0, server.scope_id()).into()
             }

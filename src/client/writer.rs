@@ -51,7 +51,7 @@ impl<W: Write + Send> Sink for Writer<W> {
     }
 }
 
-/// What a server is told, and what people here are.
+/// The text of the ERROR for the server, and the text for people here.
 pub(crate) fn unwritten(cause: &io::Error) -> Refusal {
     Refusal::new(ErrorCode::DISK_FULL, "cannot write").because(plain(cause))
 }

@@ -128,8 +128,8 @@ impl Pace {
         self.slow_down(self.burst / 2);
     }
 
-    /// A window has brought no answer in a silence: it may have vanished, or its answers were lost. All that is sent in one
-    /// silence counts as one failure.
+    /// A window has brought no answer in a silence: it may have vanished, or its answers were lost.
+    /// All that is sent in one silence counts as one failure.
     pub(super) fn unanswered(&mut self) {
         if self.before.is_some() {
             self.spread(self.burst / 2);
@@ -144,8 +144,9 @@ impl Pace {
         });
     }
 
-    /// The silence is over. Where the receiver turns out to have the whole window, its answers were lost: the first such
-    /// silence in a while is no reason to slow down, and the next slows down by one step.
+    /// The silence is over. Where the receiver turns out to have the whole window, its answers were
+    /// lost: the first such silence in a while is no reason to slow down, and the next slows down
+    /// by one step.
     pub(super) fn answered(&mut self, whole: bool) {
         if let Some((burst, gap)) = self.before.take()
             && whole

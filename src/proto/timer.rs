@@ -295,7 +295,8 @@ impl Timer {
         since_resend: Duration,
         since_last: Duration,
     ) {
-        // Where the opening was sent twice, no round trip is known: the path is taken for a short one.
+        // Where the opening was sent twice, no round trip is known: the path is taken for a short
+        // one.
         let prompt = since_last <= self.probe_interval().unwrap_or(self.floor);
         let too_soon = self.is_too_soon(since_resend);
         if prompt && !too_soon {

@@ -30,7 +30,7 @@ impl From<&wire::Request<'_>> for Asked {
 
 /// A request that was admitted.
 #[derive(Debug)]
-pub(super) struct Opening {
+pub(super) struct AdmittedRequest {
     pub(super) id: TransferId,
     pub(super) tid: Tid,
     pub(super) asked: Asked,
@@ -70,7 +70,7 @@ const KIND: u64 = 3;
 const SLOW: u64 = 4;
 const SINCE: u32 = 3;
 
-impl Opening {
+impl AdmittedRequest {
     pub(super) fn new(id: TransferId, tid: Tid, asked: Asked, arrived: Instant) -> Self {
         Self {
             id,
@@ -172,7 +172,7 @@ mod tests {
     use super::*;
     use crate::transfer::now;
 
-    fn opening() -> Opening {
+    fn opening() -> AdmittedRequest {
         let asked = Asked {
             direction: Direction::Read,
             name: Name::new(b"file"),
@@ -183,7 +183,7 @@ mod tests {
             peer: ([127, 0, 0, 1], 1000).into(),
             local: ([127, 0, 0, 1], 69).into(),
         };
-        Opening::new(TransferId(1), tid, asked, now())
+        AdmittedRequest::new(TransferId(1), tid, asked, now())
     }
 
     #[test]

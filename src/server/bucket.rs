@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 
 /// A token bucket. It is full at first, and holds the tokens of one second at most.
 #[derive(Debug)]
-pub(super) struct Bucket {
+pub(super) struct TokenBucket {
     a_second: u32,
     tokens: u32,
     filled: Instant,
 }
 
-impl Bucket {
+impl TokenBucket {
     pub(super) fn new(a_second: u32, now: Instant) -> Self {
         Self {
             a_second,
@@ -42,8 +42,8 @@ mod tests {
     #[allow(clippy::disallowed_methods)] // any instant will do
     fn it_gives_a_second_worth_at_once_and_then_at_its_rate() {
         let start = Instant::now();
-        let mut bucket = Bucket::new(100, start);
-        let taken = |bucket: &mut Bucket, millis| {
+        let mut bucket = TokenBucket::new(100, start);
+        let taken = |bucket: &mut TokenBucket, millis| {
             let now = start + Duration::from_millis(millis);
             (0..1000).filter(|_| bucket.take(now)).count()
         };

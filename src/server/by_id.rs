@@ -4,7 +4,8 @@ use crate::event::TransferId;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// A table of transfers. Their numbers are ours, one after the other: nobody outside can make them collide.
+/// A table of transfers. The server numbers them one after the other, so a client cannot make them
+/// collide.
 pub(super) type ById<T> = HashMap<TransferId, T, BuildHasherDefault<Spread>>;
 
 /// Spreads numbers that follow each other over all bits.

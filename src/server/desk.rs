@@ -209,7 +209,7 @@ struct Entry {
 }
 
 /// Client addresses with many transfers that are looked at before the transfer whose time was up
-/// first, whoever has it.
+/// first, whichever address has it.
 const RANKED: usize = 8;
 /// Transfers of one address that are looked at for one that frees a port.
 const WITH_PORT: usize = 8;
@@ -446,6 +446,12 @@ impl Desk {
         }
     }
 
+    /// True for an upload whose file is stored and acknowledged.
+    pub fn is_complete(&self, id: TransferId) -> bool {
+        let state = self.entries.get(&id).map(|entry| entry.state);
+        state == Some(State::Complete)
+    }
+
     /// This one cannot make room before `until`.
     pub fn spare(&mut self, id: TransferId, until: Instant) {
         if let Some(state) = self.entries.get(&id).map(|entry| entry.state) {
@@ -524,7 +530,8 @@ impl Desk {
         port
     }
 
-    /// The port of this transfer; 0 lets the system choose. `None` while the transfer waits for one.
+    /// The port of this transfer; 0 lets the system choose. `None` while the transfer waits for
+    /// one.
     pub fn port(&self, id: TransferId) -> Option<u16> {
         let lease = self.entries.get(&id)?.lease.as_ref();
         lease.map(Lease::port)

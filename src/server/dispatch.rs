@@ -1,15 +1,15 @@
 //! The loop: a driver of the [`Endpoint`] without decisions of its own. It takes requests from the
-//! listening sockets and messages from workers and handles, and does what the endpoint says. It never
-//! waits for a file, a worker, a reader of events or a send.
+//! listening sockets and messages from workers and handles, and does what the endpoint says. It
+//! never waits for a file, a worker, a reader of events or a send.
 
 use super::MAIL;
-use super::complaints::Complaints;
 use super::desk::Tid;
-use super::endpoint::{Action, Answerable, Config, Datagram, Endpoint, Facts, Host};
+use super::endpoint::{Action, Answerable, Config, Datagram, Endpoint, Facts, LaneAccess};
 use super::mailbox::{Mail, Mailbox};
-use super::message::{Chore, Message, Report};
+use super::message::{Job, Message, Report};
 use super::pool::Pool;
 use super::shared::Shared;
+use super::warnings::ThrottledWarnings;
 use crate::error::{Error, Failure, Refusal, plain};
 use crate::event::{DropReason, TransferId};
 use crate::limits::{MAPPING_IDLE, MAX_REQUEST, SPARE_WORKERS};
@@ -43,17 +43,17 @@ const LAST_WAIT: Duration = Duration::from_secs(2);
 pub(super) struct Loop {
     poll: Poll,
     mail: Mail<Message>,
-    doors: Vec<Door>,
+    sockets: Vec<ListeningSocket>,
     endpoint: Endpoint,
     lanes: Lanes,
     /// When unused mappings are looked for; `None` while nothing was asked for since there were none.
     next_sweep: Option<Instant>,
-    complaints: Complaints,
+    warnings: ThrottledWarnings,
     /// The server stops: no more requests are read.
     is_stopping: bool,
 }
 
-struct Door {
+struct ListeningSocket {
     listener: Listener,
     /// The system has said that there is something, and not yet that there is nothing.
     open: bool,
@@ -75,13 +75,13 @@ impl Loop {
         workers: usize,
     ) -> Result<Self, Error> {
         let system = |doing| move |cause| Error::System { doing, cause };
-        let mut doors = Vec::with_capacity(listeners.len());
+        let mut sockets = Vec::with_capacity(listeners.len());
         for (index, listener) in listeners.into_iter().enumerate() {
             let descriptor = listener.as_raw_fd();
             poll.registry()
                 .register(&mut SourceFd(&descriptor), Token(index), Interest::READABLE)
                 .map_err(system("watch a listening socket"))?;
-            doors.push(Door {
+            sockets.push(ListeningSocket {
                 listener,
                 open: true,
             });
@@ -91,11 +91,11 @@ impl Loop {
         Ok(Self {
             poll,
             mail,
-            doors,
+            sockets,
             endpoint: Endpoint::new(config, RandomState::new().hash_one(()), now()),
             lanes: Lanes { shared, pool },
             next_sweep: None,
-            complaints: Complaints::default(),
+            warnings: ThrottledWarnings::default(),
             is_stopping: false,
         })
     }
@@ -119,9 +119,10 @@ impl Loop {
                 }
             }
             for event in &events {
-                // A listening socket that was closed may still report, where the one who handed it in kept a copy.
-                if let Some(door) = self.doors.get_mut(event.token().0) {
-                    door.open = !self.is_stopping;
+                // A listening socket that was closed may still report, where the one who handed it
+                // in kept a copy.
+                if let Some(socket) = self.sockets.get_mut(event.token().0) {
+                    socket.open = !self.is_stopping;
                 }
             }
             // What workers say comes before new requests: a client's last ACK may stand between two of its RRQs.
@@ -138,7 +139,7 @@ impl Loop {
             }
             // A request without a socket of its own may still have to be refused from them.
             if self.is_stopping && !self.endpoint.has_unanswered() {
-                self.doors.clear();
+                self.sockets.clear();
             }
         };
         self.leave();
@@ -156,14 +157,14 @@ impl Loop {
         true
     }
 
-    /// While workers have enough to do anyway, lets requests and reports come together: a loop that wakes for each of them
-    /// takes the processor from those who answer them.
+    /// While workers have enough to do anyway, lets requests and reports come together: a loop that
+    /// wakes for each of them takes the processor from those who answer them.
     #[allow(
         clippy::disallowed_methods,
         reason = "whatever ended this wait is what it is to bundle"
     )]
     fn gather(&self) {
-        let is_drained = self.doors.iter().all(|door| !door.open);
+        let is_drained = self.sockets.iter().all(|socket| !socket.open);
         if is_drained && self.lanes.pool.is_busy() {
             std::thread::sleep(GATHER);
         }
@@ -171,13 +172,13 @@ impl Loop {
 
     fn timeout(&self) -> Option<Duration> {
         let time = now();
-        if self.doors.iter().any(|door| door.open) {
+        if self.sockets.iter().any(|socket| socket.open) {
             return Some(Duration::ZERO);
         }
         let deadlines = [
             self.endpoint.next_timeout(time),
             self.next_sweep,
-            self.complaints.due(),
+            self.warnings.due(),
             self.lanes.shared.reporter.due(),
             self.lanes.pool.due(time),
         ];
@@ -188,23 +189,23 @@ impl Loop {
     /// Takes requests from the listening sockets.
     fn requests(&mut self, time: Instant) {
         let mut buffer = [0; MAX_REQUEST];
-        for index in 0..self.doors.len() {
-            if !self.doors[index].open {
+        for index in 0..self.sockets.len() {
+            if !self.sockets[index].open {
                 continue;
             }
             for _ in 0..REQUESTS_PER_TURN {
-                if !self.doors[index].open {
+                if !self.sockets[index].open {
                     break; // the server was stopped meanwhile
                 }
-                let received = match self.doors[index].listener.recv(&mut buffer) {
+                let received = match self.sockets[index].listener.recv(&mut buffer) {
                     Ok(Some(received)) => received,
                     Ok(None) => {
-                        self.doors[index].open = false;
+                        self.sockets[index].open = false;
                         break;
                     }
                     Err(error) => {
-                        self.doors[index].open = false;
-                        self.complaints
+                        self.sockets[index].open = false;
+                        self.warnings
                             .add(time, "cannot receive requests", &plain(&error));
                         break;
                     }
@@ -223,8 +224,8 @@ impl Loop {
                     broadcast: received.broadcast.then_some(answerable),
                 };
                 let mut result = self.endpoint.datagram(datagram, now(), &mut self.lanes);
-                // A worker may have made room since the last message was taken: a client sends its next
-                // request as soon as it has its last ACK.
+                // A worker may have made room since the last message was taken: a client sends its
+                // next request as soon as it has its last ACK.
                 if result.is_err_and(DropReason::is_shortage) && self.read_mail() {
                     result = self.endpoint.datagram(datagram, now(), &mut self.lanes);
                 }
@@ -247,10 +248,10 @@ impl Loop {
                     self.endpoint.report(report, now(), lanes);
                 }
             }
-            Message::Reload => lanes.pool.chore(Chore::Reload),
+            Message::Reload => lanes.pool.job(Job::Reload),
             Message::Stop(stop) => {
                 self.endpoint.stop(stop, now());
-                self.ignore_doors();
+                self.ignore_sockets();
             }
             Message::Cancel(id) => self.endpoint.cancel(id, now(), lanes),
         }
@@ -273,56 +274,56 @@ impl Loop {
                     }
                 }
                 Action::Report(event) => self.lanes.shared.reporter.report(event),
-                Action::Warn(what, why) => self.complaints.add(now(), what, &why),
+                Action::Warn(what, why) => self.warnings.add(now(), what, &why),
             }
         }
     }
 
     /// Sends an ERROR from a listening port. Once: if it does not arrive, the client asks again.
     fn reply(&self, Tid { peer, local }: Tid, refusal: &Refusal) {
-        let mut doors = self.doors.iter();
-        if let Some(door) = doors.find(|door| door.listener.serves(local)) {
+        let mut sockets = self.sockets.iter();
+        if let Some(socket) = sockets.find(|socket| socket.listener.serves(local)) {
             let mut datagram = Vec::with_capacity(64);
             wire::emit_error(refusal.code(), refusal.text(), &mut datagram);
-            let _ = door.listener.reply(&datagram, local, peer);
+            let _ = socket.listener.reply(&datagram, local, peer);
         }
     }
 
     /// What has to be done now and then.
     fn upkeep(&mut self, time: Instant) {
-        self.complaints.say(time);
+        self.warnings.say(time);
         let Lanes { shared, pool } = &mut self.lanes;
         shared.reporter.catch_up(time);
         if self.next_sweep.is_some_and(|sweep| time >= sweep) {
             let is_needed = shared.mappings.has_entries();
             self.next_sweep = is_needed.then(|| time + MAPPING_IDLE / 2);
             if is_needed {
-                pool.chore(Chore::Sweep);
+                pool.job(Job::Sweep);
             }
         }
         // Requests that were given up while they waited for a worker.
         if pool.waiting() > 2 * self.endpoint.len() + OUTDATED_KEPT {
             pool.keep_waiting(|opening| self.endpoint.has(opening.id));
         }
-        if let Err(error) = pool.tend(time) {
-            self.complaints
+        if let Err(error) = pool.adjust(time) {
+            self.warnings
                 .add(time, "cannot start another worker", &plain(&error));
         }
     }
 
     /// No more requests are read; those that were admitted are still answered.
-    fn ignore_doors(&mut self) {
+    fn ignore_sockets(&mut self) {
         self.is_stopping = true;
-        for door in &mut self.doors {
-            door.open = false;
-            let descriptor = door.listener.as_raw_fd();
+        for socket in &mut self.sockets {
+            socket.open = false;
+            let descriptor = socket.listener.as_raw_fd();
             let _ = self.poll.registry().deregister(&mut SourceFd(&descriptor));
         }
     }
 
     /// Waits for the workers, but not for one that is stuck.
     fn leave(mut self) {
-        self.complaints.say_all();
+        self.warnings.say_all();
         let Lanes { shared, pool } = self.lanes;
         let left = pool.close(&self.mail, LAST_WAIT);
         if left > 0 {
@@ -332,7 +333,7 @@ impl Loop {
     }
 }
 
-impl Host for Lanes {
+impl LaneAccess for Lanes {
     fn facts(&self, lane: usize, id: TransferId, _: Instant) -> Option<Facts> {
         self.shared.lanes[lane].look(id, |transfer| Facts {
             is_complete: transfer.is_complete(),
@@ -374,7 +375,7 @@ impl Host for Lanes {
         shared.conclude(&mut transfer, Ending::Failed(failure));
         let answered = transfer.answered();
         // Files are closed by a worker, since that may block.
-        self.pool.chore(Chore::Bury(transfer));
+        self.pool.job(Job::Close(transfer));
         Some(answered)
     }
 
@@ -382,7 +383,7 @@ impl Host for Lanes {
         // Its lane may not be known yet.
         let mut lanes = self.shared.lanes.iter();
         if let Some(transfer) = lanes.find_map(|lane| lane.abandon(id)) {
-            self.pool.chore(Chore::Bury(transfer));
+            self.pool.job(Job::Close(transfer));
         }
     }
 

@@ -1,14 +1,14 @@
 //! The endpoint: what becomes of each request and of each transfer of a server, as `proto::Sender`
 //! decides it for one transfer.
 //!
-//! It names no socket, file, thread or clock: `now` is an argument. What happens comes in as a call;
-//! what is to be done comes out of [`poll_action`](Endpoint::poll_action), and
-//! [`next_timeout`](Endpoint::next_timeout) says when to call again. Transfers belong to lanes; what
-//! the endpoint has to know about one, and its orders, go through [`Host`].
+//! It names no socket, file, thread or clock: `now` is an argument. What happens comes in as a
+//! call; what is to be done comes out of [`poll_action`](Endpoint::poll_action), and
+//! [`next_timeout`](Endpoint::next_timeout) says when to call again. Transfers belong to lanes;
+//! what the endpoint has to know about one, and its orders, go through [`LaneAccess`].
 
 use super::Stop;
-use super::admitted::{Asked, Opening, StoreCall};
-use super::bucket::Bucket;
+use super::admitted::{AdmittedRequest, Asked, StoreCall};
+use super::bucket::TokenBucket;
 use super::by_id::ById;
 use super::desk::{Desk, Quota, Scope, Tid, Verdict, patience};
 use super::message::Report;
@@ -44,7 +44,7 @@ const LAST_WAIT: Duration = Duration::from_secs(2);
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// The lanes and the store, as far as the endpoint looks at them or gives them orders.
-pub(super) trait Host {
+pub(super) trait LaneAccess {
     /// What is known about a transfer that is parked in this lane; `None` while it is in its turn.
     fn facts(&self, lane: usize, id: TransferId, now: Instant) -> Option<Facts>;
     /// True where the peer's datagrams lie unread.
@@ -88,7 +88,7 @@ pub(super) struct Facts {
 #[derive(Debug)]
 pub(super) enum Action {
     /// Give a request to the pool, to be answered from this port; 0 lets the system choose.
-    Open(Arc<Opening>, u16),
+    Open(Arc<AdmittedRequest>, u16),
     /// Send an ERROR from the listening port that was asked.
     Reply(Tid, Refusal),
     /// The same, if the budget for peers that have not answered allows it.
@@ -131,16 +131,15 @@ pub(super) enum Answerable {
 #[derive(Debug)]
 struct Slot {
     /// The request, until it is a transfer: the store may never answer.
-    opening: Option<Arc<Opening>>,
+    opening: Option<Arc<AdmittedRequest>>,
     /// The number of its lane, once it is a transfer.
     lane: Option<usize>,
-    /// An upload whose file is stored.
-    is_complete: bool,
     /// When the request is looked at next.
     timer: Option<Instant>,
-    /// To be looked at when the transfer is parked: the same request once more, and why it is to end.
+    /// To be looked at when the transfer is parked: the same request once more, and why it is to
+    /// end.
     again: Option<Arrival>,
-    doomed: Option<Failure>,
+    fail_later: Option<Failure>,
 }
 
 /// A request that was read and looked well-formed.
@@ -153,7 +152,7 @@ struct Arrival {
     ignored: Option<Name>,
     /// When it had been received; never earlier.
     at: Instant,
-    /// The same was asked before, and done: see [`Opening::may_be_copy`].
+    /// The same was asked before, and done: see [`AdmittedRequest::may_be_copy`].
     may_be_copy: bool,
     broadcast: bool,
 }
@@ -182,10 +181,11 @@ pub(super) struct Endpoint {
     config: Config,
     desk: Desk,
     slots: ById<Slot>,
-    /// When requests are looked at; outdated entries are skipped, and removed when they outnumber the rest.
+    /// When requests are looked at; outdated entries are skipped, and removed when they outnumber
+    /// the rest.
     timers: BinaryHeap<Reverse<(Instant, TransferId)>>,
     /// Requests for which the system had no socket, and when the next of them try again.
-    starved: VecDeque<Arc<Opening>>,
+    without_socket: VecDeque<Arc<AdmittedRequest>>,
     next_retry: Instant,
     /// The ports of transfers that have ended and whose sockets a worker has still to close.
     closing: ById<Lease>,
@@ -196,7 +196,7 @@ pub(super) struct Endpoint {
     /// Random numbers that were drawn.
     drawn: u64,
     /// ERROR replies to what starts nothing.
-    errors: Bucket,
+    errors: TokenBucket,
     stopping: Option<Stopping>,
     actions: VecDeque<Action>,
 }
@@ -208,13 +208,13 @@ impl Endpoint {
             config,
             slots: ById::default(),
             timers: BinaryHeap::new(),
-            starved: VecDeque::new(),
+            without_socket: VecDeque::new(),
             next_retry: now,
             closing: ById::default(),
             closed_soon: 0,
             secret,
             drawn: 0,
-            errors: Bucket::new(ERRORS_PER_SECOND, now),
+            errors: TokenBucket::new(ERRORS_PER_SECOND, now),
             stopping: None,
             actions: VecDeque::new(),
         }
@@ -252,7 +252,7 @@ impl Endpoint {
     pub(super) fn is_empty(&self) -> bool {
         self.slots.is_empty()
             && self.desk.is_empty()
-            && self.starved.is_empty()
+            && self.without_socket.is_empty()
             && self.closing.is_empty()
             && self.closed_soon == 0
     }
@@ -270,12 +270,13 @@ impl Endpoint {
     /// A datagram has come to a listening socket.
     ///
     /// # Errors
-    /// The reason to drop it. [`dropped`](Self::dropped) tells it, unless the datagram is tried again.
+    /// The reason to drop it. [`dropped`](Self::dropped) tells it, unless the datagram is tried
+    /// again.
     pub(super) fn datagram(
         &mut self,
         datagram: Datagram<'_>,
         now: Instant,
-        host: &mut impl Host,
+        lanes: &mut impl LaneAccess,
     ) -> Result<(), DropReason> {
         if self.stopping.is_some() {
             return Err(DropReason::Stopping);
@@ -329,7 +330,7 @@ impl Endpoint {
                     may_be_copy: false,
                     broadcast: is_broadcast,
                 };
-                self.arrival(arrival, now, host)
+                self.arrival(arrival, now, lanes)
             }
             Err(malformed) => {
                 if malformed.is_request() {
@@ -352,22 +353,19 @@ impl Endpoint {
     pub(super) fn dropped(&mut self, peer: SocketAddr, reason: DropReason) {
         self.act(Action::Report(Event::Dropped { peer, reason }));
         let (what, why) = match reason {
-            DropReason::Full => (
-                "requests dropped",
-                "too many transfers (see --max-transfers)",
-            ),
+            DropReason::Full => ("requests dropped", "too many transfers (max_transfers)"),
             DropReason::UnprovenFull => ("requests dropped", "too many peers that never answer"),
             DropReason::ClientFull => (
                 "requests dropped",
-                "a client has too many (see --max-transfers-per-client)",
+                "a client has too many (max_transfers_per_client)",
             ),
             DropReason::ClientUnprovenFull => (
                 "requests dropped",
-                "a client never answers (see --max-unproven-per-client)",
+                "a client never answers (max_unproven_per_client)",
             ),
             DropReason::NetworkUnprovenFull => (
                 "requests dropped",
-                "a network never answers (see --max-unproven-per-network)",
+                "a network never answers (max_unproven_per_network)",
             ),
             DropReason::Malformed(_) | DropReason::NotARequest => {
                 ("datagrams ignored", "not requests")
@@ -381,15 +379,19 @@ impl Endpoint {
         &mut self,
         arrival: Arrival,
         now: Instant,
-        host: &mut impl Host,
+        lanes: &mut impl LaneAccess,
     ) -> Result<(), DropReason> {
         match self.desk.current(&arrival.tid, arrival.digest) {
-            Some(id) => self.again(id, arrival, now, host),
-            None => self.new_transfer(arrival, host),
+            Some(id) => self.again(id, arrival, now, lanes),
+            None => self.new_transfer(arrival, lanes),
         }
     }
 
-    fn new_transfer(&mut self, arrival: Arrival, host: &mut impl Host) -> Result<(), DropReason> {
+    fn new_transfer(
+        &mut self,
+        arrival: Arrival,
+        lanes: &mut impl LaneAccess,
+    ) -> Result<(), DropReason> {
         let Arrival {
             tid, digest, at, ..
         } = arrival;
@@ -398,11 +400,11 @@ impl Endpoint {
             match self.desk.admit(tid, digest, random, at) {
                 Verdict::Admit(id, port) => {
                     self.admit(id, port, arrival);
-                    self.give_up_older(&tid, at, host);
+                    self.give_up_older(&tid, at, lanes);
                     return Ok(());
                 }
                 Verdict::Drop(reason) => return Err(reason),
-                Verdict::MakeRoom(id) => _ = self.make_room(id, at, host),
+                Verdict::MakeRoom(id) => _ = self.make_room(id, at, lanes),
             }
         }
         Err(DropReason::Full)
@@ -410,11 +412,11 @@ impl Endpoint {
 
     /// Ends half-open transfers of this TID whose client asks for something else by now, unless an
     /// answer lies unread.
-    fn give_up_older(&mut self, tid: &Tid, now: Instant, host: &mut impl Host) {
+    fn give_up_older(&mut self, tid: &Tid, now: Instant, lanes: &mut impl LaneAccess) {
         for id in self.desk.given_up(tid) {
             let lane = self.slots.get(&id).and_then(|slot| slot.lane);
-            if !lane.is_some_and(|lane| host.has_unread(lane, id)) {
-                self.end(id, Failure::Superseded, now, host);
+            if !lane.is_some_and(|lane| lanes.has_unread(lane, id)) {
+                self.end(id, Failure::Superseded, now, lanes);
             }
         }
     }
@@ -443,7 +445,7 @@ impl Endpoint {
             options: asked.options,
             ignored: arrival.ignored,
         }));
-        let mut opening = Opening::new(id, tid, asked, at);
+        let mut opening = AdmittedRequest::new(id, tid, asked, at);
         opening.tense = self.desk.is_tense(&tid);
         opening.may_be_copy = arrival.may_be_copy;
         opening.broadcast = arrival.broadcast;
@@ -451,10 +453,9 @@ impl Endpoint {
         let slot = Slot {
             opening: Some(Arc::clone(&opening)),
             lane: None,
-            is_complete: false,
             timer: None,
             again: None,
-            doomed: None,
+            fail_later: None,
         };
         self.slots.insert(id, slot);
         self.look_at(id, at + STUCK_AFTER);
@@ -474,28 +475,29 @@ impl Endpoint {
         }
     }
 
-    /// The same request while its transfer lives. What it means depends on what the peer has said by now, and that may lie
-    /// unread in the transfer's socket or be in a worker's hands: then the question waits until the transfer is back.
+    /// The same request while its transfer lives. What it means depends on what the peer has said
+    /// by now, and that may lie unread in the transfer's socket or be in a worker's hands: then the
+    /// question waits until the transfer is back.
     fn again(
         &mut self,
         id: TransferId,
         mut arrival: Arrival,
         now: Instant,
-        host: &mut impl Host,
+        lanes: &mut impl LaneAccess,
     ) -> Result<(), DropReason> {
         let Some(slot) = self.slots.get(&id) else {
             return Err(DropReason::Duplicate);
         };
         let lane = slot.lane;
         let same = lane.map_or(Same::Busy, |lane| {
-            Self::same(lane, id, arrival.at, now, host)
+            Self::same(lane, id, arrival.at, now, lanes)
         });
         match same {
             Same::Busy => {
                 let slot = self.slots.get_mut(&id);
                 let earlier = slot.and_then(|slot| slot.again.replace(arrival));
                 if let Some(lane) = lane {
-                    host.recall(lane, id);
+                    lanes.recall(lane, id);
                 }
                 earlier.map_or(Ok(()), |_| Err(DropReason::Duplicate))
             }
@@ -504,21 +506,27 @@ impl Endpoint {
             Same::New { .. } if self.stopping.is_some() => Err(DropReason::Stopping),
             Same::New { is_complete } => {
                 arrival.may_be_copy = is_complete;
-                self.new_transfer(arrival, host)
+                self.new_transfer(arrival, lanes)
             }
         }
     }
 
-    fn same(lane: usize, id: TransferId, at: Instant, now: Instant, host: &mut impl Host) -> Same {
-        let Some(facts) = host.facts(lane, id, now) else {
+    fn same(
+        lane: usize,
+        id: TransferId,
+        at: Instant,
+        now: Instant,
+        lanes: &mut impl LaneAccess,
+    ) -> Same {
+        let Some(facts) = lanes.facts(lane, id, now) else {
             return Same::Busy;
         };
-        if host.has_unread(lane, id) {
+        if lanes.has_unread(lane, id) {
             Same::Busy
         } else if at < facts.answered {
             Same::Late // what went out since then is the answer
         } else if !facts.is_complete && !facts.is_established {
-            match host.repeat_request(lane, id, now) {
+            match lanes.repeat_request(lane, id, now) {
                 None => Same::Busy,
                 Some(true) => Same::Repeated,
                 Some(false) => Same::Late,
@@ -535,7 +543,7 @@ impl Endpoint {
     // ---- time -------------------------------------------------------------------------------
 
     /// Time has passed.
-    pub(super) fn timeout(&mut self, now: Instant, host: &mut impl Host) {
+    pub(super) fn timeout(&mut self, now: Instant, lanes: &mut impl LaneAccess) {
         while let Some(&Reverse((due, id))) = self.timers.peek() {
             if due > now {
                 break;
@@ -545,25 +553,25 @@ impl Endpoint {
                 if slot.timer == Some(due) {
                     slot.timer = None;
                 }
-                self.unanswered(id, now, host);
+                self.unanswered(id, now, lanes);
             }
         }
         if self.lacks_sockets() && now >= self.next_retry {
             self.next_retry = now + SOCKET_RETRY;
             for _ in 0..RETRIES_AT_ONCE {
-                self.retry_starved();
+                self.retry_without_socket();
             }
             // Transfers that had to stay may go by now.
             for scope in self.desk.short_of_ports() {
-                self.free_a_port(scope, now, host);
+                self.free_a_port(scope, now, lanes);
             }
         }
         self.open_granted(now);
     }
 
-    /// A request is with the store, or on its way to it, for a while. A call that is slow loses its store slot; one that
-    /// takes too long is abandoned, and the peer is told.
-    fn unanswered(&mut self, id: TransferId, now: Instant, host: &mut impl Host) {
+    /// A request is with the store, or on its way to it, for a while. A call that is slow loses its
+    /// store slot; one that takes too long is abandoned, and the peer gets an ERROR.
+    fn unanswered(&mut self, id: TransferId, now: Instant, lanes: &mut impl LaneAccess) {
         let Some(opening) = self.slots.get(&id).and_then(|slot| slot.opening.clone()) else {
             return;
         };
@@ -571,17 +579,17 @@ impl Endpoint {
         // A call that is past its deadline, too, gives its slot back first.
         if let StoreCall::Running { since, slow: false } = opening.call()
             && now >= since + STUCK_AFTER
-            && host.may_give_slot_away()
+            && lanes.may_give_slot_away()
             && opening.is_slow()
         {
-            host.give_slot_away();
+            lanes.give_slot_away();
         }
         let (next, is_asked) = match opening.call() {
             StoreCall::Done | StoreCall::Abandoned { .. } => return,
             StoreCall::Queued if self.desk.waits(id) => {
-                return self.portless(&opening, now, host);
+                return self.portless(&opening, now, lanes);
             }
-            StoreCall::Queued if now >= opening.arrived + deadline && host.is_hopeless() => {
+            StoreCall::Queued if now >= opening.arrived + deadline && lanes.is_hopeless() => {
                 if !opening.give_up() {
                     return self.look_at(id, now + STUCK_AFTER);
                 }
@@ -605,7 +613,7 @@ impl Endpoint {
         let why = "the store does not answer";
         self.warn("requests refused", why);
         // A worker that is inside the store has a socket for it.
-        self.refuse(&opening, why.into(), is_asked, now, host);
+        self.refuse(&opening, why.into(), is_asked, now, lanes);
     }
 
     fn look_at(&mut self, id: TransferId, due: Instant) {
@@ -619,22 +627,22 @@ impl Endpoint {
 
     /// This transfer goes, if it may: it is parked, and its peer has been silent for too long; or
     /// no worker has got to its request. False where it stays.
-    fn make_room(&mut self, id: TransferId, now: Instant, host: &mut impl Host) -> bool {
+    fn make_room(&mut self, id: TransferId, now: Instant, lanes: &mut impl LaneAccess) -> bool {
         let Some(slot) = self.slots.get(&id) else {
             return false;
         };
         let lane = slot.lane;
-        let facts = lane.and_then(|lane| Some((lane, host.facts(lane, id, now)?)));
+        let facts = lane.and_then(|lane| Some((lane, lanes.facts(lane, id, now)?)));
         let Some((lane, facts)) = facts else {
-            if slot.is_complete {
-                host.abandon(id);
-                self.over_but_open(id, now, true, now, host);
+            if self.desk.is_complete(id) {
+                lanes.abandon(id);
+                self.over_but_open(id, now, true, now, lanes);
                 return true;
             }
             if let Some(opening) = slot.opening.clone()
                 && opening.give_up()
             {
-                self.forget(&opening, Failure::Evicted, now, host);
+                self.forget(&opening, Failure::Evicted, now, lanes);
                 return true;
             }
             self.desk.spare(id, now + UNPROVEN_CHANCE);
@@ -648,51 +656,56 @@ impl Endpoint {
             Some(until)
         } else {
             // Its answer may lie unread.
-            host.has_unread(lane, id).then_some(now + UNPROVEN_CHANCE)
+            lanes.has_unread(lane, id).then_some(now + UNPROVEN_CHANCE)
         };
         if let Some(until) = spared_until {
             self.desk.spare(id, until);
             return false;
         }
-        self.end_parked(id, Failure::Evicted, now, host)
+        self.end_parked(id, Failure::Evicted, now, lanes)
     }
 
     /// A request has waited for a port for a while. Where a port is about to come back the request
     /// goes on waiting, but not for long.
-    fn portless(&mut self, opening: &Arc<Opening>, now: Instant, host: &mut impl Host) {
-        let patience = match self.free_a_port(opening.tid.address(), now, host) {
+    fn portless(
+        &mut self,
+        opening: &Arc<AdmittedRequest>,
+        now: Instant,
+        lanes: &mut impl LaneAccess,
+    ) {
+        let patience = match self.free_a_port(opening.tid.address(), now, lanes) {
             true => 2 * PORT_WAIT,
             false => PORT_WAIT,
         };
         if now < opening.arrived + patience {
             self.look_at(opening.id, opening.arrived + patience);
         } else if opening.give_up() {
-            self.refuse_without_socket(opening, "no port is free".into(), now, host);
+            self.refuse_without_socket(opening, "no port is free".into(), now, lanes);
         }
     }
 
     /// Where more requests wait for a port of an address than ports are about to come back, a
     /// transfer goes. False where none can.
-    fn free_a_port(&mut self, scope: Scope, now: Instant, host: &mut impl Host) -> bool {
-        !self.desk.is_short_of_ports(scope) || self.one_goes(scope, now, host)
+    fn free_a_port(&mut self, scope: Scope, now: Instant, lanes: &mut impl LaneAccess) -> bool {
+        !self.desk.is_short_of_ports(scope) || self.one_goes(scope, now, lanes)
     }
 
     /// A transfer goes for the sake of its socket. False where none can.
-    fn free_a_socket(&mut self, scope: Scope, now: Instant, host: &mut impl Host) -> bool {
+    fn free_a_socket(&mut self, scope: Scope, now: Instant, lanes: &mut impl LaneAccess) -> bool {
         // One that is being closed for each that waits is enough.
-        self.closed_soon > self.starved.len() || self.one_goes(scope, now, host)
+        self.closed_soon > self.without_socket.len() || self.one_goes(scope, now, lanes)
     }
 
-    fn one_goes(&mut self, scope: Scope, now: Instant, host: &mut impl Host) -> bool {
+    fn one_goes(&mut self, scope: Scope, now: Instant, lanes: &mut impl LaneAccess) -> bool {
         for _ in 0..ROOM_TRIES {
             match self.desk.makes_room(scope, now) {
                 None => return false,
                 // A request that no worker has got to has a port, and nothing else that could be
                 // given up.
-                Some(id) if scope == Scope::All && !self.can_close(id, now, host) => {
+                Some(id) if scope == Scope::All && !self.can_close(id, now, lanes) => {
                     self.desk.spare(id, now + UNPROVEN_CHANCE);
                 }
-                Some(id) if self.make_room(id, now, host) => return true,
+                Some(id) if self.make_room(id, now, lanes) => return true,
                 Some(_) => {}
             }
         }
@@ -700,32 +713,33 @@ impl Endpoint {
     }
 
     /// True where the socket of this transfer can be closed now, or soon.
-    fn can_close(&self, id: TransferId, now: Instant, host: &impl Host) -> bool {
+    fn can_close(&self, id: TransferId, now: Instant, lanes: &impl LaneAccess) -> bool {
         let Some(slot) = self.slots.get(&id) else {
             return false;
         };
-        let is_parked = |lane| host.facts(lane, id, now).is_some();
-        slot.is_complete || slot.lane.is_some_and(is_parked)
+        let is_parked = |lane| lanes.facts(lane, id, now).is_some();
+        self.desk.is_complete(id) || slot.lane.is_some_and(is_parked)
     }
 
     /// There was no socket for a request. Where another program holds its port, the request gets
     /// another port. Where no descriptor, memory or port was free, another transfer gives way, and
     /// the request waits a little, then is refused.
-    fn starve(
+    fn wait_for_socket(
         &mut self,
-        opening: Arc<Opening>,
+        opening: Arc<AdmittedRequest>,
         error: &io::Error,
         now: Instant,
-        host: &mut impl Host,
+        lanes: &mut impl LaneAccess,
     ) {
         if !self.slots.contains_key(&opening.id) {
             return; // it was given up
         }
         if !is_scarce(error) {
-            // No route leads back, or a rule forbids it: the source may be forged, and waiting would change nothing.
+            // No route leads back, or a rule forbids it: the source may be forged, and waiting
+            // would change nothing.
             let why = format!("no way back to the client: {}", plain(error));
             self.warn("requests dropped", why);
-            return self.forget(&opening, Failure::NoWayBack, now, host);
+            return self.forget(&opening, Failure::NoWayBack, now, lanes);
         }
         let is_held = error.kind() == io::ErrorKind::AddrInUse;
         if is_held && self.desk.has_chosen_port(opening.id) {
@@ -739,7 +753,7 @@ impl Endpoint {
             true => opening.tid.address(),
             false => Scope::All,
         };
-        let patience = match self.free_a_socket(scope, now, host) {
+        let patience = match self.free_a_socket(scope, now, lanes) {
             true => 2 * PORT_WAIT,
             false => PORT_WAIT,
         };
@@ -747,30 +761,30 @@ impl Endpoint {
             if !self.lacks_sockets() {
                 self.next_retry = now + SOCKET_RETRY;
             }
-            self.starved.push_back(opening);
+            self.without_socket.push_back(opening);
             return;
         }
-        self.refuse_without_socket(&opening, plain(error), now, host);
+        self.refuse_without_socket(&opening, plain(error), now, lanes);
     }
 
     fn refuse_without_socket(
         &mut self,
-        opening: &Opening,
+        opening: &AdmittedRequest,
         cause: String,
         now: Instant,
-        host: &mut impl Host,
+        lanes: &mut impl LaneAccess,
     ) {
         self.warn("requests refused", format!("no socket for them: {cause}"));
-        self.refuse(opening, cause, false, now, host);
+        self.refuse(opening, cause, false, now, lanes);
     }
 
     /// True while requests wait for sockets or ports.
     fn lacks_sockets(&self) -> bool {
-        !self.starved.is_empty() || self.desk.has_waiting()
+        !self.without_socket.is_empty() || self.desk.has_waiting()
     }
 
-    fn retry_starved(&mut self) {
-        while let Some(opening) = self.starved.pop_front() {
+    fn retry_without_socket(&mut self) {
+        while let Some(opening) = self.without_socket.pop_front() {
             if self.slots.contains_key(&opening.id) {
                 let port = self.desk.port(opening.id).unwrap_or(0);
                 return self.act(Action::Open(opening, port));
@@ -781,13 +795,13 @@ impl Endpoint {
     // ---- transfers --------------------------------------------------------------------------
 
     /// A worker tells what became of a request or of a transfer.
-    pub(super) fn report(&mut self, report: Report, now: Instant, host: &mut impl Host) {
+    pub(super) fn report(&mut self, report: Report, now: Instant, lanes: &mut impl LaneAccess) {
         match report {
-            Report::Opened(id, lane) => self.opened(id, lane, host),
-            Report::Established(id) => self.established(id, now, host),
-            Report::Complete(id) => self.complete(id, now, host),
-            Report::Parked(id) => self.back(id, now, host),
-            Report::NoSocket(opening, error) => self.starve(opening, &error, now, host),
+            Report::Opened(id, lane) => self.opened(id, lane, lanes),
+            Report::Established(id) => self.established(id, now, lanes),
+            Report::Complete(id) => self.complete(id, now, lanes),
+            Report::Parked(id) => self.back(id, now, lanes),
+            Report::NoSocket(opening, error) => self.wait_for_socket(opening, &error, now, lanes),
             Report::Ended {
                 id,
                 is_proven,
@@ -797,9 +811,9 @@ impl Endpoint {
                     return self.closed(id, now); // it has made room
                 }
                 if is_proven {
-                    self.established(id, now, host);
+                    self.established(id, now, lanes);
                 }
-                self.over(id, answered, now, host);
+                self.over(id, answered, now, lanes);
             }
             Report::Closed(id) => self.closed(id, now),
             Report::Left(_) => {}
@@ -815,63 +829,59 @@ impl Endpoint {
     }
 
     /// An upload is complete: from now on it makes room for others, even before its turn is over.
-    fn complete(&mut self, id: TransferId, now: Instant, host: &mut impl Host) {
-        let Some(slot) = self.slots.get_mut(&id) else {
-            return;
-        };
-        slot.is_complete = true;
-        self.established(id, now, host);
+    fn complete(&mut self, id: TransferId, now: Instant, lanes: &mut impl LaneAccess) {
+        self.established(id, now, lanes);
         self.desk.finished(id, now);
         // Requests that wait for a port or a socket can have its own.
         self.next_retry = self.next_retry.min(now);
     }
 
     /// A request has become a transfer of this lane.
-    fn opened(&mut self, id: TransferId, lane: usize, host: &mut impl Host) {
+    fn opened(&mut self, id: TransferId, lane: usize, lanes: &mut impl LaneAccess) {
         let Some(slot) = self.slots.get_mut(&id) else {
             return;
         };
         slot.opening = None;
         slot.lane = Some(lane);
-        if slot.again.is_some() || slot.doomed.is_some() {
-            host.recall(lane, id);
+        if slot.again.is_some() || slot.fail_later.is_some() {
+            lanes.recall(lane, id);
         }
     }
 
     /// A transfer that was recalled is parked.
-    fn back(&mut self, id: TransferId, now: Instant, host: &mut impl Host) {
+    fn back(&mut self, id: TransferId, now: Instant, lanes: &mut impl LaneAccess) {
         let Some(slot) = self.slots.get_mut(&id) else {
             return;
         };
-        if let Some(failure) = slot.doomed.take() {
-            return self.end(id, failure, now, host);
+        if let Some(failure) = slot.fail_later.take() {
+            return self.end(id, failure, now, lanes);
         }
         if let Some(arrival) = slot.again.take() {
             let peer = arrival.tid.peer;
-            if let Err(reason) = self.again(id, arrival, now, host) {
+            if let Err(reason) = self.again(id, arrival, now, lanes) {
                 self.dropped(peer, reason);
             }
         }
     }
 
     /// The peer has answered this transfer: older ones of its TID are over, without a packet.
-    fn established(&mut self, id: TransferId, now: Instant, host: &mut impl Host) {
+    fn established(&mut self, id: TransferId, now: Instant, lanes: &mut impl LaneAccess) {
         for older in self.desk.proven(id, now) {
-            self.end(older, Failure::Superseded, now, host);
+            self.end(older, Failure::Superseded, now, lanes);
         }
     }
 
-    /// Ends a transfer by somebody's wish; see [`Failure::Cancelled`].
-    pub(super) fn cancel(&mut self, id: TransferId, now: Instant, host: &mut impl Host) {
-        self.end(id, Failure::Cancelled, now, host);
+    /// Ends a transfer because the embedder wants it; see [`Failure::Cancelled`].
+    pub(super) fn cancel(&mut self, id: TransferId, now: Instant, lanes: &mut impl LaneAccess) {
+        self.end(id, Failure::Cancelled, now, lanes);
     }
 
     /// Ends a transfer, at once where it is parked, else as soon as it comes back.
-    fn end(&mut self, id: TransferId, failure: Failure, now: Instant, host: &mut impl Host) {
-        if !self.end_parked(id, failure.clone(), now, host)
+    fn end(&mut self, id: TransferId, failure: Failure, now: Instant, lanes: &mut impl LaneAccess) {
+        if !self.end_parked(id, failure.clone(), now, lanes)
             && let Some(slot) = self.slots.get_mut(&id)
         {
-            slot.doomed.get_or_insert(failure);
+            slot.fail_later.get_or_insert(failure);
         }
     }
 
@@ -881,21 +891,27 @@ impl Endpoint {
         id: TransferId,
         failure: Failure,
         now: Instant,
-        host: &mut impl Host,
+        lanes: &mut impl LaneAccess,
     ) -> bool {
         let lane = self.slots.get(&id).and_then(|slot| slot.lane);
-        let answered = lane.and_then(|lane| host.end(lane, id, failure));
+        let answered = lane.and_then(|lane| lanes.end(lane, id, failure));
         if let Some(answered) = answered {
-            self.over_but_open(id, answered, true, now, host);
+            self.over_but_open(id, answered, true, now, lanes);
         }
         answered.is_some()
     }
 
     /// A transfer has ended, and its socket is closed.
-    fn over(&mut self, id: TransferId, answered: Instant, now: Instant, host: &mut impl Host) {
+    fn over(
+        &mut self,
+        id: TransferId,
+        answered: Instant,
+        now: Instant,
+        lanes: &mut impl LaneAccess,
+    ) {
         let lease = self.desk.remove(id);
         self.socket_closed(lease, now);
-        self.ended(id, answered, now, host);
+        self.ended(id, answered, now, lanes);
     }
 
     /// A transfer has ended. A worker closes its socket, and [reports](Report::Closed) that: soon,
@@ -906,7 +922,7 @@ impl Endpoint {
         answered: Instant,
         soon: bool,
         now: Instant,
-        host: &mut impl Host,
+        lanes: &mut impl LaneAccess,
     ) {
         if let Some(mut lease) = self.desk.remove(id) {
             if soon {
@@ -915,7 +931,7 @@ impl Endpoint {
             }
             self.closing.insert(id, lease);
         }
-        self.ended(id, answered, now, host);
+        self.ended(id, answered, now, lanes);
     }
 
     /// A socket was closed: requests that have waited for a port, or for a socket at all, get
@@ -925,11 +941,17 @@ impl Endpoint {
             self.desk.give_back(lease);
             self.open_granted(now);
         }
-        self.retry_starved();
+        self.retry_without_socket();
     }
 
     /// What its peer asked for again after the last thing it was sent is a new request.
-    fn ended(&mut self, id: TransferId, answered: Instant, now: Instant, host: &mut impl Host) {
+    fn ended(
+        &mut self,
+        id: TransferId,
+        answered: Instant,
+        now: Instant,
+        lanes: &mut impl LaneAccess,
+    ) {
         let slot = self.slots.remove(&id);
         // What requests that were answered long ago leave behind must not outgrow the table.
         if self.timers.len() > TIMERS_PER_SLOT * self.slots.len() + TIMERS_KEPT {
@@ -948,7 +970,7 @@ impl Endpoint {
         } else if self.stopping.is_some() {
             Err(DropReason::Stopping)
         } else {
-            self.arrival(arrival, now, host)
+            self.arrival(arrival, now, lanes)
         };
         if let Err(reason) = result {
             self.dropped(peer, reason);
@@ -959,11 +981,11 @@ impl Endpoint {
     /// socket for it all the same, and closes it some time.
     fn refuse(
         &mut self,
-        opening: &Opening,
+        opening: &AdmittedRequest,
         detail: String,
         has_socket: bool,
         now: Instant,
-        host: &mut impl Host,
+        lanes: &mut impl LaneAccess,
     ) {
         let text = match self.stopping.as_ref().is_some_and(|it| it.forced) {
             true => crate::transfer::STOPPING,
@@ -984,16 +1006,22 @@ impl Endpoint {
             refusal,
         }));
         match has_socket {
-            true => self.over_but_open(opening.id, now, false, now, host),
-            false => self.over(opening.id, now, now, host),
+            true => self.over_but_open(opening.id, now, false, now, lanes),
+            false => self.over(opening.id, now, now, lanes),
         }
     }
 
     /// Ends a request that never became a transfer, without a packet.
-    fn forget(&mut self, opening: &Opening, failure: Failure, now: Instant, host: &mut impl Host) {
+    fn forget(
+        &mut self,
+        opening: &AdmittedRequest,
+        failure: Failure,
+        now: Instant,
+        lanes: &mut impl LaneAccess,
+    ) {
         let event = Event::Failed(opening.summary(now), failure);
         self.act(Action::Report(event));
-        self.over(opening.id, now, now, host);
+        self.over(opening.id, now, now, lanes);
     }
 
     // ---- the end ----------------------------------------------------------------------------
@@ -1026,13 +1054,14 @@ impl Endpoint {
     }
 
     /// Ends what is to end by now. True once the server may go.
-    pub(super) fn is_finished(&mut self, now: Instant, host: &mut impl Host) -> bool {
+    pub(super) fn is_finished(&mut self, now: Instant, lanes: &mut impl LaneAccess) -> bool {
         let Some(stopping) = &mut self.stopping else {
             return false;
         };
-        // What only waits to repeat its last ACK, or for a peer that may not be there, does not hold up the end.
+        // What only waits to repeat its last ACK, or for a peer that may not be there, does not
+        // hold up the end.
         let is_done = |(id, slot): (&TransferId, &Slot)| {
-            let facts = slot.lane.and_then(|lane| host.facts(lane, *id, now));
+            let facts = slot.lane.and_then(|lane| lanes.facts(lane, *id, now));
             facts.is_some_and(|it| it.is_complete || (!it.is_established && it.is_silent))
         };
         let is_drained = self.slots.iter().all(is_done);
@@ -1052,7 +1081,7 @@ impl Endpoint {
         };
         stopping.forced = true;
         // What workers hold comes back by itself.
-        host.end_turns();
+        lanes.end_turns();
         let mut ids: Vec<_> = self.slots.keys().copied().collect();
         ids.sort_unstable();
         for id in ids {
@@ -1060,12 +1089,12 @@ impl Endpoint {
             match opening.filter(|opening| opening.give_up()) {
                 Some(opening) => {
                     let why = "the server was stopped";
-                    self.refuse(&opening, why.into(), false, now, host);
+                    self.refuse(&opening, why.into(), false, now, lanes);
                 }
-                None => _ = self.end_parked(id, Failure::Stopped, now, host),
+                None => _ = self.end_parked(id, Failure::Stopped, now, lanes),
             }
         }
-        self.starved.clear();
+        self.without_socket.clear();
         self.slots.is_empty()
     }
 }

@@ -25,13 +25,13 @@ struct State {
 
 /// Why a sleep ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Woken {
+pub(super) enum Wake {
     /// There is, or was, something to do.
-    ForWork,
+    Work,
     /// Nobody had work in all that time.
-    ByTime,
+    Timeout,
     /// The server ends.
-    ForEver,
+    Shutdown,
 }
 
 impl Idle {
@@ -47,7 +47,7 @@ impl Idle {
 
     /// Sleeps until woken, or for `most`. Work that was queued before the sleeper could be seen is asked for with `has_work`, so
     /// that it waits for nobody.
-    pub(super) fn sleep(&self, most: Option<Duration>, has_work: impl Fn() -> bool) -> Woken {
+    pub(super) fn sleep(&self, most: Option<Duration>, has_work: impl Fn() -> bool) -> Wake {
         let me = thread::current();
         {
             let mut state = self.lock();
@@ -56,21 +56,21 @@ impl Idle {
         }
         if has_work() {
             self.leave(me.id());
-            return Woken::ForWork;
+            return Wake::Work;
         }
         let until = most.map(|most| now() + most);
         loop {
             let state = self.lock();
             if self.is_closed() {
-                return Woken::ForEver;
+                return Wake::Shutdown;
             }
             if !state.sleepers.iter().any(|sleeper| sleeper.id() == me.id()) {
-                return Woken::ForWork;
+                return Wake::Work;
             }
             drop(state);
             match until.map(|until| until.saturating_duration_since(now())) {
                 None => thread::park(),
-                Some(Duration::ZERO) if self.leave(me.id()) => return Woken::ByTime,
+                Some(Duration::ZERO) if self.leave(me.id()) => return Wake::Timeout,
                 Some(left) => thread::park_timeout(left),
             }
         }
@@ -121,7 +121,7 @@ mod tests {
     const NEVER: Option<Duration> = None;
     const MOMENT: Option<Duration> = Some(Duration::from_millis(5));
 
-    fn sleeper(idle: &Arc<Idle>, most: Option<Duration>) -> thread::JoinHandle<Woken> {
+    fn sleeper(idle: &Arc<Idle>, most: Option<Duration>) -> thread::JoinHandle<Wake> {
         let before = idle.count();
         let shared = Arc::clone(idle);
         let sleeper = thread::spawn(move || shared.sleep(most, || false));
@@ -137,25 +137,25 @@ mod tests {
         assert!(!idle.wake(), "nobody sleeps");
         let (first, second) = (sleeper(&idle, NEVER), sleeper(&idle, NEVER));
         assert!(idle.wake());
-        assert_eq!(second.join().expect("no panic"), Woken::ForWork);
+        assert_eq!(second.join().expect("no panic"), Wake::Work);
         assert!(!first.is_finished());
         assert_eq!(idle.count(), 1);
         assert!(idle.wake());
-        assert_eq!(first.join().expect("no panic"), Woken::ForWork);
+        assert_eq!(first.join().expect("no panic"), Wake::Work);
         assert!(!idle.wake());
     }
 
     #[test]
     fn work_that_came_first_is_not_slept_on() {
         let idle = Idle::default();
-        assert_eq!(idle.sleep(NEVER, || true), Woken::ForWork);
+        assert_eq!(idle.sleep(NEVER, || true), Wake::Work);
         assert_eq!(idle.count(), 0);
         // It was woken for it too: then nobody else is.
         let woken = idle.sleep(NEVER, || idle.wake());
-        assert_eq!(woken, Woken::ForWork);
+        assert_eq!(woken, Wake::Work);
         assert_eq!(idle.count(), 0);
         // The token of that wake-up is spent in vain, and no reason to come back.
-        assert_eq!(idle.sleep(MOMENT, || false), Woken::ByTime);
+        assert_eq!(idle.sleep(MOMENT, || false), Wake::Timeout);
     }
 
     #[test]
@@ -163,7 +163,7 @@ mod tests {
         let idle = Arc::new(Idle::default());
         assert_eq!(
             sleeper(&idle, MOMENT).join().expect("no panic"),
-            Woken::ByTime
+            Wake::Timeout
         );
         assert!(!idle.wake());
     }
@@ -174,8 +174,8 @@ mod tests {
         let sleepers = [sleeper(&idle, NEVER), sleeper(&idle, NEVER)];
         idle.close();
         for sleeper in sleepers {
-            assert_eq!(sleeper.join().expect("no panic"), Woken::ForEver);
+            assert_eq!(sleeper.join().expect("no panic"), Wake::Shutdown);
         }
-        assert_eq!(idle.sleep(NEVER, || false), Woken::ForEver);
+        assert_eq!(idle.sleep(NEVER, || false), Wake::Shutdown);
     }
 }

@@ -1,9 +1,9 @@
 //! Lanes: where transfers wait for packets and for time, and the thread that serves them.
 //!
-//! A lane is a poller, a table of transfers and their timers. One thread of the pool runs a lane: it
-//! waits for readiness and gives each ready transfer its turn, with no other thread in between. The
-//! lock of the table is held between turns only. A turn may block in a store, in a file or in a sink;
-//! then another thread takes the lane over, and only that one transfer waits.
+//! A lane is a poller, a table of transfers and their timers. One thread of the pool runs a lane:
+//! it waits for readiness and gives each ready transfer its turn, with no other thread in between.
+//! The lock of the table is held between turns only. A turn may block in a store, in a file or in a
+//! sink; then another thread takes the lane over, and only that one transfer waits.
 
 use super::by_id::ById;
 use crate::event::TransferId;
@@ -181,8 +181,8 @@ impl Lane {
         self.table().enter(id, now());
     }
 
-    /// Puts a transfer aside until a packet comes for it, or until an instant; without one it goes on
-    /// as soon as the others have had their turns. Returns true where the loop has
+    /// Puts a transfer aside until a packet comes for it, or until an instant; without one it goes
+    /// on as soon as the others have had their turns. Returns true where the loop has
     /// [recalled](Self::take_or_recall) it.
     ///
     /// # Errors
@@ -211,8 +211,8 @@ impl Lane {
         Ok(parked.is_recalled)
     }
 
-    /// Removes a transfer of this lane, if it is one. Where it was parked it is returned; one that is
-    /// in its turn comes back to the worker that [parks](Self::park) it.
+    /// Removes a transfer of this lane, if it is one. Where it was parked it is returned; one that
+    /// is in its turn comes back to the worker that [parks](Self::park) it.
     pub(super) fn abandon(&self, id: TransferId) -> Option<Box<Transfer>> {
         let transfer = self.table().remove(id)?;
         self.count.fetch_sub(1, Ordering::SeqCst);
@@ -274,8 +274,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The transfers of a lane, which of them are ready, and when the others are. It names no socket, no
-/// thread and no clock.
+/// The transfers of a lane, which of them are ready, and when the others are. It names no socket,
+/// no thread and no clock.
 pub(super) struct Table<T> {
     pub(super) seats: ById<Seat<T>>,
     /// Seats that hold a transfer.

@@ -1,14 +1,14 @@
-//! What the loop is told, and what it has done for it.
+//! Messages to the loop, and jobs of the loop for a worker.
 
 use super::Stop;
-use super::admitted::Opening;
+use super::admitted::AdmittedRequest;
 use crate::event::TransferId;
 use crate::transfer::Transfer;
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What others tell the loop.
+/// A message to the loop.
 pub(super) enum Message {
     /// From a worker.
     Reports(Vec<Report>),
@@ -20,7 +20,7 @@ pub(super) enum Message {
     Reload,
 }
 
-/// What a worker tells the loop.
+/// A message from a worker.
 pub(super) enum Report {
     /// The request is a transfer now, in the lane of this number.
     Opened(TransferId, usize),
@@ -31,7 +31,7 @@ pub(super) enum Report {
     /// A transfer that was recalled is parked.
     Parked(TransferId),
     /// There was no socket for it. Where none was free, the request can be tried again.
-    NoSocket(Arc<Opening>, io::Error),
+    NoSocket(Arc<AdmittedRequest>, io::Error),
     /// The transfer is over, or never began.
     Ended {
         id: TransferId,
@@ -47,11 +47,11 @@ pub(super) enum Report {
 }
 
 /// Work on files that belongs to no transfer, and must not be done by the loop.
-pub(super) enum Chore {
-    /// Let go of mappings that nobody uses.
+pub(super) enum Job {
+    /// Unmap files that are not in use.
     Sweep,
     /// Close a transfer's file and socket.
-    Bury(Box<Transfer>),
-    /// Look at the world anew.
+    Close(Box<Transfer>),
+    /// Reload external state, such as the root directory.
     Reload,
 }

@@ -5,7 +5,7 @@
 mod admitted;
 mod bucket;
 mod by_id;
-mod complaints;
+
 mod desk;
 mod dispatch;
 mod endpoint;
@@ -19,6 +19,7 @@ mod ports;
 mod reporter;
 mod shared;
 mod store_slot;
+mod warnings;
 mod worker;
 
 pub use desk::{Desk, Quota, Scope, Tid, Verdict, patience};
@@ -33,7 +34,7 @@ use crate::store::Store;
 use crate::store::mappings::Mappings;
 use crate::sys::udp::{self, Listener, SocketOptions};
 use crate::transfer::{Buffers, now};
-use bucket::Bucket;
+use bucket::TokenBucket;
 use dispatch::Loop;
 use endpoint::Config;
 use idle::Idle;
@@ -452,7 +453,7 @@ impl Listening {
             mappings: Mappings::new(limits::CACHED_MAPPINGS, limits::MAPPING_IDLE),
             memory: limits.client_memory.then(|| Mutex::new(Memory::default())),
             buffers: Buffers::new(limits.max_buffered),
-            refusals: Mutex::new(Bucket::new(limits::REFUSALS_PER_SECOND, now())),
+            refusals: Mutex::new(TokenBucket::new(limits::REFUSALS_PER_SECOND, now())),
             reporter: Reporter::default(),
             terms: Terms {
                 max_blksize: limits.max_block_size,
@@ -712,7 +713,7 @@ mod tests {
 
     fn budget(server: &Server, errors: u32) {
         let mut bucket = server.shared.refusals.lock().expect("no panic");
-        *bucket = Bucket::new(errors, now());
+        *bucket = TokenBucket::new(errors, now());
     }
 
     fn ask(server: &Server, name: &str, options: &str) -> UdpSocket {

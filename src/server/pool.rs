@@ -3,12 +3,12 @@
 //! It starts with one worker and grows while work waits, nobody is idle and too few can take a step. Workers that sleep are woken
 //! for as much as waits; workers that are stuck in a file or a store are replaced, up to a limit.
 
-use super::admitted::Opening;
+use super::admitted::AdmittedRequest;
 use super::lane::Lane;
 use super::mailbox::{Mail, Mailbox};
-use super::message::{Chore, Message, Report};
+use super::message::{Job, Message, Report};
 use super::shared::Shared;
-use super::worker::{Admitted, Pulse, Queues, Worker};
+use super::worker::{Admitted, Heartbeat, Queues, Worker};
 use crate::limits::{SPARE_WORKERS, STUCK_AFTER};
 use crate::transfer::now;
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -25,13 +25,13 @@ const GROWTH_PAUSE: Duration = Duration::from_millis(5);
 const THREAD_RETRY: Duration = Duration::from_secs(1);
 /// Things to do that are worth another worker, and how soon one comes that the awake ones have not got to.
 const WORTH_WAKING: usize = 8;
-const ROUSE_PAUSE: Duration = Duration::from_millis(1);
+const WAKE_PAUSE: Duration = Duration::from_millis(1);
 /// A worker that has not taken a step for so long is in a file or a store. One that only waits for a processor takes one sooner.
-const STILL_AFTER: Duration = Duration::from_millis(15);
+const BLOCKED_AFTER: Duration = Duration::from_millis(15);
 
 /// While a runner is in a turn, the lanes are looked at this often.
 const WATCH_PAUSE: Duration = Duration::from_millis(5);
-/// So many looks in a row at runners that wait end the watch.
+/// After this many looks in a row at runners that wait, the watch ends.
 const QUIET_LOOKS: u32 = 20;
 
 /// The threads and their queues. The queues have no bound of their own: what is in them is in the desk's table, which has one.
@@ -46,14 +46,15 @@ pub(super) struct Pool {
     next: usize,
     looked: Instant,
     /// The system refused a thread: none is asked for until then.
-    barred: Option<Instant>,
+    spawn_blocked_until: Option<Instant>,
     /// When the backlog was last looked at, and how many steps all workers had taken.
-    roused: Option<(Instant, u64)>,
-    /// When the runners of lanes were looked at last, and how often in a row all of them were waiting.
+    backlog_seen: Option<(Instant, u64)>,
+    /// When the runners of lanes were looked at last, and how often in a row all of them were
+    /// waiting.
     watched: Instant,
     quiet: u32,
     openings: Queue<Admitted>,
-    chores: Queue<Chore>,
+    jobs: Queue<Job>,
 }
 
 /// Both ends of a queue; each worker has another receiving one.
@@ -76,7 +77,7 @@ impl<T> Queue<T> {
 /// One worker.
 struct Thread {
     handle: JoinHandle<()>,
-    pulse: Arc<Pulse>,
+    heartbeat: Arc<Heartbeat>,
     /// How many steps there were when it was looked at last, and since when there were so many.
     seen: u64,
     since: Instant,
@@ -98,12 +99,12 @@ impl Pool {
             threads: BTreeMap::new(),
             next: 0,
             looked: now(),
-            barred: None,
-            roused: None,
+            spawn_blocked_until: None,
+            backlog_seen: None,
             watched: now(),
             quiet: 0,
             openings: Queue::new(),
-            chores: Queue::new(),
+            jobs: Queue::new(),
         };
         pool.start_worker()?;
         Ok(pool)
@@ -112,13 +113,13 @@ impl Pool {
     // ---- work -------------------------------------------------------------------------------
 
     /// A request that was admitted.
-    pub(super) fn open(&self, opening: Arc<Opening>, port: u16) {
+    pub(super) fn open(&self, opening: Arc<AdmittedRequest>, port: u16) {
         self.openings.push((opening, port));
         self.shared.is_watching.store(true, Ordering::SeqCst);
     }
 
-    pub(super) fn chore(&self, chore: Chore) {
-        self.chores.push(chore);
+    pub(super) fn job(&self, job: Job) {
+        self.jobs.push(job);
     }
 
     /// Requests that no worker has got to.
@@ -127,7 +128,7 @@ impl Pool {
     }
 
     /// Removes those that are not wanted.
-    pub(super) fn keep_waiting(&self, is_wanted: impl Fn(&Opening) -> bool) {
+    pub(super) fn keep_waiting(&self, is_wanted: impl Fn(&AdmittedRequest) -> bool) {
         let waiting: Vec<_> = self.openings.receiver.try_iter().collect();
         let wanted = waiting
             .into_iter()
@@ -136,14 +137,14 @@ impl Pool {
     }
 
     fn has_work(&self) -> bool {
-        self.waiting() > 0 || !self.chores.receiver.is_empty()
+        self.waiting() > 0 || !self.jobs.receiver.is_empty()
     }
 
     /// What a free worker could take now: no openings while the store is full of workers.
     fn backlog(&self) -> usize {
         let is_full = self.shared.in_store.load(Ordering::SeqCst) >= self.shared.store_slots;
         let openings = if is_full { 0 } else { self.waiting() };
-        openings + self.chores.receiver.len()
+        openings + self.jobs.receiver.len()
     }
 
     /// True where workers have enough to do for a while.
@@ -157,24 +158,24 @@ impl Pool {
     ///
     /// # Errors
     /// Where one was needed and the system refused a thread.
-    pub(super) fn tend(&mut self, time: Instant) -> io::Result<()> {
+    pub(super) fn adjust(&mut self, time: Instant) -> io::Result<()> {
         self.watch(time);
-        self.rouse(time);
+        self.wake_for_backlog(time);
         self.grow(time)
     }
 
-    /// When [`tend`](Self::tend) has something to do, if nothing happens before.
+    /// When [`adjust`](Self::adjust) has something to do, if nothing happens before.
     pub(super) fn due(&self, time: Instant) -> Option<Instant> {
         let growth = self.is_short().then(|| time + self.pause());
         let is_left = self.shared.asleep() > 0 && self.backlog() > 0;
-        let rouse = is_left.then(|| self.roused.map_or(time, |(since, _)| since) + ROUSE_PAUSE);
+        let wake = is_left.then(|| self.backlog_seen.map_or(time, |(since, _)| since) + WAKE_PAUSE);
         let is_watching = self.shared.is_watching.load(Ordering::SeqCst);
         let watch = is_watching.then(|| self.watched + WATCH_PAUSE);
-        growth.into_iter().chain(rouse).chain(watch).min()
+        growth.into_iter().chain(wake).chain(watch).min()
     }
 
-    /// Looks for lanes whose runner is held up in a store, a file or a sink, and has idle workers take
-    /// them over. Stops looking where all runners have been waiting for packets for a while.
+    /// Looks for lanes whose runner is held up in a store, a file or a sink, and has idle workers
+    /// take them over. Stops looking where all runners have been waiting for packets for a while.
     fn watch(&mut self, time: Instant) {
         let shared = Arc::clone(&self.shared);
         if !shared.is_watching.load(Ordering::SeqCst) || time < self.watched + WATCH_PAUSE {
@@ -191,7 +192,7 @@ impl Pool {
                 is_quiet = false;
                 let thread = self.threads.get(&number);
                 // One that waits for a peer does so for a shorter time.
-                let is_held_up = thread.is_none_or(|thread| time >= thread.since + STILL_AFTER);
+                let is_held_up = thread.is_none_or(|thread| time >= thread.since + BLOCKED_AFTER);
                 if is_held_up && lane.busy_runner() == Some(number) {
                     lane.release(number);
                 }
@@ -215,31 +216,31 @@ impl Pool {
 
     /// Wakes as many of the sleeping workers as the backlog is worth. A worker that takes small things one after the other is
     /// cheaper than two that are woken for each; but if none has taken a step since the last look, those that are awake are held up.
-    fn rouse(&mut self, time: Instant) {
+    fn wake_for_backlog(&mut self, time: Instant) {
         let backlog = self.backlog();
         if backlog == 0 {
-            self.roused = None;
+            self.backlog_seen = None;
             return;
         }
         let asleep = self.shared.asleep();
         if asleep == 0 {
             return;
         }
-        let listens = |thread: &&Thread| thread.pulse.listens.load(Ordering::Relaxed);
+        let listens = |thread: &&Thread| thread.heartbeat.listens.load(Ordering::Relaxed);
         let listening = self.threads.values().filter(listens).count();
         // Whoever is inside a slow store or a slow read is of no help here.
         let (still, _) = self.look(time);
         let away = still.max(asleep + listening);
         let awake = self.threads.len().saturating_sub(away);
-        let steps = |thread: &Thread| thread.pulse.steps.load(Ordering::Relaxed);
+        let steps = |thread: &Thread| thread.heartbeat.steps.load(Ordering::Relaxed);
         let steps = self.threads.values().map(steps).fold(0, u64::wrapping_add);
-        let (since, before) = *self.roused.get_or_insert((time, steps));
+        let (since, before) = *self.backlog_seen.get_or_insert((time, steps));
         let mut wanted = backlog.div_ceil(WORTH_WAKING);
-        if time >= since + ROUSE_PAUSE {
+        if time >= since + WAKE_PAUSE {
             if before == steps {
                 wanted = wanted.max(awake + 1);
             }
-            self.roused = Some((time, steps));
+            self.backlog_seen = Some((time, steps));
         }
         for _ in awake..wanted {
             if !self.shared.wake_one() {
@@ -250,7 +251,7 @@ impl Pool {
 
     /// Starts a worker where work waits, nobody is idle, and too few can take a step.
     fn grow(&mut self, time: Instant) -> io::Result<()> {
-        if !self.is_short() || self.barred.is_some_and(|until| time < until) {
+        if !self.is_short() || self.spawn_blocked_until.is_some_and(|until| time < until) {
             return Ok(());
         }
         let threads = self.threads.len();
@@ -265,18 +266,18 @@ impl Pool {
             }
         }
         self.start_worker()
-            .inspect_err(|_| self.barred = Some(time + THREAD_RETRY))
+            .inspect_err(|_| self.spawn_blocked_until = Some(time + THREAD_RETRY))
     }
 
     fn start_worker(&mut self) -> io::Result<()> {
         let shared = &self.shared;
-        let pulse = Arc::new(Pulse::default());
+        let heartbeat = Arc::new(Heartbeat::default());
         let number = self.next;
         let queues = Queues {
             number,
-            pulse: Arc::clone(&pulse),
+            heartbeat: Arc::clone(&heartbeat),
             openings: self.openings.receiver.clone(),
-            chores: self.chores.receiver.clone(),
+            jobs: self.jobs.receiver.clone(),
             reports: self.mailbox.clone(),
         };
         let worker = Worker::new(Arc::clone(shared), queues);
@@ -290,7 +291,7 @@ impl Pool {
             })?;
         let thread = Thread {
             handle,
-            pulse,
+            heartbeat,
             seen: 0,
             since: now(),
         };
@@ -304,12 +305,12 @@ impl Pool {
     fn look(&mut self, time: Instant) -> (usize, usize) {
         let (mut still, mut stuck) = (0, 0);
         for thread in self.threads.values_mut() {
-            let steps = thread.pulse.steps.load(Ordering::Relaxed);
+            let steps = thread.heartbeat.steps.load(Ordering::Relaxed);
             if std::mem::replace(&mut thread.seen, steps) != steps {
                 thread.since = time;
                 continue;
             }
-            still += usize::from(time >= thread.since + STILL_AFTER);
+            still += usize::from(time >= thread.since + BLOCKED_AFTER);
             stuck += usize::from(time >= thread.since + STUCK_AFTER);
         }
         (still, stuck.min(SPARE_WORKERS))
@@ -350,10 +351,10 @@ impl Pool {
             mailbox,
             mut threads,
             openings,
-            chores,
+            jobs,
             ..
         } = self;
-        drop((openings, chores, mailbox));
+        drop((openings, jobs, mailbox));
         shared.idle.close();
         for lane in &shared.lanes {
             lane.wake();

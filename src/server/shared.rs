@@ -1,6 +1,6 @@
 //! What the loop and all workers share.
 
-use super::bucket::Bucket;
+use super::bucket::TokenBucket;
 use super::idle::Idle;
 use super::lane::Lane;
 use super::memory::{Advice, Memory};
@@ -24,14 +24,15 @@ pub(super) struct Shared {
     pub(super) reporter: Reporter,
     pub(super) buffers: Arc<Buffers>,
     /// ERROR replies to requests that were refused.
-    pub(super) refusals: Mutex<Bucket>,
+    pub(super) refusals: Mutex<TokenBucket>,
     /// What clients have taught; locked once when a transfer opens, and once when it ends.
     pub(super) memory: Option<Mutex<Memory>>,
     pub(super) terms: Terms,
     pub(super) policy: Policy,
     pub(super) fit_route: bool,
     pub(super) sockets: SocketOptions,
-    /// Workers there may be inside the store at once, so that a slow one leaves the others to running transfers.
+    /// Workers there may be inside the store at once, so that a slow one leaves the others to
+    /// running transfers.
     pub(super) store_slots: usize,
     pub(super) in_store: AtomicUsize,
     /// Calls into it that were slow enough to lose their store slot.
@@ -106,13 +107,13 @@ impl Shared {
             let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
             memory.learn(peer, transfer.asked(), &course, now())
         };
-        let lesson = self.memory.as_ref().and_then(learn);
+        let learned = self.memory.as_ref().and_then(learn);
         self.reporter.report(match ending {
             Ending::Completed => Event::Completed(summary),
             Ending::Probed => Event::Probe(summary),
             Ending::Failed(failure) => Event::Failed(summary, failure),
         });
-        if let Some(lesson) = lesson {
+        if let Some(lesson) = learned {
             self.reporter.report(Event::Learned { peer, lesson });
         }
     }

@@ -14,7 +14,8 @@ impl StoreSlot {
     pub(super) fn take(shared: &Arc<Shared>) -> Option<Self> {
         let most = shared.store_slots;
         let more = |taken| (taken < most).then_some(taken + 1);
-        // In one step: a count that is too high for a moment would send others to sleep beside a waiting request.
+        // In one step: a count that is too high for a moment would send others to sleep beside a
+        // waiting request.
         let taken = shared
             .in_store
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, more);

@@ -1,12 +1,12 @@
-//! A thread of the pool: it opens transfers, and runs a lane. What comes of it goes to the loop as a
-//! message.
+//! A thread of the pool: it opens transfers, and runs a lane. What comes of it goes to the loop as
+//! a message.
 
-use super::admitted::{Asked, Opening};
+use super::admitted::{AdmittedRequest, Asked};
 use super::desk::Tid;
-use super::idle::Woken;
+use super::idle::Wake;
 use super::lane::Lane;
 use super::mailbox::Mailbox;
-use super::message::{Chore, Message, Report};
+use super::message::{Job, Message, Report};
 use super::shared::Shared;
 use super::store_slot::StoreSlot;
 use crate::error::{Failure, Refusal, plain};
@@ -32,7 +32,7 @@ use std::time::Instant;
 
 /// A worker's signs of life.
 #[derive(Default)]
-pub(super) struct Pulse {
+pub(super) struct Heartbeat {
     /// Counts on while the worker goes from step to step; stands still while it is inside a store, a read or a wait.
     pub(super) steps: AtomicU64,
     /// It waits for a peer.
@@ -40,15 +40,15 @@ pub(super) struct Pulse {
 }
 
 /// A request, and the port to answer it from.
-pub(super) type Admitted = (Arc<Opening>, u16);
+pub(super) type Admitted = (Arc<AdmittedRequest>, u16);
 
 /// What one worker has: its ends of the queues, and the sign of life that the loop looks at.
 pub(super) struct Queues {
     /// The worker's number.
     pub(super) number: usize,
-    pub(super) pulse: Arc<Pulse>,
+    pub(super) heartbeat: Arc<Heartbeat>,
     pub(super) openings: Receiver<Admitted>,
-    pub(super) chores: Receiver<Chore>,
+    pub(super) jobs: Receiver<Job>,
     pub(super) reports: Mailbox<Message>,
 }
 
@@ -57,7 +57,7 @@ const BATCH: usize = 16;
 
 /// A worker, for as long as its queues are open.
 pub(super) struct Worker {
-    place: Place,
+    context: WorkerContext,
     scratch: Scratch,
     reports: Vec<Report>,
     /// Since when the first of them waits.
@@ -69,14 +69,14 @@ pub(super) struct Worker {
 }
 
 /// What surrounds a transfer that a worker runs.
-struct Place {
+struct WorkerContext {
     shared: Arc<Shared>,
     queues: Queues,
     /// The number of the lane that this worker runs. Another worker may have taken it over.
     lane: Option<usize>,
 }
 
-impl Surroundings for Place {
+impl Surroundings for WorkerContext {
     fn others_wait(&self) -> bool {
         self.step();
         self.has_others() || self.queues.have_work()
@@ -87,7 +87,10 @@ impl Surroundings for Place {
     }
 
     fn listens(&self, listens: bool) {
-        self.queues.pulse.listens.store(listens, Ordering::Relaxed);
+        self.queues
+            .heartbeat
+            .listens
+            .store(listens, Ordering::Relaxed);
     }
 
     fn is_stopping(&self) -> bool {
@@ -107,7 +110,7 @@ impl Surroundings for Place {
 enum Work {
     Open(Admitted, StoreSlot),
     Continue(Box<Transfer>, usize),
-    Chore(Chore),
+    Job(Job),
 }
 
 /// The loop has closed the queues, or has more workers than it should.
@@ -115,13 +118,13 @@ struct Closed;
 
 impl Worker {
     pub(super) fn new(shared: Arc<Shared>, queues: Queues) -> Self {
-        let place = Place {
+        let context = WorkerContext {
             shared,
             queues,
             lane: None,
         };
         Self {
-            place,
+            context,
             scratch: Scratch::new(),
             reports: Vec::with_capacity(BATCH),
             reported: now(),
@@ -133,10 +136,10 @@ impl Worker {
     /// Works until the loop closes the queues.
     pub(super) fn run(mut self) {
         loop {
-            if self.place.shared.idle.is_closed() {
+            if self.context.shared.idle.is_closed() {
                 break;
             }
-            self.place.choose_lane();
+            self.context.choose_lane();
             let work = match self.at_hand() {
                 Some(work) => work,
                 None => match self.rest() {
@@ -150,9 +153,9 @@ impl Worker {
             // The loop does not wait for a store call, or for more than a few quick turns.
             if !matches!(work, Work::Continue(..)) {
                 self.flush();
-                self.place.leave_lane_to_others();
+                self.context.leave_lane_to_others();
             }
-            self.place.step();
+            self.context.step();
             let begun = self.time;
             if self.reports.is_empty() {
                 self.reported = begun;
@@ -163,19 +166,19 @@ impl Worker {
                 self.flush();
             }
             let elapsed = self.time - begun;
-            if elapsed > STUCK_AFTER && self.place.shared.leave_to_others() {
+            if elapsed > STUCK_AFTER && self.context.shared.leave_to_others() {
                 break;
             }
         }
-        self.place.release_lane();
-        self.reports.push(Report::Left(self.place.queues.number));
+        self.context.release_lane();
+        self.reports.push(Report::Left(self.context.queues.number));
         self.flush();
     }
 
     /// Takes work without waiting: openings first, but only a few per continued transfer.
     fn at_hand(&mut self) -> Option<Work> {
-        if let Ok(chore) = self.place.queues.chores.try_recv() {
-            return Some(Work::Chore(chore));
+        if let Ok(job) = self.context.queues.jobs.try_recv() {
+            return Some(Work::Job(job));
         }
         if self.openings_in_a_row < OPENINGS_PER_TURN
             && let Some(work) = self.opening()
@@ -184,7 +187,7 @@ impl Worker {
             return Some(work);
         }
         self.openings_in_a_row = 0;
-        let ready = self.place.lane().and_then(|(number, lane)| {
+        let ready = self.context.lane().and_then(|(number, lane)| {
             let transfer = lane.next()?;
             Some(Work::Continue(transfer, number))
         });
@@ -192,7 +195,7 @@ impl Worker {
     }
 
     fn opening(&self) -> Option<Work> {
-        let Place { shared, queues, .. } = &self.place;
+        let WorkerContext { shared, queues, .. } = &self.context;
         if queues.openings.is_empty() {
             return None;
         }
@@ -201,45 +204,45 @@ impl Worker {
         Some(Work::Open(admitted, slot))
     }
 
-    /// Waits for the packets of its lane, or without one until there is work; another worker may have
-    /// taken that by then.
+    /// Waits for the packets of its lane, or without one until there is work; another worker may
+    /// have taken that by then.
     fn rest(&mut self) -> Result<(), Closed> {
-        if let Some((number, lane)) = self.place.lane()
+        if let Some((number, lane)) = self.context.lane()
             && lane.count() > 0
         {
             self.flush();
-            let Place { shared, queues, .. } = &self.place;
+            let WorkerContext { shared, queues, .. } = &self.context;
             let lane = &shared.lanes[number];
-            lane.poll(queues.number, || self.place.has_work_to_take());
+            lane.poll(queues.number, || self.context.has_work_to_take());
             if lane.count() > 1 {
-                self.place.have_lanes_watched();
+                self.context.have_lanes_watched();
             }
             return Ok(());
         }
-        self.place.release_lane();
+        self.context.release_lane();
         self.flush();
-        let shared = &self.place.shared;
+        let shared = &self.context.shared;
         let surplus = shared.workers.load(Ordering::SeqCst) > shared.most_workers;
         let has_work = || {
             let is_unattended = shared.lanes.iter().any(Lane::is_unattended);
-            is_unattended || self.place.has_work_to_take()
+            is_unattended || self.context.has_work_to_take()
         };
         match shared.idle.sleep(surplus.then_some(SPARE_IDLE), has_work) {
-            Woken::ForWork => Ok(()),
-            Woken::ByTime if !shared.leave_to_others() => Ok(()),
-            Woken::ByTime | Woken::ForEver => Err(Closed),
+            Wake::Work => Ok(()),
+            Wake::Timeout if !shared.leave_to_others() => Ok(()),
+            Wake::Timeout | Wake::Shutdown => Err(Closed),
         }
     }
 
     fn flush(&mut self) {
         if !self.reports.is_empty() {
             let reports = std::mem::replace(&mut self.reports, Vec::with_capacity(BATCH));
-            self.place.queues.reports.post(Message::Reports(reports));
+            self.context.queues.reports.post(Message::Reports(reports));
         }
     }
 
     fn work(&mut self, work: Work) {
-        let shared = &self.place.shared;
+        let shared = &self.context.shared;
         match work {
             Work::Continue(transfer, lane) => self.go_on(transfer, lane),
             Work::Open(admitted, slot) => {
@@ -248,13 +251,13 @@ impl Worker {
                     self.go_on(transfer, lane);
                 }
             }
-            Work::Chore(Chore::Bury(transfer)) => {
+            Work::Job(Job::Close(transfer)) => {
                 let id = transfer.id();
-                bury(transfer);
+                close(transfer);
                 self.reports.push(Report::Closed(id));
             }
-            Work::Chore(Chore::Sweep) => shared.mappings.sweep(now()),
-            Work::Chore(Chore::Reload) => {
+            Work::Job(Job::Sweep) => shared.mappings.sweep(now()),
+            Work::Job(Job::Reload) => {
                 shared.mappings.clear();
                 if guarded(|| shared.store.reload()).is_none() {
                     log::error!("the store panicked while it was reloaded");
@@ -265,18 +268,15 @@ impl Worker {
 
     /// Gives a new transfer its lane: this worker's, or else the one with the fewest transfers.
     fn enter(&mut self, transfer: &Transfer) -> usize {
-        self.place.choose_lane();
-        let lanes = &self.place.shared.lanes;
-        let number = self.place.lane.unwrap_or_else(|| {
+        self.context.choose_lane();
+        let lanes = &self.context.shared.lanes;
+        let number = self.context.lane.unwrap_or_else(|| {
             let numbers = 0..lanes.len();
             numbers
                 .min_by_key(|number| lanes[*number].count())
                 .unwrap_or(0)
         });
         lanes[number].enter(transfer.id());
-        if self.place.lane.is_none() {
-            self.place.have_lanes_watched();
-        }
         self.reports.push(Report::Opened(transfer.id(), number));
         number
     }
@@ -285,25 +285,27 @@ impl Worker {
         let id = transfer.id();
         let was_proven = transfer.is_proven();
         let turn = loop {
-            let turn = guarded(|| transfer.run(&mut self.scratch, &self.place));
+            let turn = guarded(|| transfer.run(&mut self.scratch, &self.context));
             if transfer.is_complete() {
                 // It may go on for a while, but the file is there.
-                self.place.shared.conclude(&mut transfer, Ending::Completed);
+                self.context
+                    .shared
+                    .conclude(&mut transfer, Ending::Completed);
             }
             match turn {
                 // Nothing that is parked may be left behind where all are to end.
-                Some(Turn::Quiet(_) | Turn::SliceUsed) if self.place.is_stopping() => {}
+                Some(Turn::Quiet(_) | Turn::SliceUsed) if self.context.is_stopping() => {}
                 turn => break turn,
             }
         };
-        self.place.tell_progress(&mut transfer);
+        self.context.tell_progress(&mut transfer);
         let until = match turn {
             Some(Turn::Quiet(until)) => Ok(Some(until)),
             Some(Turn::SliceUsed) => Ok(None),
             Some(Turn::Done(ending)) => Err(ending),
             None => {
-                self.place.listens(false);
-                transfer.leave("internal error", || self.place.may_refuse());
+                self.context.listens(false);
+                transfer.leave("internal error", || self.context.may_refuse());
                 Err(Ending::Failed(Failure::Panicked))
             }
         };
@@ -312,35 +314,38 @@ impl Worker {
                 if transfer.is_proven() && !was_proven {
                     self.reports.push(Report::Established(id));
                 }
-                let is_own = self.place.lane().is_some_and(|(number, _)| number == lane);
-                let lane = &self.place.shared.lanes[lane];
+                let is_own = self
+                    .context
+                    .lane()
+                    .is_some_and(|(number, _)| number == lane);
+                let lane = &self.context.shared.lanes[lane];
                 match lane.park(transfer, until) {
                     Ok(true) => self.reports.push(Report::Parked(id)),
                     Ok(false) => {}
                     Err(transfer) => {
-                        bury(transfer);
+                        close(transfer);
                         self.reports.push(Report::Closed(id));
                     }
                 }
-                // The runner of another lane may be held up, and the loop may not have seen before that
-                // transfers wait for it.
+                // The runner of another lane may be held up, and the loop may not have seen before
+                // that transfers wait for it.
                 if !is_own {
-                    self.place.have_lanes_watched();
+                    self.context.have_lanes_watched();
                 }
                 // The loop may have looked for parked transfers just before.
-                if self.place.is_stopping() {
+                if self.context.is_stopping() {
                     lane.resume(id);
                 }
             }
             Err(ending) => {
-                self.place.shared.conclude(&mut transfer, ending);
-                let _ = self.place.shared.lanes[lane].abandon(id);
+                self.context.shared.conclude(&mut transfer, ending);
+                let _ = self.context.shared.lanes[lane].abandon(id);
                 self.reports.push(Report::Ended {
                     id,
                     is_proven: transfer.is_proven(),
                     answered: transfer.answered(),
                 });
-                bury(transfer);
+                close(transfer);
             }
         }
     }
@@ -353,14 +358,14 @@ impl Worker {
         }
         let mut from = local;
         from.set_port(port);
-        let socket = match TransferSocket::open(from, peer, &self.place.shared.sockets) {
+        let socket = match TransferSocket::open(from, peer, &self.context.shared.sockets) {
             Ok(socket) => socket,
             Err(error) => {
                 self.no_socket(opening, slot, error);
                 return None;
             }
         };
-        let granted = self.place.ask(&opening);
+        let granted = self.context.ask(&opening);
         // The store lacks a descriptor: the request waits as it would for want of a socket, and
         // gives its own back.
         if granted.as_ref().is_err_and(Refusal::is_for_want) {
@@ -371,7 +376,7 @@ impl Worker {
         let (is_wanted, is_slow) = opening.answered();
         slot.give_back(is_slow);
         if !is_wanted {
-            bury((granted, socket));
+            close((granted, socket));
             self.reports.push(Report::Closed(opening.id));
             return None;
         }
@@ -382,14 +387,14 @@ impl Worker {
             granted => granted,
         };
         match granted {
-            Ok(granted) => Some(self.place.begin(granted, &opening, socket)),
+            Ok(granted) => Some(self.context.begin(granted, &opening, socket)),
             Err(refusal) => {
                 let answered = now();
-                if !opening.broadcast && self.place.shared.may_refuse(answered) {
+                if !opening.broadcast && self.context.shared.may_refuse(answered) {
                     tell(&socket, refusal.code(), refusal.text());
                 }
                 let id = opening.id;
-                self.place.shared.reporter.report(Event::Refused {
+                self.context.shared.reporter.report(Event::Refused {
                     id: Some(id),
                     peer,
                     direction: opening.asked.direction,
@@ -405,11 +410,9 @@ impl Worker {
             }
         }
     }
-}
 
-impl Worker {
     /// There was no socket for a request, or no descriptor for its file.
-    fn no_socket(&mut self, opening: Arc<Opening>, slot: StoreSlot, error: io::Error) {
+    fn no_socket(&mut self, opening: Arc<AdmittedRequest>, slot: StoreSlot, error: io::Error) {
         let queued = opening.wait_again();
         let is_slow = queued.unwrap_or_else(|| opening.answered().1);
         slot.give_back(is_slow);
@@ -441,15 +444,15 @@ impl Sink for Refusing {
 
 impl Queues {
     fn have_work(&self) -> bool {
-        !self.openings.is_empty() || !self.chores.is_empty()
+        !self.openings.is_empty() || !self.jobs.is_empty()
     }
 }
 
-impl Place {
+impl WorkerContext {
     /// A sign of life.
     fn step(&self) {
         // Only this worker counts.
-        let steps = &self.queues.pulse.steps;
+        let steps = &self.queues.heartbeat.steps;
         steps.store(steps.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
@@ -481,8 +484,8 @@ impl Place {
         }
     }
 
-    /// What comes next may take long: others may use a lane that is empty, and take over one that is
-    /// not.
+    /// What comes next may take long: others may use a lane that is empty, and take over one that
+    /// is not.
     fn leave_lane_to_others(&mut self) {
         match self.lane().map(|(_, lane)| lane.count()) {
             Some(0) => self.release_lane(),
@@ -513,7 +516,7 @@ impl Place {
         } = &*self.shared;
         let has_work = match in_store.load(Ordering::SeqCst) < *store_slots {
             true => self.queues.have_work(),
-            false => !self.queues.chores.is_empty(),
+            false => !self.queues.jobs.is_empty(),
         };
         has_work || idle.is_closed()
     }
@@ -528,7 +531,7 @@ impl Place {
     }
 
     /// Asks the store, whose code may panic.
-    fn ask(&self, opening: &Opening) -> Result<Granted, Refusal> {
+    fn ask(&self, opening: &AdmittedRequest) -> Result<Granted, Refusal> {
         let Asked {
             direction,
             ref name,
@@ -592,7 +595,12 @@ impl Place {
     }
 
     /// Agrees on the options and makes the transfer.
-    fn begin(&self, granted: Granted, opening: &Opening, socket: TransferSocket) -> Box<Transfer> {
+    fn begin(
+        &self,
+        granted: Granted,
+        opening: &AdmittedRequest,
+        socket: TransferSocket,
+    ) -> Box<Transfer> {
         let (shared, request) = (&self.shared, &opening.asked);
         let (size, in_flight, share) = match &granted {
             Granted::Read(body) => (body.length(), body.in_flight(), body.share(&shared.buffers)),
@@ -699,7 +707,7 @@ fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
 }
 
 /// Closes a transfer's file and socket, or what the store gave too late. An embedder's source may panic even here.
-fn bury<T>(ended: T) {
+fn close<T>(ended: T) {
     if guarded(|| drop(ended)).is_none() {
         log::error!("a source panicked while it was closed");
     }

@@ -78,9 +78,9 @@ impl<'a> Request<'a> {
 /// Grants or refuses requests. The server calls it on a worker thread: a call may block, but holds
 /// that worker while it does. The worker catches a panic, which fails that one transfer.
 ///
-/// [`store_fn`] makes a store of a closure. A store that wraps another store is a layer: it may pass
-/// on [another name](Request::with_name), refuse requests, or ask a second store. `Box`, `Arc` and
-/// references to stores are stores too, so layers nest, and stores can be shared.
+/// [`store_fn`] makes a store of a closure. A store that wraps another store is a layer: it may
+/// pass on [another name](Request::with_name), refuse requests, or ask a second store. `Box`, `Arc`
+/// and references to stores are stores too, so layers nest, and stores can be shared.
 pub trait Store: Send + Sync {
     /// Answers an RRQ.
     ///

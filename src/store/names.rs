@@ -1,4 +1,5 @@
-//! What the name of a request means beneath a root, and how a name that leads to no file is refused.
+//! What the name of a request means beneath a root, and how a name that leads to no file is
+//! refused.
 
 use crate::error::{Refusal, plain};
 use crate::limits::MAX_NAME;
@@ -9,7 +10,8 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-/// The name beneath the root that a peer's name means: not empty, no leading slash, no `.`, no `..`.
+/// The name beneath the root that a peer's name means: not empty, no leading slash, no `.`, no
+/// `..`.
 pub(super) fn clean(name: &[u8]) -> Result<OsString, Refusal> {
     if name.len() > MAX_NAME {
         return Err(too_long());
@@ -30,7 +32,8 @@ pub(super) fn names_directory(name: &[u8]) -> bool {
     matches!(last, Some(b"" | b"." | b".."))
 }
 
-/// The components beneath the root that a name means; none for the root itself. An error is the rule that it breaks.
+/// The components beneath the root that a name means; none for the root itself. An error is the
+/// rule that it breaks.
 pub(super) fn components(name: &[u8]) -> Result<Vec<&[u8]>, &'static str> {
     if name.iter().any(u8::is_ascii_control) {
         return Err("control octet in the name");

@@ -262,8 +262,8 @@ impl Profile {
     }
 
     /// With all its timers divided by this, for tests that do not want to wait for a real one. It
-    /// repeats its ACKs for two seconds at least: a server gives a pause some 300 ms before it takes
-    /// it for a loss.
+    /// repeats its ACKs for two seconds at least: a server gives a pause some 300 ms before it
+    /// takes it for a loss.
     #[must_use]
     pub fn hurried(mut self, divisor: u32) -> Self {
         self.requests.iter_mut().for_each(|time| *time /= divisor);

@@ -299,7 +299,8 @@ impl Body {
         debug_assert!(first < end && end - first <= format.burst());
         let left = match self {
             Self::File(file) => {
-                // The kernel reads a mapping while it sends: a check before would race with a writer.
+                // The kernel reads a mapping while it sends: a check before would race with a
+                // writer.
                 match &file.mapping {
                     Some(mapping) if end <= format.last(file.identity.size) => {
                         let blocks = Count(first..end).map(|(block, _)| {
@@ -589,7 +590,8 @@ where
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let most = (self.length - self.offset).min(out.len() as u64) as usize;
         if most == 0 {
-            // The end is told only when the bytes that were read are those that were opened.
+            // The last block goes out only when the bytes that were read are those that were
+            // opened.
             return if out.is_empty() || self.object.unchanged()? {
                 Ok(0)
             } else {

@@ -27,6 +27,8 @@ struct Peer {
     socket: UdpSocket,
     window: u64,
     last: u64,
+    /// Other transfers wait for the thread.
+    others: bool,
     received: Cell<u64>,
     acked: Cell<u64>,
     /// The calls up to the end of the spread windows, and up to the end of the last but one.
@@ -63,7 +65,7 @@ impl Surroundings for Peer {
             let ack = wire::ack(received as u16);
             self.socket.send(&ack).expect("an ACK leaves");
         }
-        false
+        self.others
     }
 
     fn is_stopping(&self) -> bool {
@@ -72,7 +74,7 @@ impl Surroundings for Peer {
 }
 
 /// What the windows between the spread ones and the last cost.
-fn cost(blksize: u16, windowsize: u16) -> Calls {
+fn cost(blksize: u16, windowsize: u16, others: bool) -> Calls {
     let localhost = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let peer = UdpSocket::bind(localhost).expect("a socket");
     let peer_address = peer.local_addr().expect("an address");
@@ -123,6 +125,7 @@ fn cost(blksize: u16, windowsize: u16) -> Calls {
         socket: peer,
         window: windowsize.into(),
         last,
+        others,
         received: Cell::new(0),
         acked: Cell::new(0),
         early: Cell::new(None),
@@ -162,6 +165,25 @@ fn a_window_costs_one_receive_and_as_few_sends_as_its_octets_need() {
             waits: 0,
             ..Calls::default()
         };
-        assert_eq!(cost(blksize, window), expected, "{blksize} x {window}");
+        assert_eq!(
+            cost(blksize, window, false),
+            expected,
+            "{blksize} x {window}"
+        );
+    }
+}
+
+/// In a crowd no receive finds nothing: a turn ends when the next block has left.
+#[test]
+fn a_block_in_lock_step_beside_other_transfers_costs_one_receive_and_one_send() {
+    let blocks = WINDOWS - SPREAD - 1;
+    let expected = Calls {
+        sends: blocks,
+        receives: blocks,
+        waits: 0,
+        ..Calls::default()
+    };
+    for blksize in [512, 1428] {
+        assert_eq!(cost(blksize, 1, true), expected, "{blksize}");
     }
 }

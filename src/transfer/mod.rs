@@ -33,8 +33,8 @@ const DRAIN: Duration = Duration::from_millis(2);
 
 /// The first block whose number does not fit into 16 bits.
 const ROLLOVER: u64 = 1 << 16;
-/// A client that breaks off before it has acknowledged so many blocks wanted to know something, and
-/// not the file.
+/// A client that breaks off before it has acknowledged this many blocks wanted to know something,
+/// and not the file.
 const PROBED_BLOCKS: u64 = 2;
 
 /// The clock. Read here and in the server's loop, nowhere below.
@@ -336,7 +336,8 @@ impl<'a> Exchange<'a> {
                 Step::Wait(until) => {
                     let left = until.saturating_duration_since(time);
                     let others_wait = around.others_wait();
-                    // In lock step the answer to a new block cannot be here yet. What else may be here is older than it.
+                    // In lock step the answer to a new block cannot be here yet. What else may be
+                    // here is older than it.
                     let has_news = self.told_end > told_before && self.agreed.windowsize == 1;
                     if others_wait && has_news && !self.socket.has_strangers() {
                         return Ok(Turn::Quiet(until));

@@ -26,15 +26,15 @@ pub(super) enum Answer {
     /// The time was over before this was asked.
     NotAsked,
     Silence,
-    /// Nobody listens: ICMP said so.
+    /// The port is closed, as ICMP says.
     Closed,
     /// This machine could not send it, or has heard that it cannot arrive: the cause.
     Trouble(String),
     Error(ErrorCode, Name),
-    /// DATA 1 with so many octets: the options were ignored, if there were any.
+    /// DATA 1 with this many bytes: the options were ignored, if there were any.
     Data(usize),
     Agreed(Options),
-    /// So many octets came with these settings, or none for this reason.
+    /// The bytes that came with these settings, or the reason why none did.
     Timed(Result<Timing, String>),
     /// What makes no sense here.
     Strange,
@@ -161,7 +161,8 @@ impl Row {
         };
         // What is lost is the network's doing then, not ours.
         udp::make_room(&socket, limits::DEFAULT_BLKSIZE, WINDOWS[WINDOWS.len() - 1]);
-        // Otherwise nobody tells it that a port is closed: it is not connected, because the answer comes from another one.
+        // Otherwise ICMP does not reach it: the socket is not connected, since the answer comes
+        // from another port.
         udp::hear_errors(&socket, self.server, true);
         let request = Request {
             direction: Direction::Read,

@@ -29,8 +29,8 @@ use std::time::Duration;
 
 /// Addresses of one host that are asked.
 const MOST_ADDRESSES: usize = 8;
-/// Block sizes that are tried: 1428 fits through IPv6, VLAN and PPPoE on Ethernet, 1468 through plain Ethernet, 8192 through
-/// jumbo frames; what is larger travels in fragments.
+/// Block sizes that are tried: 1428 fits through IPv6, VLAN and PPPoE on Ethernet, 1468 through
+/// plain Ethernet, 8192 through jumbo frames; what is larger travels in fragments.
 const BLOCK_SIZES: [u16; 6] = [1024, 1428, 1468, 8192, 32768, limits::MAX_BLKSIZE];
 /// Windows that are tried, in blocks.
 const WINDOWS: [u16; 4] = [4, 16, 64, 256];

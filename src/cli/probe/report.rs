@@ -11,7 +11,8 @@ use std::net::SocketAddr;
 
 pub(super) struct Report {
     pub(super) rows: Vec<Row>,
-    /// The largest block that the route to the server carries in one piece, as far as this machine knows.
+    /// The largest block that the route to the server carries in one piece, as far as this machine
+    /// knows.
     pub(super) room: Option<usize>,
 }
 
@@ -223,7 +224,7 @@ mod tests {
         assert_eq!(chosen([9, 1, 2, 3, 4, 5, 3].into_iter(), 3), [3, 5, 9]);
     }
 
-    /// Each pair with its mebibytes a second, of which so many came.
+    /// Each pair with its rate in MiB/s, and the bytes that came.
     fn timed(report: &mut Report, timings: &[(u16, u16, u64)], octets: u64) {
         report
             .rows

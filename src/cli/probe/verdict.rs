@@ -46,7 +46,7 @@ impl Row {
             Answer::Agreed(_) => {}
         }
         let Some(&(name, wanted)) = asked.last() else {
-            return "an OACK that nobody asked for".into();
+            return "an OACK without a request for options".into();
         };
         let Some(granted) = self.granted(name) else {
             return format!("server ignores {}", name.as_str());

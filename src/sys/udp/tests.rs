@@ -767,8 +767,8 @@ fn a_listener_knows_that_its_buffer_is_small() {
 
 // ---- the receive buffer ---------------------------------------------------------------------------
 
-/// Nobody reads meanwhile, as where the receiver is busy. The kernel's limit must not matter: some
-/// machines allow little.
+/// No thread reads meanwhile, as where the receiver is busy. The kernel's limit must not matter:
+/// some machines allow little.
 #[test]
 fn as_many_blocks_as_are_said_to_fit_are_kept() {
     for blksize in [8, 512, 1428, 8192, 20_000, 32_768, limits::MAX_BLKSIZE] {

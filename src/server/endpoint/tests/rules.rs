@@ -24,7 +24,7 @@ struct Lanes {
     slots_given_away: usize,
 }
 
-impl Host for Lanes {
+impl LaneAccess for Lanes {
     fn facts(&self, _: usize, id: TransferId, _: Instant) -> Option<Facts> {
         self.parked.get(&id.0).map(|(facts, _)| *facts)
     }
@@ -151,7 +151,7 @@ impl Rig {
     }
 
     /// The newest request that went to the pool, and its port.
-    fn opened(&self) -> (Arc<Opening>, u16) {
+    fn opened(&self) -> (Arc<AdmittedRequest>, u16) {
         let opened = self.actions.iter().rev().find_map(|action| match action {
             Action::Open(opening, port) => Some((Arc::clone(opening), *port)),
             _ => None,
@@ -174,6 +174,16 @@ impl Rig {
         self.lanes.parked.insert(id.0, (facts, false));
         self.report(Report::Opened(id, 0), at);
         id.0
+    }
+
+    /// An established transfer ends in its turn.
+    fn ended(&mut self, id: u64, at: Instant) {
+        let ended = Report::Ended {
+            id: TransferId(id),
+            is_proven: true,
+            answered: self.start,
+        };
+        self.report(ended, at);
     }
 
     fn establish(&mut self, id: u64, at: Instant) {
@@ -316,12 +326,7 @@ fn a_repeated_request_waits_for_the_transfer_to_be_parked() {
     // A transfer that ends in its turn leaves the request to a new transfer.
     rig.lanes.parked.remove(&id);
     assert_eq!(rig.ask(peer(1), again), Ok(()));
-    let ended = Report::Ended {
-        id: TransferId(id),
-        is_proven: true,
-        answered: start,
-    };
-    rig.report(ended, again);
+    rig.ended(id, again);
     assert_eq!(rig.opened().0.id, TransferId(2));
 }
 
@@ -374,12 +379,7 @@ fn a_drain_waits_for_established_transfers_only() {
     assert!(!rig.endpoint.is_finished(start, &mut rig.lanes));
     assert!(rig.lanes.ended.is_empty(), "one of them is being served");
     rig.lanes.parked.remove(&2);
-    let ended = Report::Ended {
-        id: TransferId(2),
-        is_proven: true,
-        answered: start,
-    };
-    rig.report(ended, start);
+    rig.ended(2, start);
     assert!(rig.endpoint.is_finished(start, &mut rig.lanes));
     assert_eq!(rig.lanes.ended.len(), 2);
 }
@@ -407,12 +407,7 @@ fn a_complete_upload_makes_room_while_it_is_in_its_turn() {
         rig.endpoint.closing.contains_key(&TransferId(id)),
         "its port is in use"
     );
-    let ended = Report::Ended {
-        id: TransferId(id),
-        is_proven: true,
-        answered: start,
-    };
-    rig.report(ended, start);
+    rig.ended(id, start);
     assert!(rig.endpoint.closing.is_empty() && rig.endpoint.closed_soon == 0);
     assert!(rig.endpoint.has(TransferId(2)));
 }

@@ -1,9 +1,9 @@
 //! A whole server in virtual time: the endpoint, the tables of the lanes, threads under a seeded
-//! scheduler, and the real machines; clients of several kinds, a store that is slow, hangs, refuses or
-//! panics, and a network that loses packets.
+//! scheduler, and the real machines; clients of several kinds, a store that is slow, hangs, refuses
+//! or panics, and a network that loses packets.
 //!
-//! `SEEDS=1000000 cargo test --release --lib whole_servers` runs more worlds, from `FIRST` on; `SEED=17
-//! TRACE=1` shows one.
+//! `SEEDS=1000000 cargo test --release --lib whole_servers` runs more worlds, from `FIRST` on;
+//! `SEED=17 TRACE=1` shows one.
 
 use super::super::*;
 use crate::limits::DALLY;
@@ -51,7 +51,7 @@ impl Rng {
 /// What a client does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Habit {
-    /// Fetches a file of so many blocks.
+    /// Fetches a file of this many blocks.
     Reads(u64),
     /// Stores one.
     Writes(u64),
@@ -59,7 +59,7 @@ enum Habit {
     Silent,
     /// Acknowledges one block, and no more.
     AckOnce,
-    /// Breaks off with an ERROR behind so many blocks.
+    /// Breaks off with an ERROR behind this many blocks.
     BreaksOff(u64),
 }
 
@@ -114,7 +114,7 @@ enum Turn {
 /// What a thread does until an instant.
 enum Task {
     Turn(usize, Sim, Turn),
-    Store(Arc<Opening>, u16),
+    Store(Arc<AdmittedRequest>, u16),
     Close(TransferId),
 }
 
@@ -142,7 +142,7 @@ struct Server {
     /// Unread packets, by transfer: its socket.
     sockets: BTreeMap<TransferId, VecDeque<(u16, Kind)>>,
     threads: Vec<Option<(Instant, Instant, Task)>>,
-    openings: VecDeque<(Arc<Opening>, u16)>,
+    openings: VecDeque<(Arc<AdmittedRequest>, u16)>,
     jobs: VecDeque<TransferId>,
     mail: Vec<Report>,
     /// Packets that leave.
@@ -252,7 +252,7 @@ impl Sim {
     }
 }
 
-impl Host for Server {
+impl LaneAccess for Server {
     fn facts(&self, lane: usize, id: TransferId, now: Instant) -> Option<Facts> {
         let sim = self.lanes[lane].seats.get(&id)?.transfer.as_ref()?;
         let (moved, blocks, is_silent) = match &sim.machine {
@@ -340,7 +340,7 @@ struct World {
     quota: Quota,
     loss: u64,
     latency: Duration,
-    /// One in so many sockets is refused; 0 for none.
+    /// One in this many sockets is refused; 0 for none.
     no_socket: u64,
     asked: BTreeSet<TransferId>,
     /// Transfers, not requests, that were cancelled, and when.
@@ -461,7 +461,7 @@ impl World {
             world.happen(at, Happening::Stop(is_drain));
         }
         if world.has_cancels {
-            for _ in 0..count / 4 {
+            for _ in 0..count {
                 let at = world.rng.between(Duration::ZERO, Duration::from_secs(4));
                 let id = 1 + world.rng.below(count);
                 world.happen(at, Happening::Cancel(id));
@@ -670,7 +670,7 @@ impl World {
         }
     }
 
-    fn answered(&mut self, opening: Arc<Opening>, _port: u16) {
+    fn answered(&mut self, opening: Arc<AdmittedRequest>, _port: u16) {
         let id = opening.id;
         let give_back = |server: &mut Server, is_slow: bool| match is_slow {
             true => server.slow_calls -= 1,
@@ -827,6 +827,17 @@ impl World {
                 }
             }
             Happening::Cancel(id) => {
+                // Often one that is in its turn.
+                let in_turn = self
+                    .server
+                    .threads
+                    .iter()
+                    .flatten()
+                    .find_map(|task| match &task.2 {
+                        Task::Turn(_, sim, Turn::Quiet(_)) => Some(sim.id.0),
+                        _ => None,
+                    });
+                let id = in_turn.filter(|_| self.rng.one_in(2)).unwrap_or(id);
                 if !self.is_finished {
                     let slot = self.endpoint.slots.get(&TransferId(id));
                     if slot.is_some_and(|slot| slot.lane.is_some()) {
@@ -942,7 +953,8 @@ impl World {
             (Habit::Writes(last), Kind::Ack)
                 if block == client.blocks || block == client.blocks + 1 =>
             {
-                // The block before the first one to be sent was acknowledged, or the one that was sent.
+                // The block before the first one to be sent was acknowledged, or the one that was
+                // sent.
                 client.blocks = block;
                 client.encourage();
                 client.is_served = block == last;
