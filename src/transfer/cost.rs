@@ -48,10 +48,9 @@ impl Peer {
             self.received.set(u64::from(block));
         }
     }
-}
 
-impl Surroundings for Peer {
-    fn others_wait(&self) -> bool {
+    /// Acknowledges a window that is complete.
+    fn answer(&self) {
         self.take_all();
         let (received, acked) = (self.received.get(), self.acked.get());
         let window_is_full = received == acked + self.window || received == self.last;
@@ -64,6 +63,14 @@ impl Surroundings for Peer {
             self.acked.set(received);
             let ack = wire::ack(received as u16);
             self.socket.send(&ack).expect("an ACK leaves");
+        }
+    }
+}
+
+impl Surroundings for Peer {
+    fn others_wait(&self) -> bool {
+        if !self.others {
+            self.answer();
         }
         self.others
     }
@@ -136,6 +143,8 @@ fn cost(blksize: u16, windowsize: u16, others: bool) -> Calls {
         match transfer.run(&mut scratch, &peer) {
             Turn::Done(Ending::Completed) => break,
             Turn::Done(ending) => panic!("{ending:?}"),
+            // The answer comes while the others have their turns.
+            Turn::Quiet(_) if others => peer.answer(),
             Turn::Quiet(_) | Turn::SliceUsed => {}
         }
     }
