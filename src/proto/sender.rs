@@ -688,7 +688,7 @@ impl Sender {
     /// agreed, of a file whose end is known: nothing more has to be kept.
     fn tail(&self) -> Range<u64> {
         let beyond = self.window_end();
-        let more = u64::from(self.recovery.windows - 1).min(MOST_AHEAD);
+        let more = u64::from(self.recovery.windows.saturating_sub(1)).min(MOST_AHEAD);
         let end = self
             .last
             .map_or(beyond, |last| (beyond + more).min(last + 1));
