@@ -191,6 +191,57 @@ fn targets_named(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+/// The targets of links, as `file#heading`, `file` or `#heading`; not those outside.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    let targets = text.split("](").skip(1);
+    let targets = targets.filter_map(|rest| rest.split(')').next());
+    targets.filter(|target| !target.contains("://"))
+}
+
+/// The anchors of the headings of a page, as GitHub and crates.io make them.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    let words = headings.map(|line| line.trim_start_matches('#').trim());
+    let letters = |words: &str| {
+        let kept = words.chars().filter_map(|letter| match letter {
+            ' ' => Some('-'),
+            '-' | '_' => Some(letter),
+            _ => letter
+                .is_alphanumeric()
+                .then(|| letter.to_ascii_lowercase()),
+        });
+        kept.collect()
+    };
+    words.map(letters).collect()
+}
+
+/// Links of a page that lead to no file or to no heading.
+fn broken<'a>(page: &str, text: &'a str) -> Vec<&'a str> {
+    let folder = Path::new(page).parent().expect("a file");
+    let leads_nowhere = |target: &&str| {
+        let (file, heading) = target.split_once('#').unwrap_or((target, ""));
+        let path = match file {
+            "" => Path::new(page).to_path_buf(),
+            _ => folder.join(file),
+        };
+        let is_there = root().join(&path).exists();
+        !is_there || !heading.is_empty() && !anchors(&read(path)).contains(heading)
+    };
+    links(text).filter(leads_nowhere).collect()
+}
+
+#[test]
+fn every_link_leads_to_a_heading() {
+    for (text, name) in documents() {
+        assert_eq!(broken(&name, &text), [""; 0], "{name}");
+    }
+    let text = "[a](docs/architecture.md#layers), [b](#top), [c](https://example.org/#x)";
+    assert_eq!(broken("README.md", text), ["#top"]);
+    let text = "[a](architecture.md#floors), [b](absent.md), [c](../README.md)";
+    let expected = ["architecture.md#floors", "absent.md"];
+    assert_eq!(broken("docs/protocol.md", text), expected);
+}
+
 /// The sections of the third level: each is one claim. A heading of any level ends a section.
 fn claims(text: &str) -> Vec<&str> {
     let mut starts = Vec::new();
