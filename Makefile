@@ -25,10 +25,11 @@ help:
 	@echo 'make bench-hostile              the same under loss and attack (as root)'
 	@echo 'make soak MINUTES=30            a long time of mixed load on a bad link (as root)'
 	@echo 'make bench-c10k                 ten thousand slow boards at once, and what one costs'
-	@echo 'make check                      format, lints, documentation, the closed list of crates'
+	@echo 'make check                      format, widths, lints, documentation, the closed list of crates'
 	@echo 'make clean                      remove what was built'
 
-# Root would become nobody, who may not read a checkout below /root: become the files' owner instead.
+# Root would become nobody, who may not read a checkout below /root: become the files' owner
+# instead.
 run:
 	$(CARGO) build --release
 	@file=$$(cd "$(DIR)" && find . -maxdepth 1 -type f -perm -o+r | sort | sed -n '1s|^./||p') || exit 1; \
@@ -48,7 +49,8 @@ tools:
 test: tools
 	$(CARGO) test --all-features
 
-# The sanitizers need a nightly toolchain, and ThreadSanitizer a standard library that was built for it. TESTS names tests.
+# The sanitizers need a nightly toolchain, and ThreadSanitizer a standard library that was built for
+# it. TESTS names tests.
 NIGHTLY ?= nightly
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 
@@ -108,6 +110,7 @@ check:
 	$(CARGO) clippy --all-targets --no-default-features -- -D warnings
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(CARGO) clippy --all-targets --all-features -- -D warnings
+	sh tests/width.sh
 	CARGO='$(CARGO)' sh tests/api.sh
 	sh tests/crates.sh
 
