@@ -104,6 +104,8 @@ struct Sim {
     machine: Machine,
     answered: Instant,
     told_end: u64,
+    /// Its end was reported.
+    is_concluded: bool,
 }
 
 enum Turn {
@@ -161,6 +163,13 @@ impl Server {
     fn conclude(&mut self, id: TransferId) {
         *self.ends.entry(id).or_default() += 1;
         self.ended.insert(id, self.now);
+    }
+
+    /// As [`Shared::conclude`](crate::server::shared::Shared::conclude), once for each transfer.
+    fn conclude_transfer(&mut self, sim: &mut Sim) {
+        if !std::mem::replace(&mut sim.is_concluded, true) {
+            self.conclude(sim.id);
+        }
     }
 }
 
@@ -291,23 +300,22 @@ impl LaneAccess for Server {
             self.lanes[lane].recall(id, true);
             return None;
         }
-        let sim = self.lanes[lane].remove(id).flatten()?;
+        let mut sim = self.lanes[lane].remove(id).flatten()?;
         if sim.is_complete() {
             self.completed.insert(id);
         }
-        self.conclude(id);
+        self.conclude_transfer(&mut sim);
         self.jobs.push_back(id);
         Some(sim.answered)
     }
 
     fn abandon(&mut self, id: TransferId) {
         for lane in &mut self.lanes {
-            if let Some(Some(_)) = lane.remove(id) {
+            if let Some(Some(sim)) = lane.remove(id) {
+                assert!(sim.is_concluded, "{id} was abandoned before its end");
                 self.jobs.push_back(id);
             }
         }
-        // Its worker has said so already.
-        self.conclude(id);
     }
 
     fn end_turns(&mut self) {
@@ -724,6 +732,7 @@ impl World {
             machine,
             answered: self.now,
             told_end: 1,
+            is_concluded: false,
         };
         // Its first turn, by this thread.
         self.turned(lane, sim, Turn::Quiet(self.now));
@@ -737,6 +746,9 @@ impl World {
             }
             turn => turn,
         };
+        if sim.is_complete() {
+            self.server.conclude_transfer(&mut sim);
+        }
         match turn {
             Turn::Quiet(until) => {
                 if sim.is_established() {
@@ -748,7 +760,8 @@ impl World {
                 match self.server.lanes[lane].park(id, sim, Some(until)) {
                     Ok(parked) if parked.is_recalled => self.server.mail.push(Report::Parked(id)),
                     Ok(_) => {}
-                    Err(_) => {
+                    Err(sim) => {
+                        assert!(sim.is_concluded, "{id} was abandoned before its end");
                         self.server.sockets.remove(&id);
                         self.server.mail.push(Report::Closed(id));
                     }
@@ -756,10 +769,8 @@ impl World {
                 self.check_queued(id);
             }
             Turn::Done => {
-                // One that was abandoned was concluded when it was complete.
-                if self.server.lanes[lane].remove(id).is_some() {
-                    self.server.conclude(id);
-                }
+                self.server.conclude_transfer(&mut sim);
+                let _ = self.server.lanes[lane].remove(id);
                 self.server.sockets.remove(&id);
                 self.server.mail.push(Report::Ended {
                     id,
