@@ -243,6 +243,9 @@ pub const PATIENCE: Duration = Duration::from_millis(4);
 pub const LOOP_TICK: Duration = Duration::from_millis(1);
 /// How long one transfer may keep a worker while others wait.
 pub const SLICE: Duration = Duration::from_millis(20);
+/// Bytes that one transfer may send or store in one turn while others wait; a burst that has begun
+/// is sent whole. A window may hold 4 MiB, and a round of many such windows takes half a second.
+pub const SLICE_OCTETS: u64 = 128 * 1024;
 /// A worker that has taken no step for so long is stuck, in a store or in a file whose disk does
 /// not answer: another one may be started in its place, and what it has of the store's places goes
 /// to others.

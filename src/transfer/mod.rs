@@ -16,7 +16,7 @@ pub(crate) use ends::End;
 use crate::error::{Failure, Refusal, plain};
 use crate::event::{Event, Name, Summary, TransferId};
 use crate::limits::{
-    DEFAULT_BLKSIZE, LOOP_TICK, MAX_ERROR_TEXT, PATIENCE, PROGRESS_INTERVAL, SLICE,
+    DEFAULT_BLKSIZE, LOOP_TICK, MAX_ERROR_TEXT, PATIENCE, PROGRESS_INTERVAL, SLICE, SLICE_OCTETS,
 };
 use crate::proto::{Agreed, Outcome, Policy, Step, accept};
 use crate::sys;
@@ -267,6 +267,8 @@ impl<'a> Exchange<'a> {
     fn turn(&mut self, scratch: &mut Scratch, around: &impl Surroundings) -> Result<Turn, Ending> {
         let mut unheard = 0;
         let told_before = self.told_end;
+        let stored_before = self.end.octets();
+        let mut octets_sent = 0;
         let mut came = None;
         if self.rested {
             // The peer has had time. Where many transfers wait for their turn a deadline may be
@@ -303,6 +305,9 @@ impl<'a> Exchange<'a> {
                         self.end.opened(time);
                     }
                 },
+                Step::Data { .. } if octets_sent >= SLICE_OCTETS && around.others_wait() => {
+                    return Ok(Turn::SliceUsed);
+                }
                 Step::Data { first, end } => {
                     let End::Sending(sending) = &mut self.end else {
                         unreachable!("a receiver sends no {step:?}")
@@ -312,6 +317,7 @@ impl<'a> Exchange<'a> {
                     match sending.send(&mut self.socket, burst.clone(), scratch, time) {
                         Ok(sent_end) => {
                             is_cut = sent_end < burst.end;
+                            octets_sent += (sent_end - first) * u64::from(self.agreed.blksize);
                             self.told(sent_end, time);
                             if sent_end == first && (around.others_wait() || !self.drained()) {
                                 return Ok(Turn::Quiet(time + DRAIN));
@@ -340,6 +346,10 @@ impl<'a> Exchange<'a> {
                     }
                     if self.may_leave() {
                         return Err(Ending::Completed);
+                    }
+                    let stored = self.end.octets() - stored_before;
+                    if stored >= SLICE_OCTETS && around.others_wait() {
+                        return Ok(Turn::SliceUsed);
                     }
                 }
                 Step::Wait(until) => {

@@ -652,3 +652,72 @@ fn an_error_ends_a_request_with_its_words() {
         }
     });
 }
+
+/// Another transfer waits for the thread, or none.
+struct Crowd(bool);
+
+impl Surroundings for Crowd {
+    fn others_wait(&self) -> bool {
+        self.0
+    }
+
+    fn is_stopping(&self) -> bool {
+        false
+    }
+}
+
+/// A large window is a long turn: those who wait behind many of them would wait for all of each.
+#[test]
+fn a_window_larger_than_a_slice_takes_several_turns_beside_others() {
+    const BLKSIZE: u16 = 32768;
+    const WINDOW: u16 = 16;
+    let mut scratch = Scratch::new();
+    for (others, turns) in [(true, 4), (false, 1)] {
+        let agreed = Agreed {
+            blksize: BLKSIZE,
+            windowsize: WINDOW,
+            ..Agreed::default()
+        };
+        let localhost = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let peer = UdpSocket::bind(localhost).expect("a socket");
+        let address = peer.local_addr().expect("an address");
+        let options = SocketOptions::default();
+        let socket = TransferSocket::open(localhost, address, &options).expect("a socket");
+        let mappings = Mappings::new(0, Duration::ZERO);
+        let source = Source::reader(io::repeat(7), None);
+        let mut body = Body::new(source, Mode::Octet, &mappings, now()).expect("a body");
+        let format = Format {
+            blksize: BLKSIZE,
+            rollover: agreed.rollover,
+        };
+        body.set_format(format, WINDOW);
+        // It has taken windows before, so nothing is paced.
+        let mut machine = Sender::answering(&agreed, false, None, &Policy::default(), now());
+        let mut window = 0;
+        while window < 8 {
+            match machine.poll(now()) {
+                Step::Data { end, .. } => machine.sent(end, now()),
+                Step::Wait(_) => {
+                    window += 1;
+                    let block = window * WINDOW;
+                    machine.handle(&Packet::Ack { block }, now());
+                }
+                step => panic!("{step:?}"),
+            }
+        }
+        let end = End::sending(machine, body, &agreed);
+        let request = Request {
+            direction: Direction::Read,
+            name: b"f",
+            mode: Mode::Octet,
+            options: Options::default(),
+        };
+        let mut transfer =
+            Transfer::answering(origin(&request), end, socket, localhost, agreed, Vec::new());
+        let mut used = 1;
+        while matches!(transfer.run(&mut scratch, &Crowd(others)), Turn::SliceUsed) {
+            used += 1;
+        }
+        assert_eq!(used, turns, "others wait: {others}");
+    }
+}
