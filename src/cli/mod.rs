@@ -2,6 +2,8 @@
 //! code.
 
 mod bar;
+#[cfg(feature = "config")]
+mod config;
 mod format;
 mod get;
 mod json;
@@ -16,7 +18,7 @@ mod value;
 
 use crate::error::plain;
 use crate::wire::ErrorCode;
-use clap::{Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
@@ -40,16 +42,65 @@ enum Command {
     Get(get::Arguments),
     Put(put::Arguments),
     Probe(probe::Arguments),
+    #[cfg(feature = "config")]
+    Config(config::Arguments),
 }
 
 /// Reads the arguments of this process and does what they say.
 pub fn main() -> ExitCode {
-    match Arguments::parse_from(joined(std::env::args_os())).command {
-        Command::Serve(arguments) => serve::main(arguments),
+    let line = joined(std::env::args_os());
+    let matches = Arguments::command().get_matches_from(&line);
+    #[cfg(feature = "config")]
+    let (matches, completed) = match complete(line, matches) {
+        Ok(completed) => completed,
+        Err(exit) => return exit.into(),
+    };
+    let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    match arguments.command {
+        #[cfg(feature = "config")]
+        Command::Serve(arguments) => {
+            let mut completed = completed;
+            serve::main(arguments, move || {
+                if let Some(line) = &mut completed {
+                    line.reread();
+                }
+            })
+        }
+        #[cfg(not(feature = "config"))]
+        Command::Serve(arguments) => serve::main(arguments, || {}),
         Command::Get(arguments) => get::main(&arguments).into(),
         Command::Put(arguments) => put::main(&arguments).into(),
         Command::Probe(arguments) => probe::main(&arguments).into(),
+        #[cfg(feature = "config")]
+        Command::Config(arguments) => {
+            let matches = matches.subcommand_matches("config");
+            config::main(&arguments, matches, completed.as_ref()).into()
+        }
     }
+}
+
+/// Completes the options of `serve` from the configuration file and the environment.
+#[cfg(feature = "config")]
+fn complete(
+    line: Vec<OsString>,
+    matches: ArgMatches,
+) -> Result<(ArgMatches, Option<config::CommandLine>), Exit> {
+    let (options, depth) = match matches.subcommand() {
+        Some(("serve", options)) => (options, 1),
+        Some(("config", config)) => match config.subcommand_matches("print") {
+            Some(options) => (options, 2),
+            None => return Ok((matches, None)),
+        },
+        _ => return Ok((matches, None)),
+    };
+    let command = config::serve_command();
+    let completed = config::CommandLine::complete(&command, options, line, depth);
+    let completed = completed.map_err(|errors| {
+        errors.iter().for_each(|error| say(error));
+        Exit(2)
+    })?;
+    let matches = Arguments::command().get_matches_from(completed.arguments());
+    Ok((matches, Some(completed)))
 }
 
 /// How a process ends, as a number for scripts.

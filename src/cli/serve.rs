@@ -46,6 +46,10 @@ pub(super) struct Arguments {
     #[arg(value_name = "DIR")]
     directory: Option<PathBuf>,
 
+    #[cfg(feature = "config")]
+    #[command(flatten)]
+    _config: super::config::Choice,
+
     #[command(flatten)]
     files: Files,
 
@@ -305,8 +309,8 @@ impl Write {
     }
 }
 
-/// Runs the subcommand.
-pub(super) fn main(arguments: Arguments) -> ExitCode {
+/// Runs the subcommand. SIGHUP calls `reread`.
+pub(super) fn main(arguments: Arguments, reread: impl FnMut() + Send + 'static) -> ExitCode {
     let ready =
         Signals::block().and_then(|signals| Ok((signals, Log::start(&arguments.verbosity)?)));
     let (signals, log) = match ready {
@@ -316,7 +320,7 @@ pub(super) fn main(arguments: Arguments) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let code = match serve(arguments, signals, &log) {
+    let code = match serve(arguments, signals, &log, reread) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Trouble { words, code }) => {
             log.say(words);
@@ -366,9 +370,14 @@ fn with_way_out(text: &str, way_out: &str) -> String {
     }
 }
 
-fn serve(arguments: Arguments, signals: Signals, log: &Log) -> Result<(), Trouble> {
+fn serve(
+    arguments: Arguments,
+    signals: Signals,
+    log: &Log,
+    reread: impl FnMut() + Send + 'static,
+) -> Result<(), Trouble> {
     let control = Arc::new(OnceLock::new());
-    obey(signals, Arc::clone(&control), log.clone())?;
+    obey(signals, Arc::clone(&control), log.clone(), reread)?;
     let user = next_user(arguments.user.as_deref())?;
     let directory = arguments.directory()?;
     let dir = arguments.open(&directory)?;
@@ -619,7 +628,12 @@ fn step_down(name: &str, account: &Account, dir: &Dir) -> Result<(), String> {
 
 /// Listens to signals for as long as the process lives: also while the server is being set up,
 /// which a host name or a file server can hold up for long.
-fn obey(signals: Signals, control: Arc<OnceLock<Stopper>>, log: Log) -> Result<(), String> {
+fn obey(
+    signals: Signals,
+    control: Arc<OnceLock<Stopper>>,
+    log: Log,
+    mut reread: impl FnMut() + Send + 'static,
+) -> Result<(), String> {
     let mut next_stop = Stop::Drain(DRAIN);
     let listen = move || loop {
         let (signal, name) = signals.wait();
@@ -640,6 +654,7 @@ fn obey(signals: Signals, control: Arc<OnceLock<Stopper>>, log: Log) -> Result<(
             }
             (Signal::Reload, Some(server)) => {
                 log::info!("reloading");
+                reread();
                 server.reload();
             }
             (Signal::Report, server) => {
