@@ -18,7 +18,9 @@ mod value;
 
 use crate::error::plain;
 use crate::wire::ErrorCode;
-use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+#[cfg(feature = "config")]
+use clap::ArgMatches;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;

@@ -45,6 +45,7 @@ pub fn tftpool() -> Command {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        .env("TFTPOOL_CONFIG", "") // of this machine's own server
         .env_remove("RUST_LOG");
     command
 }

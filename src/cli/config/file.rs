@@ -143,7 +143,9 @@ pub(super) fn write_text(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn entries(text: &str) -> Result<Vec<(String, Result<Value, &'static str>)>, String> {
+    type Read = (String, Result<Value, &'static str>);
+
+    fn entries(text: &str) -> Result<Vec<Read>, String> {
         let read = read(Path::new("f"), text).map_err(|error| error.to_string())?;
         Ok(read.into_iter().map(|it| (it.key, it.value)).collect())
     }

@@ -16,17 +16,20 @@ use clap::builder::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error as _;
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
+use std::mem::discriminant;
 use std::path::{Path, PathBuf};
 
 /// Read when no other file is named, if it exists.
 const DEFAULT_FILE: &str = "/etc/tftpool/tftpool.toml";
 /// Begins the names of variables.
 const PREFIX: &str = "TFTPOOL_";
+/// Names the file where no option does.
+const FILE_VARIABLE: &str = "TFTPOOL_CONFIG";
 /// Options that a file cannot set.
 const NOT_IN_FILE: [&str; 4] = ["config", "no-config", "help", "version"];
 
@@ -38,7 +41,8 @@ pub(super) struct Choice {
     /// /etc/tftpool/tftpool.toml, if it exists]
     ///
     /// The keys are the long options without their dashes. `tftpool config default` prints a file
-    /// with all of them. SIGHUP reads the file again and logs what needs a restart.
+    /// with all of them. The variable TFTPOOL_CONFIG names the file where no option does. SIGHUP
+    /// reads the file again and logs what needs a restart.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
@@ -192,6 +196,8 @@ pub(super) struct Merged {
     added: Vec<OsString>,
     /// By the names of options; those that have their defaults are absent.
     origins: BTreeMap<String, Origin>,
+    /// Switches that a source sets to what they are by default, so weaker ones cannot.
+    off: BTreeSet<String>,
 }
 
 /// What a command line is completed from.
@@ -208,13 +214,20 @@ impl Sources<'_> {
     /// All that is wrong, in the order in which it was read.
     fn merge(&self) -> Result<Merged, Vec<String>> {
         let mut errors = Vec::new();
-        let entries = self.read_file().unwrap_or_else(|error| {
-            errors.push(error.to_string());
-            Vec::new()
-        });
+        let (file, entries) = match self.file() {
+            None => Default::default(),
+            Some((file, is_named)) => {
+                let entries = self.read_file(&file, is_named).unwrap_or_else(|error| {
+                    errors.push(error.to_string());
+                    Vec::new()
+                });
+                (file, entries)
+            }
+        };
         let mut merged = Merged {
             added: Vec::new(),
             origins: BTreeMap::new(),
+            off: BTreeSet::new(),
         };
         for setting in Setting::all(self.command) {
             if self.is_typed(setting.argument) {
@@ -231,15 +244,16 @@ impl Sources<'_> {
             match setting.of_variable(&text) {
                 None => {}
                 Some(value) => {
-                    let value = value.and_then(|value| setting.typed(self.command, &value));
-                    match value {
-                        Err(text) => errors.push(format!("{name}: {text}")),
-                        Ok(typed) => self.add(&mut merged, &setting, typed, Origin::Variable(name)),
+                    let typed = value.and_then(|value| setting.typed(self.command, &value));
+                    let origin = Origin::Variable(name.clone());
+                    let added =
+                        typed.and_then(|typed| self.add(&mut merged, &setting, typed, origin));
+                    if let Err(text) = added {
+                        errors.push(format!("{name}: {text}"));
                     }
                 }
             }
         }
-        let file = self.file().map(Path::to_owned).unwrap_or_default();
         for entry in entries {
             let fail = |at, text: &str| FileError {
                 file: file.clone(),
@@ -253,12 +267,11 @@ impl Sources<'_> {
                 continue;
             };
             let value = entry.value.as_ref().map_err(|text| (*text).to_owned());
-            match value.and_then(|value| setting.typed(self.command, value)) {
-                Err(text) => errors.push(fail(entry.value_at, &text).to_string()),
-                Ok(typed) => {
-                    let origin = Origin::File(file.clone(), entry.key_at);
-                    self.add(&mut merged, &setting, typed, origin);
-                }
+            let typed = value.and_then(|value| setting.typed(self.command, value));
+            let origin = Origin::File(file.clone(), entry.key_at);
+            let added = typed.and_then(|typed| self.add(&mut merged, &setting, typed, origin));
+            if let Err(text) = added {
+                errors.push(fail(entry.value_at, &text).to_string());
             }
         }
         match errors.is_empty() {
@@ -268,28 +281,48 @@ impl Sources<'_> {
     }
 
     /// Adds an option, unless a stronger source has set it, or an option that excludes it.
+    ///
+    /// # Errors
+    /// The same source has set an option that excludes it.
     fn add(
         &self,
         merged: &mut Merged,
         setting: &Setting<'_>,
         typed: Vec<OsString>,
         origin: Origin,
-    ) {
-        let is_set = |long: &str| merged.origins.contains_key(long);
-        let excluded_by = |argument: &Arg| {
-            let others = self.command.get_arg_conflicts_with(argument);
-            others.into_iter().any(|other| other == setting.argument)
-        };
-        let mut others = Setting::all(self.command);
-        let is_excluded = others.any(|other| is_set(other.long) && excluded_by(other.argument));
-        let excludes = self.command.get_arg_conflicts_with(setting.argument);
-        let excludes = excludes
-            .into_iter()
-            .any(|other| self.is_typed(other) || other.get_long().is_some_and(is_set));
-        if !is_set(setting.long) && !is_excluded && !excludes {
-            merged.added.extend(typed);
-            merged.origins.insert(setting.long.to_owned(), origin);
+    ) -> Result<(), String> {
+        if merged.origins.contains_key(setting.long) {
+            return Ok(());
         }
+        if typed.is_empty() {
+            merged.off.insert(setting.long.to_owned());
+            merged.origins.insert(setting.long.to_owned(), origin);
+            return Ok(());
+        }
+        let excludes = |one: &Arg, other: &Arg| {
+            let mut excluded = self.command.get_arg_conflicts_with(one).into_iter();
+            excluded.any(|excluded| excluded == other)
+        };
+        for other in self.command.get_arguments() {
+            if !excludes(other, setting.argument) && !excludes(setting.argument, other) {
+                continue;
+            }
+            let is_on = |long: &&str| !merged.off.contains(*long);
+            let long = other.get_long().filter(is_on);
+            let set_by = long.and_then(|long| merged.origins.get(long));
+            match set_by {
+                Some(by) if discriminant(by) == discriminant(&origin) => {
+                    let other = other.get_long().unwrap_or_default();
+                    return Err(format!("cannot be combined with {other}"));
+                }
+                Some(_) => return Ok(()),
+                None if self.is_typed(other) => return Ok(()),
+                None => {}
+            }
+        }
+        merged.added.extend(typed);
+        merged.origins.insert(setting.long.to_owned(), origin);
+        Ok(())
     }
 
     fn is_typed(&self, argument: &Arg) -> bool {
@@ -297,20 +330,23 @@ impl Sources<'_> {
         source == Some(ValueSource::CommandLine)
     }
 
-    /// The file to read: the one that was named, or the usual one.
-    fn file(&self) -> Option<&Path> {
+    /// The file to read, and whether it was named: by an option, or by a variable that is empty for
+    /// no file.
+    fn file(&self) -> Option<(PathBuf, bool)> {
         if self.typed.get_flag("no_config") {
             return None;
         }
-        let named = self.typed.get_one::<PathBuf>("config");
-        Some(named.map_or(Path::new(DEFAULT_FILE), PathBuf::as_path))
+        if let Some(file) = self.typed.get_one::<PathBuf>("config") {
+            return Some((file.clone(), true));
+        }
+        match (self.variables)(FILE_VARIABLE) {
+            Some(file) if file.is_empty() => None,
+            Some(file) => Some((file.into(), true)),
+            None => Some((DEFAULT_FILE.into(), false)),
+        }
     }
 
-    fn read_file(&self) -> Result<Vec<Entry>, FileError> {
-        let Some(path) = self.file() else {
-            return Ok(Vec::new());
-        };
-        let is_named = self.typed.contains_id("config");
+    fn read_file(&self, path: &Path, is_named: bool) -> Result<Vec<Entry>, FileError> {
         match std::fs::read_to_string(path) {
             Ok(text) => file::read(path, &text),
             Err(cause) if cause.kind() == io::ErrorKind::NotFound && !is_named => Ok(Vec::new()),
