@@ -121,9 +121,13 @@ impl<'a> End<'a> {
         }
     }
 
-    /// When the peer moved on last, and the last block that has got through.
-    pub(super) fn moved(&self) -> (Instant, u64) {
+    /// When the peer moved on last, and the last block that has got through. A peer that waits for
+    /// this end has moved just now.
+    pub(super) fn moved(&self, now: Instant) -> (Instant, u64) {
         match self {
+            Self::Sending(sending) if sending.machine.is_stalled() => {
+                (now, sending.machine.acked())
+            }
             Self::Sending(sending) => (sending.machine.moved(), sending.machine.acked()),
             Self::Receiving(receiving) => (receiving.machine.moved(), receiving.machine.received()),
         }
@@ -211,6 +215,11 @@ impl Sending {
     /// Blocks that leave in one system call at best.
     pub(super) fn burst(&self) -> u64 {
         self.format.burst()
+    }
+
+    /// The blocks that the machine has offered are not there yet; see [`Sender::stalled`].
+    pub(super) fn stalled(&mut self, now: Instant) -> Option<Instant> {
+        self.machine.stalled(now)
     }
 
     /// Sends blocks that the machine has offered, at most a [`burst`](Self::burst). Returns one past the last that left.

@@ -15,7 +15,7 @@ pub(crate) use ends::End;
 use crate::error::{Failure, Refusal, plain};
 use crate::event::{Event, Name, Summary, TransferId};
 use crate::limits::{
-    DEFAULT_BLKSIZE, LOOP_TICK, MAX_ERROR_TEXT, PATIENCE, PROGRESS_INTERVAL, SLICE,
+    DEFAULT_BLKSIZE, LOOP_TICK, MAX_ERROR_TEXT, PATIENCE, PROGRESS_INTERVAL, SLICE, STORE_DEADLINE,
 };
 use crate::proto::{Agreed, Outcome, Policy, Step, accept};
 use crate::sys;
@@ -47,6 +47,8 @@ pub(crate) fn now() -> Instant {
 pub(crate) const STOPPING: &str = "server is stopping";
 /// What a peer is told whose transfer somebody here ends.
 pub(crate) const CANCELLED: &str = "transfer was cancelled";
+/// The cause of a failed read where a source goes on to have nothing.
+pub(crate) const NO_ANSWER: &str = "the source does not answer";
 /// What a server is told when the client ends.
 const GIVEN_UP: &str = "transfer given up";
 
@@ -116,6 +118,10 @@ pub(crate) trait Surroundings {
     fn listens(&self, _listens: bool) {}
     /// The server ends: tell the peer and go.
     fn is_stopping(&self) -> bool;
+    /// How long a source may have no more bytes before the transfer fails.
+    fn source_deadline(&self) -> Duration {
+        STORE_DEADLINE
+    }
     /// Whether one more ERROR may go to peers that have never answered: their addresses may be forged.
     fn may_refuse(&self) -> bool {
         true
@@ -162,6 +168,8 @@ pub(crate) struct Exchange<'a> {
     is_concluded: bool,
     /// What the last ERROR of the peer said.
     peer_text: Option<Name>,
+    /// The block that its source does not have, and since when.
+    pending: Option<(u64, Instant)>,
     /// The last error of the network, until the peer is heard again.
     network: Option<io::Error>,
     /// It has run before, and was put aside.
@@ -213,6 +221,7 @@ impl<'a> Exchange<'a> {
             completed: None,
             is_concluded: false,
             peer_text: None,
+            pending: None,
             network: None,
             rested: false,
             is_talking: false,
@@ -313,6 +322,11 @@ impl<'a> Exchange<'a> {
                             // Said only if it never gets better.
                             self.lost(error, time);
                         }
+                        // What the peer has said comes first: it may have broken off.
+                        Err(Trouble::Pending) => match self.take(scratch, Wait::No)? {
+                            Some(came) => time = came,
+                            None => return self.wait_for_source(first, around),
+                        },
                         Err(trouble) => return Err(Ending::Failed(self.broken(trouble, around))),
                     }
                     // A receiver with a hole says so while the rest of a long window is still going out, or cannot.
@@ -366,6 +380,26 @@ impl<'a> Exchange<'a> {
                 return Ok(Turn::SliceUsed);
             }
         }
+    }
+
+    /// Its source does not have this block. The transfer waits without a thread until its waker is
+    /// called, but not for ever.
+    fn wait_for_source(&mut self, block: u64, around: &impl Surroundings) -> Result<Turn, Ending> {
+        let time = now();
+        let since = match self.pending {
+            Some((missing, since)) if missing == block => since,
+            _ => time,
+        };
+        self.pending = Some((block, since));
+        let until = since + around.source_deadline();
+        if time >= until {
+            return Err(Ending::Failed(self.broken(Trouble::Pending, around)));
+        }
+        let End::Sending(sending) = &mut self.end else {
+            unreachable!("a receiver has no source")
+        };
+        let over = sending.stalled(time);
+        Ok(Turn::Quiet(over.map_or(until, |over| over.min(until))))
     }
 
     /// Whether this thread should wait for the peer, who may answer at once, or for the rest of a pause that is too short for
@@ -602,6 +636,7 @@ impl<'a> Exchange<'a> {
         let (text, failure) = match trouble {
             Trouble::Changed => ("file changed during the transfer", Failure::FileChanged),
             Trouble::Read(cause) => ("read error", Failure::Read(cause)),
+            Trouble::Pending => ("read error", Failure::Read(NO_ANSWER.into())),
             Trouble::Network(error) => ("network error", Failure::Network(plain(&error))),
         };
         self.leave(text, || around.may_refuse());
@@ -753,7 +788,7 @@ impl<'a> Exchange<'a> {
 
     /// When its peer moved on last, and how many windows it has got through by then.
     pub(crate) fn moved(&self) -> (Instant, u64) {
-        let (moved, blocks) = self.end.moved();
+        let (moved, blocks) = self.end.moved(now());
         (
             moved,
             blocks.div_ceil(u64::from(self.agreed.windowsize.max(1))),

@@ -645,3 +645,32 @@ fn an_error_ends_a_request_with_its_words() {
         }
     });
 }
+
+/// A packet behind the one that began the turn makes no readiness of its own.
+#[test]
+fn a_transfer_that_waits_for_its_source_has_read_all_its_packets() {
+    struct Nothing;
+    impl io::Read for Nothing {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+    }
+    let (mut transfer, peer) = stream(Nothing, 1);
+    let mut scratch = Scratch::new();
+    assert!(matches!(transfer.run(&mut scratch, &Alone), Turn::Quiet(_)));
+    let server = transfer.socket.local_addr().expect("an address");
+    peer.send_to(&wire::ack(0), server).expect("an ACK");
+    let begun = now();
+    let Turn::Quiet(until) = transfer.run(&mut scratch, &Alone) else {
+        panic!("there is no block 1");
+    };
+    assert!(until >= begun + STORE_DEADLINE, "no clock of the peer runs");
+    peer.send_to(&wire::ack(0), server).expect("an ACK");
+    let error = error(ErrorCode::ILLEGAL_OPERATION, "no");
+    peer.send_to(&error, server).expect("an ERROR");
+    let turn = transfer.run(&mut scratch, &Alone);
+    assert!(matches!(
+        turn,
+        Turn::Done(Ending::Failed(Failure::Aborted { .. }))
+    ));
+}
