@@ -786,9 +786,7 @@ impl WorkerContext {
             asked: request.options,
             arrived: opening.arrived,
         };
-        Box::new(Transfer::answering(
-            origin, end, socket, local, agreed, datagram,
-        ))
+        Box::new(Transfer::new(origin, end, socket, local, agreed, datagram))
     }
 }
 

@@ -188,6 +188,14 @@ impl<'a> End<'a> {
         }
     }
 
+    /// What was to be sent.
+    pub(super) fn into_body(self) -> Option<Body> {
+        match self {
+            Self::Sending(sending) => Some(sending.body),
+            Self::Receiving(_) => None,
+        }
+    }
+
     /// Throws away what was stored of a file that is not whole.
     pub(super) fn discard(&mut self) {
         if let Self::Receiving(receiving) = self {
@@ -204,10 +212,6 @@ fn format(agreed: &Agreed) -> Format {
 }
 
 impl Sending {
-    pub(super) fn into_body(self) -> Body {
-        self.body
-    }
-
     pub(super) fn machine(&self) -> &Sender {
         &self.machine
     }
