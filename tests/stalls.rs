@@ -224,3 +224,35 @@ fn an_ack_that_crosses_the_end_of_a_stall_is_no_report_of_a_hole() {
     assert_eq!(stalling.send(1012), [(6, 13)]);
     assert_eq!(stalling.losses(), (6, 1));
 }
+
+/// A lost block teaches the sender to probe early. A second ACK takes that back, unless it is that of
+/// a receiver that waits.
+#[test]
+fn an_ack_that_is_repeated_in_a_stall_takes_no_loss_back() {
+    let wait = |repeats_in_stall: bool, repeats_before: bool| {
+        let mut stalling = Stalling::flowing(1, 1, &POLICY);
+        assert_eq!(stalling.send(10), [(1, 1)]);
+        let Step::Wait(probe) = stalling.sender.poll(at(10)) else {
+            panic!("block 1 was sent");
+        };
+        let probe = (probe - at(0)).as_millis() as u64;
+        assert_eq!(stalling.send(probe), [(1, 1)], "it was lost");
+        stalling.ack(1, probe + 10);
+        if repeats_before {
+            stalling.ack(1, probe + 11);
+        }
+        assert_eq!(stalling.send(probe + 20), []);
+        if repeats_in_stall {
+            stalling.ack(1, probe + 1000);
+        }
+        stalling.there = 2;
+        assert_eq!(stalling.send(5000), [(2, 2)]);
+        match stalling.sender.poll(at(5000)) {
+            Step::Wait(until) => until - at(5000),
+            step => panic!("{step:?}"),
+        }
+    };
+    let early = wait(false, false);
+    assert_eq!(wait(true, false), early);
+    assert!(wait(false, true) > early);
+}
