@@ -198,6 +198,23 @@ fn layers_rename_what_is_asked_and_serve_the_upper_file_first() {
 }
 
 #[test]
+fn slow_backend_lets_many_wait_for_their_files() {
+    let mut example = Example::start("slow_backend", &[ANY]);
+    let asked = example.address();
+    std::thread::scope(|scope| {
+        for lines in [0, 1, 99, 100, 101, 450] {
+            scope.spawn(move || {
+                let text: String = (0..lines).map(|line| format!("line {line}\n")).collect();
+                let got = fetch(asked, &format!("lines/{lines}"), &[]);
+                assert_eq!(got, Ok(text.into_bytes()), "{lines}");
+            });
+        }
+    });
+    let missing = Err(Trouble::Told(1, "file not found".into()));
+    assert_eq!(fetch(asked, "else", &[]), missing);
+}
+
+#[test]
 fn events_to_json_prints_an_object_a_line() {
     let scratch = Scratch::new();
     scratch.file("quoted \"name\"", &pattern(3000));

@@ -10,7 +10,9 @@ use crate::store::Sink;
 use crate::sys;
 use crate::sys::udp::TransferSocket;
 use crate::text::Name;
-use crate::transfer::{Body, End, Ending, Exchange, Origin, Scratch, Turn, now};
+use crate::transfer::{
+    Answer, Body, Dial, Dialed, End, Ending, Exchange, Origin, Scratch, Turn, now,
+};
 use crate::wire::{Direction, ErrorCode, Options, Request};
 use std::collections::VecDeque;
 use std::io;
@@ -22,6 +24,15 @@ use std::time::{Duration, Instant};
 pub(super) enum Load<'a> {
     Sink(Option<Box<dyn Sink + 'a>>),
     Body(Option<Body>),
+}
+
+impl Load<'_> {
+    /// An attempt has moved nothing.
+    fn take_back(&mut self, returned: Option<Body>) {
+        if let Self::Body(body) = self {
+            *body = returned.map(Body::rewound);
+        }
+    }
 }
 
 impl Client {
@@ -267,8 +278,29 @@ impl Attempt<'_> {
             asked: request.options,
             arrived: self.start,
         };
-        let exchange = Exchange::asking(origin, end, socket, local, &request, &policy);
-        let (exchange, ending) = self.run(exchange, guard);
+        let mut scratch = Scratch::new();
+        let mut dial = Dial::new(origin, end, socket, local, &request, &policy);
+        let answer = match self.dial(&mut dial, &mut scratch, guard) {
+            Ok(answer) => answer,
+            Err(failure) => {
+                let is_refused = dial.refused().is_some();
+                let failure = match (failure, dial.stranger()) {
+                    (Failure::Unanswered | Failure::Unreachable, Some(stranger)) => {
+                        Failure::AnsweredElsewhere(stranger)
+                    }
+                    (failure, _) => failure,
+                };
+                let returned = dial.into_body();
+                load.take_back(returned);
+                return Err(Lost {
+                    is_refused,
+                    ..failure.into()
+                });
+            }
+        };
+        let look = |agreed: &Agreed| guard.agreed(agreed, self.direction);
+        let (mut exchange, ending) = dial.accept(&answer, &mut scratch, look);
+        let ending = ending.unwrap_or_else(|| self.run(&mut exchange, &mut scratch, guard));
         let summary = exchange.summary();
         let failure = match ending {
             Ending::Completed | Ending::Probed => {
@@ -277,25 +309,14 @@ impl Attempt<'_> {
             }
             Ending::Failed(failure) => failure,
         };
-        let (is_answered, bytes) = (exchange.is_answered(), summary.bytes);
-        let is_refused = exchange.refused().is_some();
-        let failure = match (failure, exchange.stranger()) {
-            (Failure::Unanswered | Failure::Unreachable, Some(stranger)) => {
-                Failure::AnsweredElsewhere(stranger)
-            }
-            (failure, _) => failure,
-        };
         let returned = exchange.into_body();
-        if let Load::Body(body) = load
-            && bytes == 0
-        {
-            *body = returned.map(Body::rewound);
+        if summary.bytes == 0 {
+            load.take_back(returned);
         }
         Err(Lost {
-            failure,
-            is_answered,
-            is_refused,
-            bytes,
+            is_answered: true,
+            bytes: summary.bytes,
+            ..failure.into()
         })
     }
 
@@ -345,34 +366,62 @@ impl Attempt<'_> {
         client.wishes(blksize, windowsize, self.size)
     }
 
-    /// Until the end of the transfer: the caller's thread waits here for the server.
-    fn run<'b>(&self, mut exchange: Exchange<'b>, guard: &Guard) -> (Exchange<'b>, Ending) {
-        let mut scratch = Scratch::new();
+    /// Until the server answers: the caller's thread waits here.
+    fn dial(
+        &self,
+        dial: &mut Dial<'_>,
+        scratch: &mut Scratch,
+        guard: &Guard,
+    ) -> Result<Answer, Failure> {
         let mut told = self.start;
         loop {
-            let turn = exchange.run(&mut scratch, guard);
-            let time = now();
-            if let Turn::Done(ending) = turn {
-                return (exchange, ending);
-            }
+            let until = match dial.run(scratch) {
+                Dialed::Answered(answer) => return Ok(answer),
+                Dialed::Failed(failure) => return Err(failure),
+                Dialed::Quiet(until) => until,
+            };
             if !self.may_wait
-                && !exchange.is_answered()
-                && let Some(refused) = exchange.refused()
+                && let Some(refused) = dial.refused()
             {
-                return (exchange, Ending::Failed(refused));
+                return Err(refused);
             }
-            if self.is_sampled(&exchange, time) {
+            let next = self.tell_now_and_then(&mut told, || dial.summary(), guard);
+            dial.mail_until(until.min(next));
+        }
+    }
+
+    /// Until the end of the transfer.
+    fn run(&self, exchange: &mut Exchange<'_>, scratch: &mut Scratch, guard: &Guard) -> Ending {
+        let mut told = self.start;
+        loop {
+            let turn = exchange.run(scratch, guard);
+            if let Turn::Done(ending) = turn {
+                return ending;
+            }
+            if self.is_sampled(exchange, now()) {
                 exchange.leave("probe is over", || true);
-                return (exchange, Ending::Completed);
+                return Ending::Completed;
             }
-            if time >= told + limits::CLIENT_PROGRESS_INTERVAL {
-                told = time;
-                self.tell(&exchange.summary(), guard);
-            }
+            let next = self.tell_now_and_then(&mut told, || exchange.summary(), guard);
             if let Turn::Quiet(until) = turn {
-                exchange.mail_until(until.min(told + limits::CLIENT_PROGRESS_INTERVAL));
+                exchange.mail_until(until.min(next));
             }
         }
+    }
+
+    /// Tells the progress if that is due; returns when it is due next.
+    fn tell_now_and_then(
+        &self,
+        told: &mut Instant,
+        summary: impl FnOnce() -> Summary,
+        guard: &Guard,
+    ) -> Instant {
+        let time = now();
+        if time >= *told + limits::CLIENT_PROGRESS_INTERVAL {
+            *told = time;
+            self.tell(&summary(), guard);
+        }
+        *told + limits::CLIENT_PROGRESS_INTERVAL
     }
 
     fn tell(&self, summary: &Summary, guard: &Guard) {
@@ -404,7 +453,7 @@ impl Attempt<'_> {
     }
 
     fn is_sampled(&self, exchange: &Exchange<'_>, time: Instant) -> bool {
-        let Some((octets, most)) = self.client.sample.filter(|_| exchange.is_answered()) else {
+        let Some((octets, most)) = self.client.sample else {
             return false;
         };
         time >= self.start + most || exchange.summary().bytes >= octets

@@ -42,6 +42,17 @@ impl Guard {
         (size != UNKNOWN).then_some(size)
     }
 
+    /// Whether what the server offers will do.
+    pub(super) fn agreed(&self, agreed: &Agreed, direction: Direction) -> Result<(), Refusal> {
+        if direction == Direction::Read {
+            self.announce(agreed.tsize);
+            if self.announced().is_some_and(|size| size > self.most) {
+                return Err(self.too_large());
+            }
+        }
+        Ok(())
+    }
+
     fn refuse(&self, failure: Failure, text: &'static str) -> Refusal {
         let _ = self.trouble.set(failure);
         Refusal::new(ErrorCode::DISK_FULL, text)
@@ -78,14 +89,8 @@ impl Surroundings for Guard {
         false
     }
 
-    fn agreed(&self, agreed: &Agreed, direction: Direction) -> Result<(), Refusal> {
-        if direction == Direction::Read {
-            self.announce(agreed.tsize);
-            if self.announced().is_some_and(|size| size > self.most) {
-                return Err(self.too_large());
-            }
-        }
-        Ok(())
+    fn is_dedicated(&self) -> bool {
+        true
     }
 }
 

@@ -12,6 +12,7 @@
 
 mod attempts;
 mod guard;
+mod later;
 mod writer;
 
 pub(crate) use self::writer::Writer;
@@ -20,6 +21,7 @@ pub(crate) use self::writer::unwritten;
 
 use self::attempts::Load;
 use self::guard::Guard;
+use self::later::resolved;
 use crate::error::{Failure, plain};
 use crate::event::Summary;
 use crate::limits;
@@ -27,7 +29,7 @@ use crate::store::mappings::Mappings;
 use crate::store::{Sink, Source};
 use crate::sys;
 use crate::sys::udp::{SocketOptions, TransferSocket};
-use crate::transfer::{Body, Trouble, now};
+use crate::transfer::{Body, NO_ANSWER, Trouble, now};
 use crate::wire::{Direction, Mode, OptionName, Options};
 use std::fmt;
 use std::io::{self, Write};
@@ -264,6 +266,7 @@ impl Client {
     /// # Errors
     /// As [`get`](Self::get); [`Failure::Read`] where the source cannot be read.
     pub fn put(&self, name: impl AsRef<[u8]>, source: Source) -> Result<Summary, Failure> {
+        let source = resolved(source, self.max_time)?;
         let mappings = Mappings::new(0, Duration::ZERO);
         let body = Body::new(source, self.mode, &mappings, now()).map_err(unreadable)?;
         let size = body.length();
@@ -374,6 +377,7 @@ fn unreadable(trouble: Trouble) -> Failure {
     match trouble {
         Trouble::Changed => Failure::FileChanged,
         Trouble::Read(cause) => Failure::Read(cause),
+        Trouble::Pending => Failure::Read(NO_ANSWER.into()),
         Trouble::Network(error) => Failure::Network(plain(&error)),
     }
 }

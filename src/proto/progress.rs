@@ -9,7 +9,7 @@
 use super::timer::{Expiry, Timer};
 use super::{Outcome, Policy};
 use crate::limits::{PROGRESS_BLOCK_OCTETS, PROGRESS_PERIOD};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The blocks of a period, the end of the transfer's time, and what ICMP said.
 #[derive(Clone, Debug)]
@@ -41,6 +41,16 @@ impl Progress {
     /// The peer has answered: its first period begins.
     pub(super) fn begin(&mut self, now: Instant) {
         self.since = now;
+    }
+
+    /// The clock of the period has stood still for that time.
+    pub(super) fn skip(&mut self, pause: Duration, now: Instant) {
+        self.since = (self.since + pause).min(now);
+    }
+
+    /// When the transfer has had all its time.
+    pub(super) fn end(&self) -> Option<Instant> {
+        self.end
     }
 
     /// ICMP said that the peer's port is closed. The message may be old, or forged.

@@ -67,6 +67,7 @@ pub struct Sender {
     echo: Echo,
     recovery: Recovery,
     silence: SilentBlocks,
+    stall: Stall,
     pace: Pace,
     timer: Timer,
     progress: Progress,
@@ -180,6 +181,15 @@ impl SilentBlocks {
     }
 }
 
+/// Blocks that were offered and are not there yet. The peer owes no answer to what it was not sent,
+/// and its own timer may speak meanwhile: neither is a loss.
+#[derive(Clone, Debug, Default)]
+struct Stall {
+    since: Option<Instant>,
+    /// One past the highest block that was sent before the last stall.
+    sent_end: u64,
+}
+
 #[derive(Clone, Debug)]
 struct Sent {
     blocks: Range<u64>,
@@ -265,6 +275,7 @@ impl Sender {
             echo: Echo::default(),
             recovery: Recovery::new(now),
             silence: SilentBlocks::new(agreed.blksize),
+            stall: Stall::default(),
             pace,
             timer,
             progress: Progress::new(policy, agreed.blksize, now),
@@ -343,7 +354,8 @@ impl Sender {
         let in_order = self.sent_end - self.recovery.ahead;
         let at_end = block + 1 >= in_order && in_order == self.next;
         let is_eager = self.learn(block, at_end, now);
-        let is_echo = !at_end && (is_eager || self.is_echo(block));
+        let is_echo =
+            !at_end && (is_eager || self.is_about_stall(block, now) || self.is_echo(block));
         self.pace.answered(at_end);
         if at_end {
             if self.recovery.windows == 0 && self.timer.probes() > 0 {
@@ -426,6 +438,13 @@ impl Sender {
         alone && self.timer.probe_interval().is_some() && (early || *eager >= EAGER_ACKS)
     }
 
+    /// Whether the receiver's own timer has sent this ACK, during a stall whose end crossed it.
+    fn is_about_stall(&self, block: u64, now: Instant) -> bool {
+        let resumed = self.recovery.restarted;
+        block + 1 == self.stall.sent_end
+            && resumed.is_some_and(|at| self.timer.is_too_soon(now.saturating_duration_since(at)))
+    }
+
     /// Whether this ACK, behind which blocks are under way, speaks of a repetition and not of a
     /// hole.
     fn is_echo(&mut self, block: u64) -> bool {
@@ -442,13 +461,26 @@ impl Sender {
     /// §4.2.3.1, the Sorcerer's Apprentice). With a larger window it says "start again here" (RFC
     /// 7440 §4).
     fn repeated(&mut self, now: Instant) {
+        let is_stalled = self.is_stalled();
         if self.window == 1 {
-            self.timer.refute_loss();
+            if !is_stalled {
+                self.timer.refute_loss();
+            }
             return;
         }
         let is_older = (self.recovery.restarted)
             .is_some_and(|at| self.timer.is_too_soon(now.saturating_duration_since(at)));
         if self.sent_end == self.acked + 1 || is_older {
+            return;
+        }
+        // The receiver's timer, and no report: it lacks what it was not sent. Where it lacks more
+        // than that it gets it again.
+        if is_stalled && now > self.recovery.sent + self.timer.answer_time() {
+            if self.repeats.count <= self.retries {
+                self.repeats.count += 1;
+                self.repeats.answered = now;
+                self.restart_window(now);
+            }
             return;
         }
         // A copy made by the network comes right behind the original; a report that the first block
@@ -507,6 +539,10 @@ impl Sender {
         {
             self.sends.pop_front();
         }
+        // The receiver may have waited for the rest of the window before it answered.
+        if self.is_stalled() {
+            return self.sends.clear();
+        }
         let Some(sent) = self
             .sends
             .front()
@@ -557,7 +593,7 @@ impl Sender {
     /// where it brings none.
     pub fn request_repeated(&mut self, now: Instant) -> bool {
         let is_over = self.proven || matches!(self.phase, Phase::Done(_));
-        if is_over || !self.opening.asked_again(now) {
+        if is_over || self.is_stalled() || !self.opening.asked_again(now) {
             return false;
         }
         self.progress.reachable();
@@ -578,6 +614,30 @@ impl Sender {
             self.sent_end - 1
         );
         self.last = Some(last);
+    }
+
+    /// The blocks that `poll` offers are not there yet. Until blocks leave, no clock runs but that
+    /// of the whole transfer; returns when that one ends. `poll` goes on to offer them.
+    pub fn stalled(&mut self, now: Instant) -> Option<Instant> {
+        self.stall.since.get_or_insert(now);
+        self.progress.end()
+    }
+
+    /// True while the peer waits for blocks that are not there.
+    pub fn is_stalled(&self) -> bool {
+        self.stall.since.is_some()
+    }
+
+    /// The clocks go on where they stood.
+    fn resume(&mut self, now: Instant) {
+        let Some(since) = self.stall.since.take() else {
+            return;
+        };
+        let pause = now.saturating_duration_since(since);
+        self.timer.skip(pause, now);
+        self.progress.skip(pause, now);
+        self.stall.sent_end = self.sent_end;
+        self.recovery.restarted = Some(now);
     }
 
     /// Ends the transfer from this side.
@@ -624,6 +684,15 @@ impl Sender {
     fn expire(&mut self, now: Instant) {
         if matches!(self.phase, Phase::Done(_)) {
             return;
+        }
+        if self.is_stalled() {
+            if matches!(self.poll_data(now), Step::Data { .. }) {
+                if self.progress.end().is_some_and(|end| now >= end) {
+                    self.phase = Phase::Done(Outcome::TooLong);
+                }
+                return;
+            }
+            self.resume(now);
         }
         let (timer, blocks) = (&mut self.timer, self.acked);
         match self.progress.expire(timer, blocks, self.proven, now) {
@@ -718,6 +787,7 @@ impl Sender {
 
     /// Of the blocks that `poll` offered, those before `end` have left.
     pub fn sent(&mut self, end: u64, now: Instant) {
+        self.resume(now);
         self.recovery.sent = now;
         if let Some(probe) = &mut self.probe {
             debug_assert!(end <= probe.end);
@@ -815,9 +885,10 @@ impl Sender {
     }
 
     /// True where the peer has been silent for longer than a first probe takes: a repeated request
-    /// is not a late copy then.
+    /// is not a late copy then. A peer that has been sent nothing is not silent.
     pub fn is_silent(&self, now: Instant) -> bool {
-        self.silence(now) > self.timer.probe_interval().unwrap_or(self.timer.interval())
+        let is_asked = self.proven || !self.is_stalled();
+        is_asked && self.silence(now) > self.timer.probe_interval().unwrap_or(self.timer.interval())
     }
 
     fn silence(&self, now: Instant) -> Duration {

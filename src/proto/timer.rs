@@ -363,6 +363,14 @@ impl Timer {
         self.probe_from = None;
     }
 
+    /// The clocks have stood still for that time: it was no silence of the peer.
+    pub(super) fn skip(&mut self, pause: Duration, now: Instant) {
+        let later = |from: Instant| (from + pause).min(now);
+        self.silent_from = later(self.silent_from);
+        self.interval_from = later(self.interval_from);
+        self.probe_from = self.probe_from.map(later);
+    }
+
     /// The last block of the file is under way: its receiver may need long for the ACK.
     pub(super) fn await_end(&mut self) {
         self.least_silence = self.final_silence;

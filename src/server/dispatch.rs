@@ -5,16 +5,17 @@
 use super::MAIL;
 use super::desk::Tid;
 use super::endpoint::{Action, Answerable, Config, Datagram, Endpoint, Facts, LaneAccess};
+use super::lane::Waiting;
 use super::mailbox::{Mail, Mailbox};
 use super::message::{Job, Message, Report};
 use super::pool::Pool;
 use super::shared::Shared;
 use super::warnings::ThrottledWarnings;
 use crate::error::{Error, Failure, Refusal, plain};
-use crate::event::{DropReason, TransferId};
+use crate::event::{DropReason, Event, TransferId};
 use crate::limits::{MAPPING_IDLE, MAX_REQUEST, SPARE_WORKERS};
 use crate::sys::udp::Listener;
-use crate::transfer::{CANCELLED, Ending, STOPPING, Transfer, now};
+use crate::transfer::{CANCELLED, Ending, STOPPING, now};
 use crate::wire;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -337,23 +338,38 @@ impl Loop {
 
 impl LaneAccess for Lanes {
     fn facts(&self, lane: usize, id: TransferId, _: Instant) -> Option<Facts> {
-        self.shared.lanes[lane].look(id, |transfer| Facts {
-            is_complete: transfer.is_complete(),
-            is_established: transfer.is_proven(),
-            is_silent: transfer.is_silent(),
-            answered: transfer.answered(),
-            moved: transfer.moved(),
+        self.shared.lanes[lane].look(id, |waiting| match waiting {
+            Waiting::Transfer(transfer) => Facts {
+                is_complete: transfer.is_complete(),
+                is_established: transfer.is_proven(),
+                is_silent: transfer.is_silent(),
+                answered: transfer.answered(),
+                moved: transfer.moved(),
+            },
+            Waiting::Request(request) => Facts {
+                is_complete: false,
+                is_established: false,
+                is_silent: false,
+                answered: request.since,
+                moved: (request.since, 0),
+            },
         })
     }
 
     fn has_unread(&self, lane: usize, id: TransferId) -> bool {
-        let has_mail = |transfer: &mut Transfer| transfer.has_mail();
+        let has_mail = |waiting: &mut Waiting| match waiting {
+            Waiting::Transfer(transfer) => transfer.has_mail(),
+            Waiting::Request(_) => false,
+        };
         self.shared.lanes[lane].look(id, has_mail) == Some(true)
     }
 
     fn repeat_request(&mut self, lane: usize, id: TransferId, _: Instant) -> Option<bool> {
         let lane = &self.shared.lanes[lane];
-        let is_answered = lane.look(id, Transfer::request_repeated)?;
+        let is_answered = lane.look(id, |waiting| match waiting {
+            Waiting::Transfer(transfer) => transfer.request_repeated(),
+            Waiting::Request(_) => false,
+        })?;
         if is_answered {
             lane.resume(id);
         }
@@ -366,26 +382,40 @@ impl LaneAccess for Lanes {
 
     fn end(&mut self, lane: usize, id: TransferId, failure: Failure) -> Option<Instant> {
         let shared = &self.shared;
-        let mut transfer = shared.lanes[lane].take_or_recall(id)?;
-        match failure {
-            // Its peer has all it needs, or will ask in vain for one more ACK.
-            _ if transfer.is_complete() => {}
-            Failure::Stopped => transfer.leave(STOPPING, || shared.may_refuse(now())),
-            Failure::Cancelled => transfer.leave(CANCELLED, || shared.may_refuse(now())),
-            _ => {}
-        }
-        shared.conclude(&mut transfer, Ending::Failed(failure));
-        let answered = transfer.answered();
+        let mut waiting = shared.lanes[lane].take_or_recall(id)?;
+        let farewell = match failure {
+            Failure::Stopped => Some(STOPPING),
+            Failure::Cancelled => Some(CANCELLED),
+            _ => None,
+        };
+        let may_refuse = || shared.may_refuse(now());
+        let answered = match &mut waiting {
+            Waiting::Transfer(transfer) => {
+                // The peer of a complete one has all it needs, or will ask in vain for one more
+                // ACK.
+                if let Some(words) = farewell.filter(|_| !transfer.is_complete()) {
+                    transfer.leave(words, may_refuse);
+                }
+                shared.conclude(transfer, Ending::Failed(failure));
+                transfer.answered()
+            }
+            Waiting::Request(request) => {
+                request.end(farewell, may_refuse);
+                let summary = request.opening.summary(now());
+                shared.reporter.report(Event::Failed(summary, failure));
+                request.since
+            }
+        };
         // Files are closed by a worker, since that may block.
-        self.pool.job(Job::Close(transfer));
+        self.pool.job(Job::Close(waiting));
         Some(answered)
     }
 
     fn abandon(&mut self, id: TransferId) {
         // Its lane may not be known yet.
         let mut lanes = self.shared.lanes.iter();
-        if let Some(transfer) = lanes.find_map(|lane| lane.abandon(id)) {
-            self.pool.job(Job::Close(transfer));
+        if let Some(waiting) = lanes.find_map(|lane| lane.abandon(id)) {
+            self.pool.job(Job::Close(waiting));
         }
     }
 

@@ -6,6 +6,7 @@
 //! sink; then another thread takes the lane over, and only that one transfer waits.
 
 use super::by_id::ById;
+use super::pending::PendingRequest;
 use crate::event::TransferId;
 use crate::limits::LOOP_TICK;
 use crate::sys::udp::wait_for;
@@ -15,7 +16,7 @@ use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -43,7 +44,30 @@ pub(super) struct Lane {
     runner: AtomicUsize,
     /// Transfers that belong to this lane.
     count: AtomicUsize,
-    table: Mutex<Table<Box<Transfer>>>,
+    table: Mutex<Table<Waiting>>,
+}
+
+/// What waits in a lane.
+pub(super) enum Waiting {
+    Transfer(Box<Transfer>),
+    /// A request whose source is not there yet.
+    Request(Box<PendingRequest>),
+}
+
+impl Waiting {
+    pub(super) fn id(&self) -> TransferId {
+        match self {
+            Self::Transfer(transfer) => transfer.id(),
+            Self::Request(request) => request.opening.id,
+        }
+    }
+
+    fn descriptor(&self) -> RawFd {
+        match self {
+            Self::Transfer(transfer) => transfer.as_raw_fd(),
+            Self::Request(request) => request.socket.as_raw_fd(),
+        }
+    }
 }
 
 struct Poller {
@@ -169,7 +193,7 @@ impl Lane {
     }
 
     /// The next transfer that is ready.
-    pub(super) fn next(&self) -> Option<Box<Transfer>> {
+    pub(super) fn next(&self) -> Option<Waiting> {
         self.table().next()
     }
 
@@ -187,13 +211,9 @@ impl Lane {
     ///
     /// # Errors
     /// Returns the transfer where it was [abandoned](Self::abandon).
-    pub(super) fn park(
-        &self,
-        transfer: Box<Transfer>,
-        until: Option<Instant>,
-    ) -> Result<bool, Box<Transfer>> {
+    pub(super) fn park(&self, transfer: Waiting, until: Option<Instant>) -> Result<bool, Waiting> {
         let id = transfer.id();
-        let descriptor = transfer.as_raw_fd();
+        let descriptor = transfer.descriptor();
         let mut table = self.table();
         let parked = table.park(id, transfer, until)?;
         if parked.is_new {
@@ -213,7 +233,7 @@ impl Lane {
 
     /// Removes a transfer of this lane, if it is one. Where it was parked it is returned; one that
     /// is in its turn comes back to the worker that [parks](Self::park) it.
-    pub(super) fn abandon(&self, id: TransferId) -> Option<Box<Transfer>> {
+    pub(super) fn abandon(&self, id: TransferId) -> Option<Waiting> {
         let transfer = self.table().remove(id)?;
         self.count.fetch_sub(1, Ordering::SeqCst);
         transfer
@@ -223,9 +243,9 @@ impl Lane {
     pub(super) fn look<T>(
         &self,
         id: TransferId,
-        look: impl FnOnce(&mut Transfer) -> T,
+        look: impl FnOnce(&mut Waiting) -> T,
     ) -> Option<T> {
-        self.table().get(id).map(|transfer| look(transfer))
+        self.table().get(id).map(look)
     }
 
     /// Gives a transfer a turn, and has it reported when it is parked afterwards.
@@ -244,7 +264,7 @@ impl Lane {
 
     /// Takes a transfer out of the lane. One that is in its turn stays, and is reported when it is
     /// parked.
-    pub(super) fn take_or_recall(&self, id: TransferId) -> Option<Box<Transfer>> {
+    pub(super) fn take_or_recall(&self, id: TransferId) -> Option<Waiting> {
         let mut table = self.table();
         if table.get(id).is_none() {
             table.recall(id, true);
@@ -261,7 +281,7 @@ impl Lane {
         self.table().parked > 0
     }
 
-    fn table(&self) -> MutexGuard<'_, Table<Box<Transfer>>> {
+    fn table(&self) -> MutexGuard<'_, Table<Waiting>> {
         lock(&self.table)
     }
 }

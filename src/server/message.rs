@@ -2,8 +2,8 @@
 
 use super::Stop;
 use super::admitted::AdmittedRequest;
+use super::lane::Waiting;
 use crate::event::TransferId;
-use crate::transfer::Transfer;
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
@@ -51,7 +51,7 @@ pub(super) enum Job {
     /// Unmap files that are not in use.
     Sweep,
     /// Close a transfer's file and socket.
-    Close(Box<Transfer>),
+    Close(Waiting),
     /// Reload external state, such as the root directory.
     Reload,
 }

@@ -15,11 +15,13 @@ mod lane;
 mod mailbox;
 mod memory;
 mod message;
+mod pending;
 mod pool;
 mod ports;
 mod reporter;
 mod shared;
 mod store_slot;
+mod waker;
 mod warnings;
 mod worker;
 
@@ -454,7 +456,7 @@ impl Listening {
         let lanes = (processors - 1).clamp(1, limits.workers);
         let lanes = (0..lanes)
             .map(|_| Lane::new())
-            .collect::<io::Result<Vec<_>>>()
+            .collect::<io::Result<Arc<[_]>>>()
             .map_err(system("watch sockets"))?;
         let shared = Arc::new(shared::Shared {
             store,
@@ -484,6 +486,7 @@ impl Listening {
             },
             store_slots: limits.workers.div_ceil(2),
             in_store: AtomicUsize::new(0),
+            store_deadline: limits.store_deadline,
             slow_calls: AtomicUsize::new(0),
             most_workers: limits.workers,
             workers: AtomicUsize::new(0),

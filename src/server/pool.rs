@@ -190,7 +190,7 @@ impl Pool {
         self.watched = time;
         self.look(time);
         let mut is_quiet = true;
-        for lane in &shared.lanes {
+        for lane in shared.lanes.iter() {
             if let Some(number) = lane.busy_runner() {
                 if !lane.has_parked() {
                     continue;
@@ -364,7 +364,7 @@ impl Pool {
         } = self;
         drop((openings, jobs, mailbox));
         shared.idle.close();
-        for lane in &shared.lanes {
+        for lane in shared.lanes.iter() {
             lane.wake();
         }
         let end = now() + patience;

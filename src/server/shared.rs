@@ -15,7 +15,7 @@ use crate::wire::Options;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What all workers share.
 pub(super) struct Shared {
@@ -35,6 +35,8 @@ pub(super) struct Shared {
     /// running transfers.
     pub(super) store_slots: usize,
     pub(super) in_store: AtomicUsize,
+    /// How long a source, or a block of it, may take.
+    pub(super) store_deadline: Duration,
     /// Calls into it that were slow enough to lose their store slot.
     pub(super) slow_calls: AtomicUsize,
     /// Workers there may be, and are; more while some are stuck.
@@ -45,7 +47,7 @@ pub(super) struct Shared {
     /// Running transfers are to end at once.
     pub(super) stopping: AtomicBool,
     /// Where transfers wait.
-    pub(super) lanes: Vec<Lane>,
+    pub(super) lanes: Arc<[Lane]>,
     /// The loop looks for workers that block while they run a lane.
     pub(super) is_watching: AtomicBool,
 }

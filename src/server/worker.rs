@@ -4,11 +4,13 @@
 use super::admitted::{AdmittedRequest, Asked};
 use super::desk::Tid;
 use super::idle::Wake;
-use super::lane::Lane;
+use super::lane::{Lane, Waiting};
 use super::mailbox::Mailbox;
 use super::message::{Job, Message, Report};
+use super::pending::PendingRequest;
 use super::shared::Shared;
 use super::store_slot::StoreSlot;
+use super::waker::TransferWaker;
 use crate::error::{Failure, Refusal, plain};
 use crate::event::{Event, TransferId};
 use crate::limits::{
@@ -16,19 +18,21 @@ use crate::limits::{
     SPARE_IDLE, STUCK_AFTER, UNCHECKED_BLKSIZE, UNPROVEN_DATA_SENDS,
 };
 use crate::proto::{self, Agreed, Policy, Sender, Terms, grant};
-use crate::store::{Request, Sink};
+use crate::store::{Kind, Later, Request, Sink, Source};
 use crate::sys;
 use crate::sys::udp::TransferSocket;
 use crate::transfer::{
-    Body, End, Ending, Format, Origin, Scratch, Surroundings, Transfer, Trouble, Turn, now, tell,
+    Body, End, Ending, Format, NO_ANSWER, Origin, STOPPING, Scratch, Surroundings, Transfer,
+    Trouble, Turn, now, tell,
 };
-use crate::wire::{self, Direction, ErrorCode, OptionName, Options};
+use crate::wire::{self, Direction, ErrorCode, Mode, OptionName, Options};
 use crossbeam_channel::Receiver;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
 
 /// A worker's signs of life.
 #[derive(Default)]
@@ -102,6 +106,10 @@ impl Surroundings for WorkerContext {
         self.shared.may_refuse(now())
     }
 
+    fn source_deadline(&self) -> Duration {
+        self.shared.store_deadline
+    }
+
     fn completes(&self, id: TransferId) {
         let report = Report::Complete(id);
         self.queues.reports.post(Message::Reports(vec![report]));
@@ -110,7 +118,7 @@ impl Surroundings for WorkerContext {
 
 enum Work {
     Open(Admitted, StoreSlot),
-    Continue(Box<Transfer>, usize),
+    Continue(Waiting, usize),
     Job(Job),
 }
 
@@ -189,8 +197,8 @@ impl Worker {
         }
         self.openings_in_a_row = 0;
         let ready = self.context.lane().and_then(|(number, lane)| {
-            let transfer = lane.next()?;
-            Some(Work::Continue(transfer, number))
+            let waiting = lane.next()?;
+            Some(Work::Continue(waiting, number))
         });
         ready.or_else(|| self.opening())
     }
@@ -245,16 +253,18 @@ impl Worker {
     fn work(&mut self, work: Work) {
         let shared = &self.context.shared;
         match work {
-            Work::Continue(transfer, lane) => self.go_on(transfer, lane),
+            Work::Continue(waiting, lane) => self.go_on(waiting, lane),
             Work::Open(admitted, slot) => {
-                if let Some(transfer) = self.open(admitted, slot) {
-                    let lane = self.enter(&transfer);
-                    self.go_on(transfer, lane);
+                let waker = TransferWaker::new(&shared.lanes, admitted.0.id);
+                if let Some(waiting) = self.open(admitted, slot, &Arc::clone(&waker).into()) {
+                    let lane = self.enter(waiting.id());
+                    waker.enters(lane);
+                    self.go_on(waiting, lane);
                 }
             }
-            Work::Job(Job::Close(transfer)) => {
-                let id = transfer.id();
-                close(transfer);
+            Work::Job(Job::Close(waiting)) => {
+                let id = waiting.id();
+                close(waiting);
                 self.reports.push(Report::Closed(id));
             }
             Work::Job(Job::Sweep) => shared.mappings.sweep(now()),
@@ -268,7 +278,7 @@ impl Worker {
     }
 
     /// Gives a new transfer its lane: this worker's, or else the one with the fewest transfers.
-    fn enter(&mut self, transfer: &Transfer) -> usize {
+    fn enter(&mut self, id: TransferId) -> usize {
         self.context.choose_lane();
         let lanes = &self.context.shared.lanes;
         let number = self.context.lane.unwrap_or_else(|| {
@@ -277,12 +287,20 @@ impl Worker {
                 .min_by_key(|number| lanes[*number].count())
                 .unwrap_or(0)
         });
-        lanes[number].enter(transfer.id());
-        self.reports.push(Report::Opened(transfer.id(), number));
+        lanes[number].enter(id);
+        self.reports.push(Report::Opened(id, number));
         number
     }
 
-    fn go_on(&mut self, mut transfer: Box<Transfer>, lane: usize) {
+    fn go_on(&mut self, waiting: Waiting, lane: usize) {
+        match waiting {
+            Waiting::Transfer(transfer) => self.turn(transfer, lane),
+            Waiting::Request(request) => self.resolve(request, lane),
+        }
+    }
+
+    /// Gives a transfer its turn.
+    fn turn(&mut self, mut transfer: Box<Transfer>, lane: usize) {
         let id = transfer.id();
         let was_proven = transfer.is_proven();
         let turn = loop {
@@ -315,28 +333,7 @@ impl Worker {
                 if transfer.is_proven() && !was_proven {
                     self.reports.push(Report::Established(id));
                 }
-                let is_own = self
-                    .context
-                    .lane()
-                    .is_some_and(|(number, _)| number == lane);
-                let lane = &self.context.shared.lanes[lane];
-                match lane.park(transfer, until) {
-                    Ok(true) => self.reports.push(Report::Parked(id)),
-                    Ok(false) => {}
-                    Err(transfer) => {
-                        close(transfer);
-                        self.reports.push(Report::Closed(id));
-                    }
-                }
-                // The runner of another lane may be held up, and the loop may not have seen before
-                // that transfers wait for it.
-                if !is_own {
-                    self.context.have_lanes_watched();
-                }
-                // The loop may have looked for parked transfers just before.
-                if self.context.is_stopping() {
-                    lane.resume(id);
-                }
+                self.park(Waiting::Transfer(transfer), until, lane);
             }
             Err(ending) => {
                 self.context.shared.conclude(&mut transfer, ending);
@@ -351,9 +348,93 @@ impl Worker {
         }
     }
 
+    fn park(&mut self, waiting: Waiting, until: Option<Instant>, lane: usize) {
+        let id = waiting.id();
+        let own = self.context.lane().map(|(number, _)| number);
+        let is_own = own == Some(lane);
+        let lane = &self.context.shared.lanes[lane];
+        match lane.park(waiting, until) {
+            Ok(true) => self.reports.push(Report::Parked(id)),
+            Ok(false) => {}
+            Err(waiting) => {
+                close(waiting);
+                self.reports.push(Report::Closed(id));
+            }
+        }
+        // The runner of another lane may be held up, and the loop may not have seen before that
+        // transfers wait for it.
+        if !is_own {
+            self.context.have_lanes_watched();
+        }
+        // The loop may have looked for parked transfers just before.
+        if self.context.is_stopping() {
+            lane.resume(id);
+        }
+    }
+
+    /// Asks for the source of a request, and makes the transfer if it is there.
+    fn resolve(&mut self, mut request: Box<PendingRequest>, lane: usize) {
+        let mode = request.opening.asked.mode;
+        let answer = guarded(|| {
+            let source = match request.poll(now()) {
+                Poll::Ready(source) => source,
+                Poll::Pending => return Poll::Pending,
+            };
+            Poll::Ready(source.and_then(|source| self.context.body(source, mode)))
+        });
+        let panicked = || Poll::Ready(Err(failed_read("the store panicked".into())));
+        match answer.unwrap_or_else(panicked) {
+            Poll::Pending if !self.context.is_stopping() => {
+                let until = request.until;
+                self.park(Waiting::Request(request), Some(until), lane);
+            }
+            Poll::Pending => {
+                request.end(Some(STOPPING), || self.context.may_refuse());
+                let summary = request.opening.summary(now());
+                let event = Event::Failed(summary, Failure::Stopped);
+                self.context.shared.reporter.report(event);
+                self.end_request(*request, lane);
+            }
+            Poll::Ready(Ok(body)) => {
+                let PendingRequest {
+                    opening,
+                    socket,
+                    source,
+                    ..
+                } = *request;
+                close(source);
+                let granted = Granted::Read(body);
+                let transfer = self.context.begin(granted, &opening, socket);
+                self.turn(transfer, lane);
+            }
+            Poll::Ready(Err(refusal)) => {
+                self.context
+                    .refuse(&request.opening, &request.socket, refusal);
+                self.end_request(*request, lane);
+            }
+        }
+    }
+
+    /// A request has ended that never became a transfer.
+    fn end_request(&mut self, request: PendingRequest, lane: usize) {
+        let (id, answered) = (request.opening.id, now());
+        let _ = self.context.shared.lanes[lane].abandon(id);
+        close(request);
+        self.reports.push(Report::Ended {
+            id,
+            is_proven: false,
+            answered,
+        });
+    }
+
     /// Asks the store and makes the transfer; `None` when it has ended already, and that is
     /// reported.
-    fn open(&mut self, (opening, port): Admitted, slot: StoreSlot) -> Option<Box<Transfer>> {
+    fn open(
+        &mut self,
+        (opening, port): Admitted,
+        slot: StoreSlot,
+        waker: &Waker,
+    ) -> Option<Waiting> {
         let Tid { peer, local } = opening.tid;
         if !opening.ask(now()) {
             return None;
@@ -367,7 +448,7 @@ impl Worker {
                 return None;
             }
         };
-        let granted = self.context.ask(&opening);
+        let granted = self.context.ask(&opening, waker);
         // The store lacks a descriptor: the request waits as it would for want of a socket, and
         // gives its own back.
         if granted.as_ref().is_err_and(Refusal::is_for_want) {
@@ -386,26 +467,31 @@ impl Worker {
         // something else on that port. What it would have been told is told to whoever really sends
         // the file again.
         let granted = match granted {
-            Err(refusal) if opening.may_be_copy => Ok(Granted::Write(Box::new(Refusing(refusal)))),
+            Err(refusal) if opening.may_be_copy => {
+                Ok(Answer::Now(Granted::Write(Box::new(Refusing(refusal)))))
+            }
             granted => granted,
         };
         match granted {
-            Ok(granted) => Some(self.context.begin(granted, &opening, socket)),
+            Ok(Answer::Later(source)) => {
+                let since = now();
+                Some(Waiting::Request(Box::new(PendingRequest {
+                    opening,
+                    socket,
+                    source,
+                    waker: waker.clone(),
+                    since,
+                    until: since + self.context.shared.store_deadline,
+                })))
+            }
+            Ok(Answer::Now(granted)) => {
+                let transfer = self.context.begin(granted, &opening, socket);
+                Some(Waiting::Transfer(transfer))
+            }
             Err(refusal) => {
-                let answered = now();
-                if !opening.broadcast && self.context.shared.may_refuse(answered) {
-                    tell(&socket, refusal.code(), refusal.text());
-                }
-                let id = opening.id;
-                self.context.shared.reporter.report(Event::Refused {
-                    id: Some(id),
-                    peer,
-                    direction: opening.asked.direction,
-                    name: opening.asked.name.clone(),
-                    refusal,
-                });
+                let answered = self.context.refuse(&opening, &socket, refusal);
                 self.reports.push(Report::Ended {
-                    id,
+                    id: opening.id,
                     is_proven: false,
                     answered,
                 });
@@ -430,6 +516,12 @@ impl Worker {
 enum Granted {
     Read(Body),
     Write(Box<dyn Sink>),
+}
+
+/// When it did.
+enum Answer {
+    Now(Granted),
+    Later(Later),
 }
 
 /// Takes no octet of a file that the store has refused.
@@ -534,7 +626,7 @@ impl WorkerContext {
     }
 
     /// Asks the store, whose code may panic.
-    fn ask(&self, opening: &AdmittedRequest) -> Result<Granted, Refusal> {
+    fn ask(&self, opening: &AdmittedRequest, waker: &Waker) -> Result<Answer, Refusal> {
         let Asked {
             direction,
             ref name,
@@ -549,30 +641,64 @@ impl WorkerContext {
             name: name.as_bytes(),
             mode,
             options,
-        };
-        let failed = |detail: String| {
-            let text = match direction {
-                Direction::Read => "read error",
-                Direction::Write => "write error",
-            };
-            Refusal::new(ErrorCode::NOT_DEFINED, text).because(detail)
+            waker,
         };
         let store = &self.shared.store;
-        let answer = guarded(|| {
-            if direction == Direction::Write {
-                return store.write(&question).map(Granted::Write);
+        let answer = guarded(|| match direction {
+            Direction::Write => {
+                let sink = store.write(&question)?;
+                Ok(Answer::Now(Granted::Write(sink)))
             }
-            let source = store.read(&question)?;
-            let body = Body::new(source, mode, &self.shared.mappings, now());
-            body.map(Granted::Read).map_err(|trouble| {
-                failed(match trouble {
-                    Trouble::Changed => "the file changed".into(),
-                    Trouble::Read(cause) => cause,
-                    Trouble::Network(error) => plain(&error),
-                })
-            })
+            Direction::Read => match store.read(&question)? {
+                Source(Kind::Later(source)) => Ok(Answer::Later(source)),
+                source => {
+                    let body = self.body(source, mode)?;
+                    Ok(Answer::Now(Granted::Read(body)))
+                }
+            },
         });
-        answer.unwrap_or_else(|| Err(failed("the store panicked".into())))
+        answer.unwrap_or_else(|| {
+            let detail = "the store panicked".into();
+            Err(match direction {
+                Direction::Read => failed_read(detail),
+                Direction::Write => {
+                    Refusal::new(ErrorCode::NOT_DEFINED, "write error").because(detail)
+                }
+            })
+        })
+    }
+
+    /// The body of what the store has given.
+    fn body(&self, source: Source, mode: Mode) -> Result<Body, Refusal> {
+        Body::new(source, mode, &self.shared.mappings, now()).map_err(|trouble| {
+            failed_read(match trouble {
+                Trouble::Changed => "the file changed".into(),
+                Trouble::Read(cause) => cause,
+                Trouble::Pending => NO_ANSWER.into(),
+                Trouble::Network(error) => plain(&error),
+            })
+        })
+    }
+
+    /// Tells the peer of a refusal, within the budget, and reports it. Returns when.
+    fn refuse(
+        &self,
+        opening: &AdmittedRequest,
+        socket: &TransferSocket,
+        refusal: Refusal,
+    ) -> Instant {
+        let answered = now();
+        if !opening.broadcast && self.shared.may_refuse(answered) {
+            tell(socket, refusal.code(), refusal.text());
+        }
+        self.shared.reporter.report(Event::Refused {
+            id: Some(opening.id),
+            peer: opening.tid.peer,
+            direction: opening.asked.direction,
+            name: opening.asked.name.clone(),
+            refusal,
+        });
+        answered
     }
 
     /// The largest block size for this peer. One system call, and none for a peer that asks for
@@ -664,9 +790,7 @@ impl WorkerContext {
             asked: request.options,
             arrived: opening.arrived,
         };
-        Box::new(Transfer::answering(
-            origin, end, socket, local, agreed, datagram,
-        ))
+        Box::new(Transfer::new(origin, end, socket, local, agreed, datagram))
     }
 }
 
@@ -695,6 +819,10 @@ fn option_ack(answer: &Options) -> Option<Vec<u8>> {
     let mut datagram = Vec::new();
     wire::emit_option_ack(answer, &mut datagram);
     Some(datagram)
+}
+
+fn failed_read(detail: String) -> Refusal {
+    Refusal::new(ErrorCode::NOT_DEFINED, "read error").because(detail)
 }
 
 /// Runs an embedder's code; `None` where it panicked. What it threw is dropped here, and where that

@@ -403,10 +403,9 @@ mod tests {
     use super::*;
     use crate::limits::MAX_NAME;
     use crate::sys::calls;
-    use crate::wire::{Direction, Mode, Options};
+    use crate::wire::Direction;
     use std::ffi::OsString;
     use std::io::Read;
-    use std::net::{Ipv4Addr, SocketAddr};
     use std::os::unix::ffi::OsStringExt;
 
     /// The directory twice: looked up by `openat2`, and walked by hand.
@@ -425,15 +424,7 @@ mod tests {
     }
 
     fn ask(dir: &Dir, name: impl AsRef<[u8]>) -> Result<Source, Refusal> {
-        let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        dir.read(&Request {
-            peer: nobody,
-            local: nobody,
-            direction: Direction::Read,
-            name: name.as_ref(),
-            mode: Mode::Octet,
-            options: Options::default(),
-        })
+        dir.read(&Request::new(Direction::Read, &name))
     }
 
     /// What was served, or the code and the text that the peer is told.
@@ -491,15 +482,7 @@ mod tests {
             let scratch = Scratch::new();
             let dir = Dir::builder(scratch.path()).uploads(WriteMode::Create);
             let dir = dir.durable(durable).open().expect("a directory");
-            let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-            let request = Request {
-                peer: nobody,
-                local: nobody,
-                direction: Direction::Write,
-                name: b"file",
-                mode: Mode::Octet,
-                options: Options::default(),
-            };
+            let request = Request::new(Direction::Write, "file");
             let mut sink = dir.write(&request).expect("a sink");
             sink.append(b"content").expect("room");
             let before = calls::so_far();

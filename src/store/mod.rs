@@ -23,7 +23,9 @@ use crate::wire::{Direction, Mode, Options};
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Waker;
 
 /// A request as a store sees it.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +43,7 @@ pub struct Request<'a> {
     pub mode: Mode,
     /// The options asked for.
     pub options: Options,
+    pub(crate) waker: &'a Waker,
 }
 
 impl<'a> Request<'a> {
@@ -62,16 +65,28 @@ impl<'a> Request<'a> {
             name: name.as_ref(),
             mode: Mode::Octet,
             options: Options::default(),
+            waker: Waker::noop(),
         }
     }
 
     /// The same request for another name. A store that wraps a store passes it on.
     #[must_use]
-    pub fn with_name<'b>(&self, name: &'b (impl AsRef<[u8]> + ?Sized)) -> Request<'b> {
+    pub fn with_name<'b>(&self, name: &'b (impl AsRef<[u8]> + ?Sized)) -> Request<'b>
+    where
+        'a: 'b,
+    {
         Request {
             name: name.as_ref(),
             ..*self
         }
+    }
+
+    /// Wakes the transfer that comes of this request, after its source has said
+    /// [`WouldBlock`](io::ErrorKind::WouldBlock). A source keeps a clone. It may be called from any
+    /// thread, at any time, and any number of times; a call that is not needed costs a turn of the
+    /// transfer and nothing else. The waker of a request that no server has made does nothing.
+    pub fn waker(&self) -> &'a Waker {
+        self.waker
     }
 }
 
@@ -138,7 +153,8 @@ pub trait Object: Send {
     /// fails the transfer.
     ///
     /// # Errors
-    /// An error fails the transfer; `Interrupted` is tried again.
+    /// An error fails the transfer. `Interrupted` is tried again. `WouldBlock` says that the bytes
+    /// are not there yet; see [`Source`].
     fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize>;
 
     /// The length in bytes. Asked once, when the request is granted.
@@ -149,12 +165,31 @@ pub trait Object: Send {
     /// file that is made of two versions. True where the bytes cannot change.
     ///
     /// # Errors
-    /// An error fails the transfer.
+    /// An error fails the transfer. `WouldBlock` says that the answer is not known yet.
     fn unchanged(&self) -> io::Result<bool>;
 }
 
 /// What is sent for a granted RRQ.
+///
+/// # Sources that are not there yet
+/// A source of a slow backend costs no thread while it waits. The transfer is parked, other
+/// transfers are served, and a [`Waker`] says when to go on:
+/// - a [`reader`](Self::reader) or an [`object`](Self::object) returns an error of kind
+///   [`WouldBlock`](io::ErrorKind::WouldBlock) where it has no bytes yet, and has
+///   [the waker of its request](Request::waker) called when it has some;
+/// - a [`future`](Self::future) stands for the whole answer of a store, where the backend has to
+///   be asked whether it has the file at all.
+///
+/// The peer is sent nothing meanwhile, and what it repeats is no loss. Each block, and the answer
+/// of a future, must be there within the server's `store_deadline`. Otherwise the transfer fails,
+/// and the peer gets an ERROR.
+///
+/// A [`Client`](crate::Client) waits for a future in the caller's thread. After a `WouldBlock` it
+/// asks again ten times a second.
 pub struct Source(pub(crate) Kind);
+
+/// The answer of a store that is not known yet.
+pub(crate) type Later = Pin<Box<dyn Future<Output = Result<Source, Refusal>> + Send>>;
 
 pub(crate) enum Kind {
     /// With its status, where the store has asked for that already.
@@ -162,6 +197,7 @@ pub(crate) enum Kind {
     Bytes(Arc<[u8]>),
     Object(Box<dyn Object>),
     Reader(Box<dyn Read + Send>, Option<u64>),
+    Later(Later),
 }
 
 /// A closure that reads at an offset, and a length.
@@ -222,6 +258,16 @@ impl Source {
     pub fn reader(reader: impl Read + Send + 'static, length: Option<u64>) -> Self {
         Self(Kind::Reader(Box::new(reader), length))
     }
+
+    /// A source that is not known yet, or a refusal: what the future returns. The server polls it
+    /// on a worker thread when the store has returned it, and again whenever it is woken. A poll
+    /// must not block. The future is dropped when the client is answered, or has given up.
+    ///
+    /// Any future will do that another thread or a runtime completes. See
+    /// `examples/slow_backend.rs` for one that needs no runtime.
+    pub fn future(source: impl Future<Output = Result<Source, Refusal>> + Send + 'static) -> Self {
+        Self(Kind::Later(Box::pin(source)))
+    }
 }
 
 impl std::fmt::Debug for Source {
@@ -231,6 +277,7 @@ impl std::fmt::Debug for Source {
             Kind::Bytes(_) => "bytes",
             Kind::Object(_) => "object",
             Kind::Reader(..) => "reader",
+            Kind::Later(_) => "future",
         };
         write!(f, "Source({kind})")
     }

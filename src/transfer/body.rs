@@ -87,6 +87,8 @@ pub(crate) enum Trouble {
     Changed,
     /// The source failed.
     Read(String),
+    /// The source has no more bytes yet. The waker of its request says when to ask again.
+    Pending,
     /// The socket failed.
     Network(io::Error),
 }
@@ -176,6 +178,7 @@ impl Body {
                 Self::Object(object, length)
             }
             Kind::Reader(reader, length) => Self::Stream(Stream::new(reader, length)),
+            Kind::Later(_) => return Err(Trouble::Pending),
         };
         Ok(match mode {
             Mode::Octet => body,
@@ -286,8 +289,12 @@ impl Body {
     }
 
     /// Sends blocks, at most [`Format::burst`] of them, and returns one past the last that left:
-    /// fewer leave when the socket's buffer is full, or when the end of a stream is found, which
-    /// [`last`](Self::last) knows from then on, also where the send failed.
+    /// fewer leave when the socket's buffer is full, when the source has no more of them yet, or
+    /// when the end of a stream is found, which [`last`](Self::last) knows from then on, also where
+    /// the send failed.
+    ///
+    /// # Errors
+    /// [`Trouble::Pending`] where the source does not have the first of them.
     pub(crate) fn send(
         &mut self,
         socket: &mut TransferSocket,
@@ -334,8 +341,11 @@ impl Body {
                 send_object(&**object, *length, socket, first..end, format, scratch)
             }
             Self::Stream(stream) => {
-                let last = stream.read_to(end - 1)?;
-                end = last.map_or(end, |last| end.min(last + 1));
+                match stream.read_to(end - 1) {
+                    Err(Trouble::Pending) if first <= stream.read => {}
+                    result => result?,
+                }
+                end = end.min(stream.read + 1);
                 let stream = &*stream;
                 let blocks = Count(first..end).map(|(block, _)| Block {
                     header: format.header(block),
@@ -384,13 +394,14 @@ fn probe(file: &File, status: Option<Status>) -> io::Result<(Status, Option<Vec<
     Ok((status, Some(first)))
 }
 
-/// Reads blocks and sends them; returns how many left. An object whose last block is among them is
-/// checked after the read, so that the bytes that were read are the bytes that were opened.
+/// Reads blocks and sends them, as many as the object has; returns how many left. An object whose
+/// last block is among them is checked after the read, so that the bytes that were read are the
+/// bytes that were opened.
 fn send_object(
     object: &(impl Object + ?Sized),
     length: u64,
     socket: &mut TransferSocket,
-    blocks: Range<u64>,
+    mut blocks: Range<u64>,
     format: Format,
     scratch: &mut Scratch,
 ) -> Result<usize, Trouble> {
@@ -404,10 +415,17 @@ fn send_object(
             Ok(0) => return Err(Trouble::Changed),
             Ok(more) => filled += more.min(wanted - filled),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(read_trouble(error)),
+            Err(error) => {
+                let whole = filled as u64 / u64::from(format.blksize);
+                match source_trouble(error) {
+                    Trouble::Pending if whole > 0 => blocks.end = blocks.start + whole,
+                    trouble => return Err(trouble),
+                }
+                break;
+            }
         }
     }
-    if blocks.end > format.last(length) && !object.unchanged().map_err(read_trouble)? {
+    if blocks.end > format.last(length) && !object.unchanged().map_err(source_trouble)? {
         return Err(Trouble::Changed);
     }
     socket
@@ -420,6 +438,14 @@ fn read_trouble(error: io::Error) -> Trouble {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => Trouble::Changed,
         _ => Trouble::Read(plain(&error)),
+    }
+}
+
+/// The same of a source that may have nothing yet.
+fn source_trouble(error: io::Error) -> Trouble {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => Trouble::Pending,
+        _ => read_trouble(error),
     }
 }
 
@@ -443,10 +469,12 @@ pub(crate) struct Stream {
     window: usize,
     /// Block `n` lies in slot `(n - 1) % window`. Grows to a window, no further.
     slots: Vec<u8>,
-    /// Blocks read so far.
+    /// Whole blocks read so far, and the last one.
     read: u64,
-    /// Octets read so far.
+    /// Bytes in them.
     total: u64,
+    /// Bytes of the next block that are there.
+    part: usize,
     last: Option<u64>,
     /// The reader translates, and has a buffer for it.
     translates: bool,
@@ -464,6 +492,7 @@ impl Stream {
             slots: Vec::new(),
             read: 0,
             total: 0,
+            part: 0,
             last: None,
             translates: false,
             reserved: None,
@@ -480,8 +509,8 @@ impl Stream {
     }
 
     fn rewound(mut self) -> Self {
-        debug_assert!(self.read <= self.window as u64);
-        self.slots.truncate(self.total as usize);
+        debug_assert!(self.read + u64::from(self.part > 0) <= self.window as u64);
+        self.slots.truncate(self.total as usize + self.part);
         let reader = io::Cursor::new(self.slots).chain(self.reader);
         Self {
             translates: self.translates,
@@ -500,33 +529,11 @@ impl Stream {
         ((block - 1) % self.window as u64) as usize * self.blksize
     }
 
-    /// Reads on until `block` is there, or the end; returns the last block once the end was found.
-    fn read_to(&mut self, block: u64) -> Result<Option<u64>, Trouble> {
-        while self.read < block && self.last.is_none() {
-            let start = self.slot(self.read + 1);
-            let end = start + self.blksize;
-            if self.slots.len() < end {
-                // One block for a peer that may not have answered yet, then the whole window, and
-                // never more.
-                let most = if self.read == 0 { 1 } else { self.window };
-                let room = (self.blksize * most).max(end);
-                self.slots.reserve_exact(room - self.slots.len());
-                self.slots.resize(end, 0);
-            }
-            let mut filled = start;
-            while filled < end {
-                match self.reader.read(&mut self.slots[filled..end]) {
-                    Ok(0) => break,
-                    Ok(more) => filled += more.min(end - filled),
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(read_trouble(error)),
-                }
-            }
-            self.read += 1;
-            self.total += (filled - start) as u64;
-            if filled < end {
-                self.last = Some(self.read);
-            }
+    /// Reads on until `block` is there, or the end, or until the reader has no more yet.
+    fn read_to(&mut self, block: u64) -> Result<(), Trouble> {
+        let mut result = Ok(());
+        while result.is_ok() && self.read < block && self.last.is_none() {
+            result = self.read_block();
         }
         match self.announced {
             Some(announced)
@@ -534,8 +541,37 @@ impl Stream {
             {
                 Err(Trouble::Changed)
             }
-            _ => Ok(self.last),
+            _ => result,
         }
+    }
+
+    /// Reads the next block to its end, from where the last attempt has stopped.
+    fn read_block(&mut self) -> Result<(), Trouble> {
+        let start = self.slot(self.read + 1);
+        let end = start + self.blksize;
+        if self.slots.len() < end {
+            // One block for a peer that may not have answered yet, then the whole window, and never
+            // more.
+            let most = if self.read == 0 { 1 } else { self.window };
+            let room = (self.blksize * most).max(end);
+            self.slots.reserve_exact(room - self.slots.len());
+            self.slots.resize(end, 0);
+        }
+        while self.part < self.blksize {
+            match self.reader.read(&mut self.slots[start + self.part..end]) {
+                Ok(0) => break,
+                Ok(more) => self.part += more.min(self.blksize - self.part),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(source_trouble(error)),
+            }
+        }
+        let filled = std::mem::take(&mut self.part);
+        self.read += 1;
+        self.total += filled as u64;
+        if filled < self.blksize {
+            self.last = Some(self.read);
+        }
+        Ok(())
     }
 
     fn block(&self, block: u64) -> &[u8] {

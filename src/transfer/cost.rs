@@ -123,7 +123,7 @@ fn cost(blksize: u16, windowsize: u16, others: bool) -> Calls {
         asked: Options::default(),
         arrived: now(),
     };
-    let mut transfer = Transfer::answering(
+    let mut transfer = Transfer::new(
         origin,
         End::sending(machine, body, &agreed),
         socket,

@@ -122,9 +122,13 @@ impl<'a> End<'a> {
         }
     }
 
-    /// When the peer moved on last, and the last block that has got through.
-    pub(super) fn moved(&self) -> (Instant, u64) {
+    /// When the peer moved on last, and the last block that has got through. A peer that waits for
+    /// this end has moved just now.
+    pub(super) fn moved(&self, now: Instant) -> (Instant, u64) {
         match self {
+            Self::Sending(sending) if sending.machine.is_stalled() => {
+                (now, sending.machine.acked())
+            }
             Self::Sending(sending) => (sending.machine.moved(), sending.machine.acked()),
             Self::Receiving(receiving) => (receiving.machine.moved(), receiving.machine.received()),
         }
@@ -185,6 +189,14 @@ impl<'a> End<'a> {
         }
     }
 
+    /// What was to be sent.
+    pub(super) fn into_body(self) -> Option<Body> {
+        match self {
+            Self::Sending(sending) => Some(sending.body),
+            Self::Receiving(_) => None,
+        }
+    }
+
     /// Throws away what was stored of a file that is not whole.
     pub(super) fn discard(&mut self) {
         if let Self::Receiving(receiving) = self {
@@ -201,10 +213,6 @@ fn format(agreed: &Agreed) -> Format {
 }
 
 impl Sending {
-    pub(super) fn into_body(self) -> Body {
-        self.body
-    }
-
     pub(super) fn machine(&self) -> &Sender {
         &self.machine
     }
@@ -212,6 +220,11 @@ impl Sending {
     /// Blocks that leave in one system call at best.
     pub(super) fn burst(&self) -> u64 {
         self.format.burst()
+    }
+
+    /// The blocks that the machine has offered are not there yet; see [`Sender::stalled`].
+    pub(super) fn stalled(&mut self, now: Instant) -> Option<Instant> {
+        self.machine.stalled(now)
     }
 
     /// Sends blocks that the machine has offered, at most a [`burst`](Self::burst). Returns one

@@ -7,21 +7,23 @@
 mod body;
 #[cfg(test)]
 mod cost;
+mod dial;
 mod ends;
 mod netascii;
 
 pub(crate) use body::{Body, Buffers, Format, Scratch, Trouble};
+pub(crate) use dial::{Answer, Dial, Dialed};
 pub(crate) use ends::End;
 
-use crate::error::{Failure, Refusal, plain};
+use crate::error::{Failure, plain};
 use crate::event::{Event, Name, Summary, TransferId};
 use crate::limits::{
-    DEFAULT_BLKSIZE, LOOP_TICK, MAX_ERROR_TEXT, PATIENCE, PROGRESS_INTERVAL, SLICE, SLICE_OCTETS,
+    LOOP_TICK, MAX_ERROR_TEXT, PATIENCE, PROGRESS_INTERVAL, SLICE, SLICE_OCTETS, STORE_DEADLINE,
 };
-use crate::proto::{Agreed, Outcome, Policy, Step, accept};
+use crate::proto::{Agreed, Outcome, Step};
 use crate::sys;
 use crate::sys::udp::{Taken, TransferSocket, Wait};
-use crate::wire::{self, Direction, ErrorCode, OptionName, Options, Packet, Request};
+use crate::wire::{self, Direction, ErrorCode, OptionName, Options, Packet};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
@@ -48,8 +50,10 @@ pub(crate) fn now() -> Instant {
 pub(crate) const STOPPING: &str = "server is stopping";
 /// What a peer is told whose transfer somebody here ends.
 pub(crate) const CANCELLED: &str = "transfer was cancelled";
-/// What a server is told when the client ends.
-const GIVEN_UP: &str = "transfer given up";
+/// The cause of a failed read where a source goes on to have nothing.
+pub(crate) const NO_ANSWER: &str = "the source does not answer";
+/// What a peer is told whose transfer has had all its time.
+const TOO_LONG: &str = "transfer took too long";
 
 /// Why `run` came back.
 pub(crate) enum Turn {
@@ -118,6 +122,10 @@ pub(crate) trait Surroundings {
     fn listens(&self, _listens: bool) {}
     /// The server ends: tell the peer and go.
     fn is_stopping(&self) -> bool;
+    /// How long a source may have no more bytes before the transfer fails.
+    fn source_deadline(&self) -> Duration {
+        STORE_DEADLINE
+    }
     /// Whether one more ERROR may go to peers that have never answered: their addresses may be
     /// forged.
     fn may_refuse(&self) -> bool {
@@ -126,9 +134,9 @@ pub(crate) trait Surroundings {
     /// The file of this upload is stored, and its last ACK is about to be sent. The peer may send
     /// its next request as soon as it has that ACK.
     fn completes(&self, _id: TransferId) {}
-    /// A client comes to know what it is offered. On a refusal the server is told so.
-    fn agreed(&self, _agreed: &Agreed, _direction: Direction) -> Result<(), Refusal> {
-        Ok(())
+    /// This thread serves this transfer only, and its caller waits for the end.
+    fn is_dedicated(&self) -> bool {
+        false
     }
 }
 
@@ -143,18 +151,16 @@ pub(crate) struct Origin {
     pub(crate) arrived: Instant,
 }
 
-/// A running transfer, in one of four roles: it sends or receives, and it has been asked or has
-/// asked itself.
+/// A running transfer: it sends or receives, for a server that was asked or for a client whose
+/// [`Dial`] was answered.
 pub(crate) struct Exchange<'a> {
     origin: Origin,
     end: End<'a>,
     socket: TransferSocket,
     local: SocketAddr,
     agreed: Agreed,
-    /// The request, the OACK, or the ACK of a WRQ without options; empty where DATA opens.
+    /// The OACK, or the ACK of a WRQ without options; empty where DATA opens, and at a client.
     opening: Box<[u8]>,
-    /// Where this is a client's: how its request does.
-    call: Option<Call>,
     /// One past the highest block that was sent or acknowledged, and when that or the opening went
     /// out first.
     told_end: u64,
@@ -167,6 +173,8 @@ pub(crate) struct Exchange<'a> {
     is_concluded: bool,
     /// What the last ERROR of the peer said.
     peer_text: Option<Name>,
+    /// The block that its source does not have, and since when.
+    pending: Option<(u64, Instant)>,
     /// The last error of the network, until the peer is heard again.
     network: Option<io::Error>,
     /// It has run before, and was put aside.
@@ -178,22 +186,9 @@ pub(crate) struct Exchange<'a> {
 /// A transfer that owns all it needs.
 pub(crate) type Transfer = Exchange<'static>;
 
-/// A client's request.
-struct Call {
-    policy: Policy,
-    /// The server has answered.
-    is_answered: bool,
-    is_offer_seen: bool,
-    /// The network, or ICMP, refused the last request: its silence says nothing about the server.
-    is_refused: bool,
-    /// Another host did.
-    stranger: Option<SocketAddr>,
-}
-
 impl<'a> Exchange<'a> {
-    /// Answers a request that was granted. With an `opening` datagram the machine waits for its
-    /// answer.
-    pub(crate) fn answering(
+    /// A request was granted. With an `opening` datagram the machine waits for its answer.
+    pub(crate) fn new(
         origin: Origin,
         end: End<'a>,
         mut socket: TransferSocket,
@@ -212,42 +207,16 @@ impl<'a> Exchange<'a> {
             local,
             agreed,
             opening: opening.into(),
-            call: None,
             told_end: 1,
             answered: now(),
             reported: now(),
             completed: None,
             is_concluded: false,
             peer_text: None,
+            pending: None,
             network: None,
             rested: false,
             is_talking: false,
-        }
-    }
-
-    /// Asks a server, to which the socket is not connected yet. The first answer from its address,
-    /// whatever the port, makes it the peer (RFC 1350 §4).
-    pub(crate) fn asking(
-        origin: Origin,
-        end: End<'a>,
-        socket: TransferSocket,
-        local: SocketAddr,
-        request: &Request<'_>,
-        policy: &Policy,
-    ) -> Self {
-        let mut opening = Vec::new();
-        request.emit(&mut opening);
-        let call = Call {
-            policy: *policy,
-            is_answered: false,
-            is_offer_seen: false,
-            is_refused: false,
-            stranger: None,
-        };
-        Self {
-            call: Some(call),
-            is_talking: true, // there is nobody else to wait for
-            ..Self::answering(origin, end, socket, local, Agreed::default(), opening)
         }
     }
 
@@ -258,7 +227,7 @@ impl<'a> Exchange<'a> {
         self.rested = true;
         match turn {
             Turn::Done(_) => self.end.discard(),
-            Turn::Quiet(_) => self.is_talking = self.call.is_some(),
+            Turn::Quiet(_) => self.is_talking = false,
             Turn::SliceUsed => {}
         }
         turn
@@ -283,22 +252,16 @@ impl<'a> Exchange<'a> {
                 if self.is_complete() {
                     return Err(Ending::Completed);
                 }
-                self.leave(self.farewell(), || around.may_refuse());
+                self.leave(STOPPING, || around.may_refuse());
                 return Err(Ending::Failed(Failure::Stopped));
             }
-            self.look_at_offer(around)?;
             let step = self.end.poll(time);
             if !matches!(step, Step::Wait(_) | Step::Done(_)) {
                 log::trace!("send id={} {step:?}", self.origin.id);
             }
             match step {
                 Step::Open => match self.socket.send(&self.opening) {
-                    Ok(true) => {
-                        if let Some(call) = &mut self.call {
-                            call.is_refused = false;
-                        }
-                        self.end.opened(time);
-                    }
+                    Ok(true) => self.end.opened(time),
                     Ok(false) => return Ok(Turn::Quiet(time + DRAIN)),
                     Err(error) => {
                         self.lost(error, time);
@@ -327,6 +290,11 @@ impl<'a> Exchange<'a> {
                             // Said only if it never gets better.
                             self.lost(error, time);
                         }
+                        // What the peer has said comes first: it may have broken off.
+                        Err(Trouble::Pending) => match self.take(scratch, Wait::No)? {
+                            Some(came) => time = came,
+                            None => return self.wait_for_source(first, around),
+                        },
                         Err(trouble) => return Err(Ending::Failed(self.broken(trouble, around))),
                     }
                     // A receiver with a hole says so while the rest of a long window is still going
@@ -344,7 +312,7 @@ impl<'a> Exchange<'a> {
                     if !self.reply(step, time) {
                         return Ok(Turn::Quiet(time + DRAIN));
                     }
-                    if self.may_leave() {
+                    if around.is_dedicated() && self.may_leave() {
                         return Err(Ending::Completed);
                     }
                     let stored = self.end.octets() - stored_before;
@@ -387,15 +355,35 @@ impl<'a> Exchange<'a> {
         }
     }
 
+    /// Its source does not have this block. The transfer waits without a thread until its waker is
+    /// called, but not for ever.
+    fn wait_for_source(&mut self, block: u64, around: &impl Surroundings) -> Result<Turn, Ending> {
+        let time = now();
+        let since = match self.pending {
+            Some((missing, since)) if missing == block => since,
+            _ => time,
+        };
+        self.pending = Some((block, since));
+        let until = since + around.source_deadline();
+        if time >= until {
+            return Err(Ending::Failed(self.broken(Trouble::Pending, around)));
+        }
+        let End::Sending(sending) = &mut self.end else {
+            unreachable!("a receiver has no source")
+        };
+        let over = sending.stalled(time);
+        Ok(Turn::Quiet(over.map_or(until, |over| over.min(until))))
+    }
+
     /// Whether this thread should wait for the peer, who may answer at once, or for the rest of a
     /// pause that is too short for the loop's clock. It should not for those that are silent, of
     /// whom there may be thousands: while threads wait for them, those that talk wait for a thread.
     fn is_expected(&self, left: Duration, around: &impl Surroundings) -> bool {
         // The place of a complete upload goes to other requests.
-        if self.call.is_none() && self.is_complete() {
+        if !around.is_dedicated() && self.is_complete() {
             return false;
         }
-        if self.is_talking {
+        if self.is_talking || around.is_dedicated() {
             left < LOOP_TICK || self.end.round_trip().is_none_or(|rtt| rtt < PATIENCE)
         } else {
             !self.rested && !around.is_needed()
@@ -434,25 +422,7 @@ impl<'a> Exchange<'a> {
     /// A client that has lost nothing does not dally (RFC 1350 §6 encourages it): its last ACK will
     /// not be lost either, and somebody waits for it to end.
     fn may_leave(&self) -> bool {
-        self.call.is_some()
-            && self.end.is_complete()
-            && self.end.retransmits() == 0
-            && self.end.torn() == 0
-    }
-
-    /// Asks the world around a client whether what the server offers will do; once, before the
-    /// offer is confirmed.
-    fn look_at_offer(&mut self, around: &impl Surroundings) -> Result<(), Ending> {
-        match &mut self.call {
-            Some(call) if call.is_answered && !call.is_offer_seen => call.is_offer_seen = true,
-            _ => return Ok(()),
-        }
-        around
-            .agreed(&self.agreed, self.origin.direction)
-            .map_err(|refusal| {
-                self.tell(refusal.code(), refusal.text());
-                Ending::Failed(Failure::Store(refusal))
-            })
+        self.end.is_complete() && self.end.retransmits() == 0 && self.end.torn() == 0
     }
 
     fn told(&mut self, end: u64, time: Instant) {
@@ -464,9 +434,6 @@ impl<'a> Exchange<'a> {
     /// Takes what has come and hands it to the machine; says when, or `None` if nothing came. Fails
     /// where that ends it.
     fn take(&mut self, scratch: &mut Scratch, wait: Wait) -> Result<Option<Instant>, Ending> {
-        if self.call.as_ref().is_some_and(|call| !call.is_answered) {
-            return self.take_answer(scratch, wait);
-        }
         let End::Receiving(_) = &self.end else {
             return Ok(self.take_short(wait));
         };
@@ -524,81 +491,6 @@ impl<'a> Exchange<'a> {
             })
     }
 
-    /// Takes the first answer to a request, which says who the peer is and what was agreed.
-    fn take_answer(
-        &mut self,
-        scratch: &mut Scratch,
-        wait: Wait,
-    ) -> Result<Option<Instant>, Ending> {
-        let Some(taken) = self.socket.recv_blocks(&mut scratch.0, wait).transpose() else {
-            return Ok(None);
-        };
-        let time = now();
-        let Some(call) = &mut self.call else {
-            return Ok(None);
-        };
-        let taken = match taken {
-            Ok(taken) => taken,
-            Err(error) => {
-                self.lost(error, time);
-                return Ok(Some(time));
-            }
-        };
-        let datagram = &scratch.0[..taken.length.min(scratch.0.len())];
-        if taken.source.ip().to_canonical() != self.socket.peer().ip().to_canonical() {
-            call.stranger = Some(taken.source);
-            self.socket.turn_away(taken.source, datagram);
-            return Ok(Some(time));
-        }
-        let Ok(packet) = wire::parse(datagram) else {
-            return Ok(Some(time));
-        };
-        let is_oack = matches!(packet, Packet::OptionAck(_));
-        let agreed = match (&packet, &self.end) {
-            (Packet::OptionAck(oack), _) => accept(&self.origin.asked, oack),
-            // The server knows no options, or wants none (RFC 2347).
-            (Packet::Ack { block: 0 }, End::Sending(_)) => Ok(Agreed::default()),
-            // A longer block answers nobody who asked for options: it is a late one for who had
-            // this port before.
-            (Packet::Data { block: 1, payload }, End::Receiving(_))
-                if payload.len() <= DEFAULT_BLKSIZE.into() || self.origin.asked.is_empty() =>
-            {
-                Ok(Agreed::default())
-            }
-            (Packet::Error { .. }, _) => {
-                hear(&self.origin, &mut self.peer_text, &packet);
-                self.end.handle(&packet, time);
-                return Ok(Some(time));
-            }
-            _ => return Ok(Some(time)),
-        };
-        call.is_answered = true;
-        self.network = None;
-        let policy = call.policy;
-        let failed = |failure| Err(Ending::Failed(failure));
-        if let Err(error) = self.socket.connect_to(taken.source) {
-            return failed(Failure::Network(plain(&error)));
-        }
-        self.local = self.socket.local_addr().unwrap_or(self.local);
-        let agreed = match agreed {
-            Ok(agreed) => agreed,
-            Err(what) => {
-                self.tell(ErrorCode::OPTION_REFUSED, what);
-                return failed(Failure::Protocol(what));
-            }
-        };
-        self.agreed = agreed;
-        if matches!(self.end, End::Receiving(_)) && agreed.windowsize > 1 {
-            self.socket
-                .expect_windows(agreed.blksize, agreed.windowsize);
-        }
-        self.end.agree(&agreed, is_oack, &policy, time);
-        if !is_oack {
-            self.take_blocks(&taken, scratch, time)?;
-        }
-        Ok(Some(time))
-    }
-
     /// Waits a little for a full send buffer: the network is slower than we are. False if nothing
     /// moved.
     fn drained(&self) -> bool {
@@ -610,9 +502,6 @@ impl<'a> Exchange<'a> {
     /// A send or receive failed. `ConnectionRefused` is ICMP's hint that the port is closed;
     /// anything else is remembered.
     fn lost(&mut self, error: io::Error, time: Instant) {
-        if let Some(call) = &mut self.call {
-            call.is_refused = true;
-        }
         if error.kind() == io::ErrorKind::ConnectionRefused {
             self.end.unreachable(time);
         } else {
@@ -625,6 +514,7 @@ impl<'a> Exchange<'a> {
         let (text, failure) = match trouble {
             Trouble::Changed => ("file changed during the transfer", Failure::FileChanged),
             Trouble::Read(cause) => ("read error", Failure::Read(cause)),
+            Trouble::Pending => ("read error", Failure::Read(NO_ANSWER.into())),
             Trouble::Network(error) => ("network error", Failure::Network(plain(&error))),
         };
         self.leave(text, || around.may_refuse());
@@ -664,7 +554,7 @@ impl<'a> Exchange<'a> {
                 Failure::TooSlow
             }
             Outcome::TooLong => {
-                self.leave("transfer took too long", || around.may_refuse());
+                self.leave(TOO_LONG, || around.may_refuse());
                 Failure::TooLong
             }
         })
@@ -674,9 +564,14 @@ impl<'a> Exchange<'a> {
     /// window.
     fn awaits_the_last_ack(&self) -> bool {
         match &self.end {
-            End::Sending(sending) => self.call.is_some() && sending.machine().is_all_sent(),
+            End::Sending(sending) => self.is_upload() && sending.machine().is_all_sent(),
             End::Receiving(_) => false,
         }
+    }
+
+    /// The end that sends is a client's where the request was a WRQ.
+    fn is_upload(&self) -> bool {
+        self.origin.direction == Direction::Write
     }
 
     /// True where the next acknowledgement would need a block number above 65535.
@@ -691,7 +586,7 @@ impl<'a> Exchange<'a> {
     /// take a window and leave: fewer than two blocks are acknowledged then.
     fn is_probe(&self, at_opening: bool) -> bool {
         match &self.end {
-            End::Sending(_) if self.call.is_some() => false,
+            End::Sending(_) if self.is_upload() => false,
             End::Sending(_) if at_opening => self.origin.asked.is_present(OptionName::Tsize),
             End::Sending(sending) => sending.machine().acked() < PROBED_BLOCKS,
             End::Receiving(_) => false,
@@ -751,13 +646,6 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    fn farewell(&self) -> &'static str {
-        match self.call {
-            None => STOPPING,
-            Some(_) => GIVEN_UP,
-        }
-    }
-
     /// The peer has sent the same request again before it ever answered. False where that brings
     /// nothing.
     pub(crate) fn request_repeated(&mut self) -> bool {
@@ -777,7 +665,7 @@ impl<'a> Exchange<'a> {
 
     /// When its peer moved on last, and how many windows it has got through by then.
     pub(crate) fn moved(&self) -> (Instant, u64) {
-        let (moved, blocks) = self.end.moved();
+        let (moved, blocks) = self.end.moved(now());
         (
             moved,
             blocks.div_ceil(u64::from(self.agreed.windowsize.max(1))),
@@ -795,30 +683,9 @@ impl<'a> Exchange<'a> {
         self.end.is_complete()
     }
 
-    /// True once the server has answered a client's request with anything but an ERROR.
-    pub(crate) fn is_answered(&self) -> bool {
-        self.call.as_ref().is_some_and(|call| call.is_answered)
-    }
-
-    /// Why the last request of a client cannot have reached the server.
-    pub(crate) fn refused(&self) -> Option<Failure> {
-        self.call.as_ref().filter(|call| call.is_refused)?;
-        let network = self.network.as_ref();
-        Some(network.map_or(Failure::Unreachable, |error| Failure::Network(plain(error))))
-    }
-
     /// What was to be sent, for another attempt.
     pub(crate) fn into_body(self) -> Option<Body> {
-        match self.end {
-            End::Sending(sending) => Some(sending.into_body()),
-            End::Receiving(_) => None,
-        }
-    }
-
-    /// Who answered a client's request in place of the server: a host with several addresses, or
-    /// somebody else.
-    pub(crate) fn stranger(&self) -> Option<SocketAddr> {
-        self.call.as_ref().and_then(|call| call.stranger)
+        self.end.into_body()
     }
 
     /// What both ends go by.
@@ -865,20 +732,38 @@ impl<'a> Exchange<'a> {
     /// What there is to say about it.
     pub(crate) fn summary(&self) -> Summary {
         let end = self.completed.unwrap_or_else(now);
-        Summary {
-            id: self.origin.id,
-            peer: self.socket.peer(),
-            local: self.local,
-            direction: self.origin.direction,
-            name: self.origin.name.clone(),
-            bytes: self.end.octets(),
-            duration: end.saturating_duration_since(self.origin.arrived),
-            retransmits: self.end.retransmits(),
-            torn: self.end.torn(),
-            blksize: self.agreed.blksize,
-            windowsize: self.agreed.windowsize,
-            rtt: self.end.round_trip(),
-        }
+        summary_of(
+            &self.origin,
+            &self.end,
+            &self.socket,
+            self.local,
+            &self.agreed,
+            end,
+        )
+    }
+}
+
+fn summary_of(
+    origin: &Origin,
+    end: &End<'_>,
+    socket: &TransferSocket,
+    local: SocketAddr,
+    agreed: &Agreed,
+    until: Instant,
+) -> Summary {
+    Summary {
+        id: origin.id,
+        peer: socket.peer(),
+        local,
+        direction: origin.direction,
+        name: origin.name.clone(),
+        bytes: end.octets(),
+        duration: until.saturating_duration_since(origin.arrived),
+        retransmits: end.retransmits(),
+        torn: end.torn(),
+        blksize: agreed.blksize,
+        windowsize: agreed.windowsize,
+        rtt: end.round_trip(),
     }
 }
 

@@ -1,12 +1,12 @@
 use super::*;
 use crate::error::Refusal;
 use crate::limits::{BURST_GAP, LOOP_TICK};
-use crate::proto::{Receiver, Sender, Terms, grant};
+use crate::proto::{Policy, Receiver, Sender, Terms, grant};
 use crate::store::mappings::Mappings;
 use crate::store::{Kind, Sink, Source};
 use crate::sys::fs::Status;
 use crate::sys::udp::SocketOptions;
-use crate::wire::{Mode, OptionName};
+use crate::wire::{Mode, OptionName, Request};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -52,7 +52,7 @@ fn stream(octets: impl io::Read + Send + 'static, windowsize: u16) -> (Transfer,
         arrived: now(),
     };
     let oack = b"\0\x06windowsize\x0032\0".to_vec();
-    let transfer = Transfer::answering(origin, end, socket, localhost, agreed, oack);
+    let transfer = Transfer::new(origin, end, socket, localhost, agreed, oack);
     (transfer, peer)
 }
 
@@ -247,11 +247,11 @@ impl Drop for Held {
 
 const DALLY: Duration = Duration::from_secs(5);
 
-fn asking<'a>(server: SocketAddr, request: &Request<'_>, end: End<'a>) -> Exchange<'a> {
+fn asking<'a>(server: SocketAddr, request: &Request<'_>, end: End<'a>) -> Dial<'a> {
     let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let socket =
         TransferSocket::asking(local, server, &SocketOptions::default()).expect("a socket");
-    Exchange::asking(
+    Dial::new(
         origin(request),
         end,
         socket,
@@ -311,26 +311,83 @@ fn request(direction: Direction, mode: Mode, options: &[(OptionName, u64)]) -> R
     }
 }
 
-fn get(server: SocketAddr, mode: Mode, options: &[(OptionName, u64)], shelf: &Shelf) -> Transfer {
+fn get(
+    server: SocketAddr,
+    mode: Mode,
+    options: &[(OptionName, u64)],
+    shelf: &Shelf,
+) -> Dial<'static> {
     let machine = Receiver::requesting(DALLY, &Policy::default(), now());
     let end = End::receiving(machine, Box::new(Held(shelf.clone())), mode);
     asking(server, &request(Direction::Read, mode, options), end)
 }
 
-fn put(server: SocketAddr, mode: Mode, options: &[(OptionName, u64)], file: &[u8]) -> Transfer {
+fn put(
+    server: SocketAddr,
+    mode: Mode,
+    options: &[(OptionName, u64)],
+    file: &[u8],
+) -> Dial<'static> {
     let machine = Sender::requesting(&Policy::default(), now());
     let end = End::sending(machine, body(file, mode), &Agreed::default());
     asking(server, &request(Direction::Write, mode, options), end)
 }
 
-/// Runs until it is over, or until a file is whole.
-fn finish(exchange: &mut Exchange<'_>) -> Ending {
-    let mut scratch = Scratch::new();
+/// A client's thread.
+struct Caller;
+
+impl Surroundings for Caller {
+    fn others_wait(&self) -> bool {
+        false
+    }
+
+    fn is_dedicated(&self) -> bool {
+        true
+    }
+
+    fn is_stopping(&self) -> bool {
+        false
+    }
+}
+
+/// Waits for the first answer; the transfer that it makes, and how that ends where it is over at
+/// once.
+fn answered(
+    dial: &mut Option<Dial<'static>>,
+    scratch: &mut Scratch,
+) -> Result<(Transfer, Option<Ending>), Failure> {
     loop {
-        match exchange.run(&mut scratch, &Alone) {
+        let waiting = dial.as_mut().expect("no answer yet");
+        match waiting.run(scratch) {
+            Dialed::Quiet(until) => waiting.mail_until(until),
+            Dialed::Failed(failure) => return Err(failure),
+            Dialed::Answered(answer) => {
+                let dial = dial.take().expect("no answer yet");
+                return Ok(dial.accept(&answer, scratch, |_| Ok(())));
+            }
+        }
+    }
+}
+
+/// Runs a request until it is over, or until a file is whole.
+fn finish(dial: Dial<'static>) -> (Option<Transfer>, Ending) {
+    let mut scratch = Scratch::new();
+    match answered(&mut Some(dial), &mut scratch) {
+        Err(failure) => (None, Ending::Failed(failure)),
+        Ok((transfer, Some(ending))) => (Some(transfer), ending),
+        Ok((mut transfer, None)) => {
+            let ending = complete(&mut transfer, &mut scratch);
+            (Some(transfer), ending)
+        }
+    }
+}
+
+fn complete(transfer: &mut Transfer, scratch: &mut Scratch) -> Ending {
+    loop {
+        match transfer.run(scratch, &Caller) {
             Turn::Done(ending) => return ending,
-            _ if exchange.is_complete() => return Ending::Completed,
-            Turn::Quiet(until) => _ = exchange.mail_until(until),
+            _ if transfer.is_complete() => return Ending::Completed,
+            Turn::Quiet(until) => _ = transfer.mail_until(until),
             Turn::SliceUsed => {}
         }
     }
@@ -377,7 +434,7 @@ fn serve(door: &UdpSocket, file: &[u8], shelf: &Shelf, done: &AtomicBool) {
     let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let socket = TransferSocket::open(local, client, &SocketOptions::default()).expect("a socket");
     let origin = origin(&request);
-    let mut transfer = Transfer::answering(origin, end, socket, local, agreed, opening);
+    let mut transfer = Transfer::new(origin, end, socket, local, agreed, opening);
     let mut scratch = Scratch::new();
     while !done.load(Ordering::SeqCst) {
         match transfer.run(&mut scratch, &Alone) {
@@ -406,17 +463,18 @@ fn files_go_both_ways_whatever_was_agreed() {
                 let shelf = Shelf::default();
                 let door = UdpSocket::bind("127.0.0.1:0").expect("a socket");
                 let server = door.local_addr().expect("an address");
-                let mut transfer = match direction {
+                let dial = match direction {
                     Direction::Read => get(server, *mode, options, &shelf),
                     Direction::Write => put(server, *mode, options, file),
                 };
                 let done = AtomicBool::new(false);
-                let ending = std::thread::scope(|scope| {
+                let (transfer, ending) = std::thread::scope(|scope| {
                     scope.spawn(|| serve(&door, file, &shelf, &done));
-                    let ending = finish(&mut transfer);
+                    let finished = finish(dial);
                     done.store(true, Ordering::SeqCst);
-                    ending
+                    finished
                 });
+                let transfer = transfer.expect("an answer");
                 let why = format!("{direction:?} {} octets {mode:?} {options:?}", file.len());
                 assert!(matches!(ending, Ending::Completed), "{why}: {ending:?}");
                 assert!(shelf.octets() == *file, "{why}");
@@ -491,7 +549,7 @@ fn answered_by(
     datagrams: &[&[u8]],
 ) -> (Ending, Vec<Vec<u8>>) {
     let server = ByHand::new();
-    let mut transfer = get(server.address(), Mode::Octet, options, shelf);
+    let dial = get(server.address(), Mode::Octet, options, shelf);
     std::thread::scope(|scope| {
         let answers = scope.spawn(|| {
             let client = server.asked();
@@ -501,7 +559,7 @@ fn answered_by(
             };
             datagrams.iter().map(answer).collect()
         });
-        let ending = finish(&mut transfer);
+        let (_, ending) = finish(dial);
         (ending, answers.join().expect("no panic"))
     })
 }
@@ -574,8 +632,9 @@ fn the_first_answer_of_the_servers_address_makes_the_peer() {
     let (server, late) = (ByHand::new(), ByHand::new());
     let stranger = UdpSocket::bind("127.0.0.2:0").expect("a socket");
     let shelf = Shelf::default();
-    let mut transfer = get(server.address(), Mode::Octet, &[], &shelf);
-    std::thread::scope(|scope| {
+    let mut dial = get(server.address(), Mode::Octet, &[], &shelf);
+    let mut scratch = Scratch::new();
+    let transfer = std::thread::scope(|scope| {
         scope.spawn(|| {
             let client = server.asked();
             let block = [b"\0\x03\0\x01", &[1; 512][..]].concat();
@@ -589,10 +648,20 @@ fn the_first_answer_of_the_servers_address_makes_the_peer() {
             server.say(client, b"\0\x03\0\x02right");
             assert_eq!(server.heard(), b"\0\x04\0\x02");
         });
-        let ending = finish(&mut transfer);
+        let answer = loop {
+            match dial.run(&mut scratch) {
+                Dialed::Quiet(until) => dial.mail_until(until),
+                Dialed::Failed(failure) => panic!("{failure:?}"),
+                Dialed::Answered(answer) => break answer,
+            }
+        };
+        assert_eq!(dial.stranger(), stranger.local_addr().ok());
+        let (mut transfer, ending) = dial.accept(&answer, &mut scratch, |_| Ok(()));
+        assert!(ending.is_none(), "{ending:?}");
+        let ending = complete(&mut transfer, &mut scratch);
         assert!(matches!(ending, Ending::Completed), "{ending:?}");
+        transfer
     });
-    assert_eq!(transfer.stranger(), stranger.local_addr().ok());
     assert_eq!(told(&stranger).as_deref(), Some(UNKNOWN));
     let peer = server.tid.local_addr().expect("an address");
     assert_eq!(transfer.summary().peer, peer);
@@ -615,19 +684,26 @@ fn told(stranger: &UdpSocket) -> Option<Vec<u8>> {
 fn a_second_answer_is_refused() {
     let (server, late, mistaken) = (ByHand::new(), ByHand::new(), ByHand::new());
     let shelf = Shelf::default();
-    let mut transfer = get(server.address(), Mode::Octet, &[], &shelf);
+    let mut dial = get(server.address(), Mode::Octet, &[], &shelf);
     let mut scratch = Scratch::new();
-    assert!(matches!(transfer.run(&mut scratch, &Alone), Turn::Quiet(_)));
+    assert!(matches!(dial.run(&mut scratch), Dialed::Quiet(_)));
     let client = server.asked();
     // All of them lie there when the client is connected to the first.
     server.say(client, &[b"\0\x03\0\x01", &[1; 512][..]].concat());
     late.say(client, &[b"\0\x03\0\x01", &[9; 512][..]].concat());
     mistaken.say(client, b"\0\x05\0\x04what?\0");
     mistaken.say(client, b"what?");
-    assert!(matches!(transfer.run(&mut scratch, &Alone), Turn::Quiet(_)));
+    let answered = answered(&mut Some(dial), &mut scratch);
+    let Ok((mut transfer, None)) = answered else {
+        panic!("no answer");
+    };
+    assert!(matches!(
+        transfer.run(&mut scratch, &Caller),
+        Turn::Quiet(_)
+    ));
     assert_eq!(server.heard(), b"\0\x04\0\x01");
     server.say(client, b"\0\x03\0\x02right");
-    let ending = finish(&mut transfer);
+    let ending = complete(&mut transfer, &mut scratch);
     assert!(matches!(ending, Ending::Completed), "{ending:?}");
     assert_eq!(told(&late.tid).as_deref(), Some(UNKNOWN));
     assert_eq!(told(&mistaken.tid), None, "an answer to an ERROR");
@@ -637,13 +713,13 @@ fn a_second_answer_is_refused() {
 #[test]
 fn an_error_ends_a_request_with_its_words() {
     let server = ByHand::new();
-    let mut transfer = put(server.address(), Mode::Octet, &[], b"hello");
+    let dial = put(server.address(), Mode::Octet, &[], b"hello");
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let client = server.asked();
             server.say(client, b"\0\x05\0\x08no options here\0");
         });
-        match finish(&mut transfer) {
+        match finish(dial).1 {
             Ending::Failed(Failure::Aborted { code, text }) => {
                 assert_eq!(code, ErrorCode::OPTION_REFUSED);
                 assert_eq!(text.as_bytes(), b"no options here");
@@ -713,11 +789,40 @@ fn a_window_larger_than_a_slice_takes_several_turns_beside_others() {
             options: Options::default(),
         };
         let mut transfer =
-            Transfer::answering(origin(&request), end, socket, localhost, agreed, Vec::new());
+            Transfer::new(origin(&request), end, socket, localhost, agreed, Vec::new());
         let mut used = 1;
         while matches!(transfer.run(&mut scratch, &Crowd(others)), Turn::SliceUsed) {
             used += 1;
         }
         assert_eq!(used, turns, "others wait: {others}");
     }
+}
+
+/// A packet behind the one that began the turn makes no readiness of its own.
+#[test]
+fn a_transfer_that_waits_for_its_source_has_read_all_its_packets() {
+    struct Nothing;
+    impl io::Read for Nothing {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+    }
+    let (mut transfer, peer) = stream(Nothing, 1);
+    let mut scratch = Scratch::new();
+    assert!(matches!(transfer.run(&mut scratch, &Alone), Turn::Quiet(_)));
+    let server = transfer.socket.local_addr().expect("an address");
+    peer.send_to(&wire::ack(0), server).expect("an ACK");
+    let begun = now();
+    let Turn::Quiet(until) = transfer.run(&mut scratch, &Alone) else {
+        panic!("there is no block 1");
+    };
+    assert!(until >= begun + STORE_DEADLINE, "no clock of the peer runs");
+    peer.send_to(&wire::ack(0), server).expect("an ACK");
+    let error = error(ErrorCode::ILLEGAL_OPERATION, "no");
+    peer.send_to(&error, server).expect("an ERROR");
+    let turn = transfer.run(&mut scratch, &Alone);
+    assert!(matches!(
+        turn,
+        Turn::Done(Ending::Failed(Failure::Aborted { .. }))
+    ));
 }

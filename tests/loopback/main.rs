@@ -4,11 +4,13 @@
 
 mod addresses;
 mod again;
+mod backend;
 mod changes;
 mod crowd;
 mod floods;
 mod handles;
 mod memory;
+mod pending;
 mod quotas;
 mod reading;
 mod requests;

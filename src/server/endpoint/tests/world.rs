@@ -1,6 +1,6 @@
 //! A whole server in virtual time: the endpoint, the tables of the lanes, threads under a seeded
 //! scheduler, and the real machines; clients of several kinds, a store that is slow, hangs, refuses
-//! or panics, and a network that loses packets.
+//! or panics, sources that have nothing until they are woken, and a network that loses packets.
 //!
 //! `SEEDS=1000000 cargo test --release --lib whole_servers` runs more worlds, from `FIRST` on;
 //! `SEED=17 TRACE=1` shows one.
@@ -93,6 +93,8 @@ impl Client {
 }
 
 enum Machine {
+    /// The store has answered with a source that is not there yet.
+    Waits(Arc<AdmittedRequest>),
     Sends(Box<Sender>, u64),
     Receives(Box<Receiver>),
 }
@@ -106,6 +108,8 @@ struct Sim {
     told_end: u64,
     /// Its end was reported.
     is_concluded: bool,
+    /// The block that the source does not have, and since when; 0 stands for the source itself.
+    pending: Option<(u64, Instant)>,
 }
 
 enum Turn {
@@ -126,6 +130,8 @@ enum Happening {
     ToTransfer(TransferId, u16, Kind),
     ToClient(usize, u16, TransferId, Kind, u64),
     Timer(usize, u64),
+    /// The source of a transfer has blocks up to this one, and its waker is called.
+    Wake(TransferId, u64),
     Cancel(u64),
     Stop(bool),
     Mail,
@@ -151,6 +157,9 @@ struct Server {
     sent: Vec<(Tid, TransferId, Kind, u64)>,
     ends: BTreeMap<TransferId, u32>,
     ended: BTreeMap<TransferId, Instant>,
+    /// Blocks that a source has, where it does not have all.
+    there: BTreeMap<TransferId, u64>,
+    store_deadline: Duration,
     now: Instant,
     completed: BTreeSet<TransferId>,
     in_store: usize,
@@ -171,11 +180,17 @@ impl Server {
             self.conclude(sim.id);
         }
     }
+
+    /// The last block that a source has.
+    fn there(&self, id: TransferId) -> u64 {
+        self.there.get(&id).copied().unwrap_or(u64::MAX)
+    }
 }
 
 impl Sim {
     fn is_established(&self) -> bool {
         match &self.machine {
+            Machine::Waits(_) => false,
             Machine::Sends(machine, _) => machine.is_proven(),
             Machine::Receives(machine) => machine.is_proven(),
         }
@@ -183,8 +198,39 @@ impl Sim {
 
     fn is_complete(&self) -> bool {
         match &self.machine {
-            Machine::Sends(..) => false,
+            Machine::Waits(_) | Machine::Sends(..) => false,
             Machine::Receives(machine) => machine.is_complete(),
+        }
+    }
+
+    /// Its source does not have this block: until when the transfer waits, if it does.
+    fn wait_for_source(&mut self, block: u64, deadline: Duration, now: Instant) -> Option<Instant> {
+        let since = match self.pending {
+            Some((missing, since)) if missing == block => since,
+            _ => now,
+        };
+        self.pending = Some((block, since));
+        Some(since + deadline).filter(|until| now < *until)
+    }
+
+    /// The answer of the store, where it was not there at once.
+    fn resolve(&mut self, server: &mut Server, now: Instant) -> Option<Turn> {
+        let Machine::Waits(opening) = &self.machine else {
+            return None;
+        };
+        let opening = Arc::clone(opening);
+        let is_there = server.there(self.id) > 0;
+        let until = self.wait_for_source(0, server.store_deadline, now);
+        if is_there && opening.asked.name.as_bytes() != b"denied" {
+            self.machine = sends(&opening, now);
+            return None;
+        }
+        match until.filter(|_| !is_there) {
+            Some(until) => Some(Turn::Quiet(until)),
+            None => {
+                server.sent.push((self.tid, self.id, Kind::Error, 0));
+                Some(Turn::Done)
+            }
         }
     }
 
@@ -192,6 +238,9 @@ impl Sim {
     fn turn(&mut self, server: &mut Server, now: Instant) -> Turn {
         if server.is_stopping {
             return Turn::Done;
+        }
+        if let Some(turn) = self.resolve(server, now) {
+            return turn;
         }
         while let Some((block, kind)) = server
             .sockets
@@ -211,15 +260,30 @@ impl Sim {
                 },
             };
             match &mut self.machine {
+                Machine::Waits(_) => unreachable!("it was resolved"),
                 Machine::Sends(machine, _) => machine.handle(&packet, now),
                 Machine::Receives(machine) => _ = machine.handle(&packet, now),
             }
         }
         loop {
             let step = match &mut self.machine {
+                Machine::Waits(_) => unreachable!("it was resolved"),
                 Machine::Sends(machine, _) => machine.poll(now),
                 Machine::Receives(machine) => machine.poll(now),
             };
+            if let Step::Data { first, .. } = step
+                && first > server.there(self.id)
+            {
+                let Some(until) = self.wait_for_source(first, server.store_deadline, now) else {
+                    server.sent.push((self.tid, self.id, Kind::Error, 0));
+                    return Turn::Done;
+                };
+                if let Machine::Sends(machine, _) = &mut self.machine {
+                    let over = machine.stalled(now);
+                    return Turn::Quiet(over.map_or(until, |over| over.min(until)));
+                }
+            }
+            let there = server.there(self.id);
             let mut say = |kind, block| server.sent.push((self.tid, self.id, kind, block));
             match (&mut self.machine, step) {
                 (_, Step::Wait(until)) => return Turn::Quiet(until.max(now + US)),
@@ -230,10 +294,11 @@ impl Sim {
                     return Turn::Done;
                 }
                 (Machine::Sends(machine, last), Step::Data { first, end }) => {
-                    for block in first..end.min(*last + 1) {
+                    let end = end.min(*last + 1).min(there.saturating_add(1));
+                    for block in first..end {
                         say(Kind::Data(block == *last), block);
                     }
-                    machine.sent(end.min(*last + 1), now);
+                    machine.sent(end, now);
                     if end > self.told_end {
                         (self.told_end, self.answered) = (end, now);
                     }
@@ -254,17 +319,30 @@ impl Sim {
                     say(Kind::Error, 0);
                     machine.sent(now);
                 }
-                (Machine::Sends(..), step) => unreachable!("{step:?}"),
                 (_, step) => unreachable!("{step:?}"),
             }
         }
     }
 }
 
+/// The sending end of an RRQ.
+fn sends(opening: &AdmittedRequest, now: Instant) -> Machine {
+    let (agreed, policy) = (Agreed::default(), Policy::default());
+    let last = last_block(opening);
+    let machine = Sender::answering(&agreed, false, Some(last), &policy, now);
+    Machine::Sends(Box::new(machine), last)
+}
+
+fn last_block(opening: &AdmittedRequest) -> u64 {
+    1 + (opening.tid.peer.port() as u64 + opening.id.0) % 30
+}
+
 impl LaneAccess for Server {
     fn facts(&self, lane: usize, id: TransferId, now: Instant) -> Option<Facts> {
         let sim = self.lanes[lane].seats.get(&id)?.transfer.as_ref()?;
         let (moved, blocks, is_silent) = match &sim.machine {
+            Machine::Waits(_) => (sim.answered, 0, false),
+            Machine::Sends(it, _) if it.is_stalled() => (now, it.acked(), it.is_silent(now)),
             Machine::Sends(it, _) => (it.moved(), it.acked(), it.is_silent(now)),
             Machine::Receives(it) => (it.moved(), it.received(), it.is_silent(now)),
         };
@@ -284,6 +362,7 @@ impl LaneAccess for Server {
     fn repeat_request(&mut self, lane: usize, id: TransferId, now: Instant) -> Option<bool> {
         let sim = self.lanes[lane].get(id)?;
         let is_answered = match &mut sim.machine {
+            Machine::Waits(_) => false,
             Machine::Sends(machine, _) => machine.request_repeated(now),
             Machine::Receives(machine) => machine.request_repeated(now),
         };
@@ -394,6 +473,7 @@ impl World {
             store_deadline: rng.between(Duration::from_secs(2), Duration::from_secs(12)),
         };
         let stores = rng.below(6);
+        let store_deadline = config.store_deadline;
         let mut world = Self {
             seed,
             now,
@@ -408,6 +488,8 @@ impl World {
                 sent: Vec::new(),
                 ends: BTreeMap::new(),
                 ended: BTreeMap::new(),
+                there: BTreeMap::new(),
+                store_deadline,
                 now,
                 completed: BTreeSet::new(),
                 in_store: 0,
@@ -441,7 +523,11 @@ impl World {
                 4 | 5 => Habit::Writes(1 + world.rng.below(12)),
                 _ => Habit::Reads(1 + world.rng.below(30)),
             };
-            let name: &[u8] = match (stores, world.rng.below(8)) {
+            let name: &[u8] = match (stores, world.rng.below(12)) {
+                (_, 4 | 5) => b"later",
+                (_, 6 | 7) => b"stalls",
+                (0..=2, 8) => b"never",
+                (0..=3, 9) => b"denied",
                 (0, 0) => b"hangs",
                 (0..=2, 1) => b"slow",
                 (0..=3, 2) => b"missing",
@@ -710,18 +796,27 @@ impl World {
                 answered: self.now,
             });
         }
-        let (agreed, policy) = (Agreed::default(), Policy::default());
-        let machine = match opening.asked.direction {
-            Direction::Read => {
-                let last = 1 + (opening.tid.peer.port() as u64 + id.0) % 30;
-                let machine = Sender::answering(&agreed, false, Some(last), &policy, self.now);
-                Machine::Sends(Box::new(machine), last)
+        let name = opening.asked.name.clone();
+        let machine = match (opening.asked.direction, name.as_bytes()) {
+            (Direction::Read, b"later" | b"never" | b"denied") => {
+                self.server.there.insert(id, 0);
+                Machine::Waits(Arc::clone(&opening))
             }
-            Direction::Write => {
+            (Direction::Read, b"stalls") => {
+                let first = self.rng.below(last_block(&opening));
+                self.server.there.insert(id, first);
+                sends(&opening, self.now)
+            }
+            (Direction::Read, _) => sends(&opening, self.now),
+            (Direction::Write, _) => {
+                let (agreed, policy) = (Agreed::default(), Policy::default());
                 let machine = Receiver::answering(&agreed, DALLY, &policy, self.now);
                 Machine::Receives(Box::new(machine))
             }
         };
+        if self.server.there.contains_key(&id) && name.as_bytes() != b"never" {
+            self.wake_some_time(id, last_block(&opening));
+        }
         let lane = self.rng.below(self.server.lanes.len() as u64) as usize;
         self.server.lanes[lane].enter(id, self.now);
         self.server.sockets.insert(id, VecDeque::new());
@@ -733,9 +828,29 @@ impl World {
             answered: self.now,
             told_end: 1,
             is_concluded: false,
+            pending: None,
         };
         // Its first turn, by this thread.
         self.turned(lane, sim, Turn::Quiet(self.now));
+    }
+
+    /// The source has its blocks in parts, and its waker is called at any time, also for nothing.
+    fn wake_some_time(&mut self, id: TransferId, last: u64) {
+        let mut there = self.server.there(id);
+        let mut time = Duration::ZERO;
+        while there < last {
+            time += match self.rng.below(3) {
+                0 => self.rng.between(Duration::ZERO, 500 * US),
+                1 => self.rng.between(Duration::ZERO, 20 * MS),
+                _ => self.rng.between(Duration::ZERO, 700 * MS),
+            };
+            there += self.rng.below(1 + 3 * last);
+            self.happen(time, Happening::Wake(id, there));
+        }
+        if self.rng.one_in(4) {
+            let late = self.rng.between(Duration::ZERO, Duration::from_secs(3));
+            self.happen(late, Happening::Wake(id, 0));
+        }
     }
 
     fn turned(&mut self, lane: usize, mut sim: Sim, turn: Turn) {
@@ -781,7 +896,7 @@ impl World {
         }
     }
 
-    /// A parked transfer has read everything, or will have its turn.
+    /// A parked transfer has read everything and sent what its source has, or will have its turn.
     fn check_queued(&self, id: TransferId) {
         let is_unread = self.server.has_unread(0, id);
         let mut seats = self
@@ -789,8 +904,17 @@ impl World {
             .lanes
             .iter()
             .filter_map(|lane| lane.seats.get(&id));
-        let sleeps = seats.any(|seat| seat.transfer.is_some() && !seat.is_queued);
-        assert!(!(is_unread && sleeps), "{id} sleeps beside its packets");
+        let Some(seat) = seats.find(|seat| seat.transfer.is_some() && !seat.is_queued) else {
+            return;
+        };
+        assert!(!is_unread, "{id} sleeps beside its packets");
+        let pending = seat.transfer.as_ref().and_then(|sim| match &sim.machine {
+            Machine::Waits(_) => Some(1),
+            Machine::Sends(machine, _) if machine.is_stalled() => sim.pending.map(|it| it.0),
+            _ => None,
+        });
+        let is_there = pending.is_some_and(|block| block <= self.server.there(id));
+        assert!(!is_there, "{id} sleeps, and its source has more");
     }
 
     // ---- the network ------------------------------------------------------------------------
@@ -836,6 +960,15 @@ impl World {
                 if self.clients[number].timer == timer {
                     self.repeat(number);
                 }
+            }
+            Happening::Wake(id, there) => {
+                if let Some(before) = self.server.there.get_mut(&id) {
+                    *before = there.max(*before);
+                }
+                for lane in &mut self.server.lanes {
+                    lane.recall(id, false);
+                }
+                self.check_queued(id);
             }
             Happening::Cancel(id) => {
                 // Often one that is in its turn.
@@ -953,7 +1086,8 @@ impl World {
         }
         if kind == Kind::Error {
             // A server that is busy is asked again.
-            let is_refused = client.tid.is_none() && client.name != b"file";
+            let is_refused =
+                client.tid.is_none() && !matches!(client.name, b"file" | b"later" | b"stalls");
             client.is_over |= is_refused || client.tid == Some(id);
             return;
         }
@@ -1044,7 +1178,8 @@ impl World {
             let is_honest = matches!(client.habit, Habit::Reads(_) | Habit::Writes(_));
             let takes =
                 self.endpoint.config.takes_uploads || matches!(client.habit, Habit::Reads(_));
-            if is_honest && takes && client.name == b"file" {
+            let is_woken = matches!(client.name, b"file" | b"later" | b"stalls");
+            if is_honest && takes && is_woken {
                 assert!(
                     client.is_served,
                     "world {seed}: client {number} was not served: {client:?}"
