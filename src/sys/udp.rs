@@ -12,7 +12,9 @@ mod readable;
 mod transfer;
 
 pub(crate) use self::listener::Listener;
-pub(crate) use self::options::{ephemeral_ports, hear_errors, make_room};
+pub(crate) use self::options::ephemeral_ports;
+#[cfg(feature = "cli")]
+pub(crate) use self::options::{hear_errors, make_room};
 pub(crate) use self::raw::wait_for;
 pub(crate) use self::readable::Readable;
 pub(crate) use self::transfer::{Readiness, Reply, SocketOptions, Taken, TransferSocket, Wait};
