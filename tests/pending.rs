@@ -1,4 +1,5 @@
-//! Many transfers that wait for a slow backend, in a process of its own because threads are counted.
+//! Many transfers that wait for a slow backend, in a process of its own because threads are
+//! counted.
 
 #[path = "loopback/backend.rs"]
 mod backend;
@@ -22,9 +23,9 @@ fn name(number: usize) -> String {
     format!("{}/{number}", KINDS[number % 3])
 }
 
-/// 1,000 transfers wait for a backend on a pool of 4 threads, some of them for the answer
-/// itself, the others for their bytes. They cost no thread and no turn while others are served; then all of them
-/// complete, and each gets its own file.
+/// 1,000 transfers wait for a backend on a pool of 4 threads, some of them for the answer itself,
+/// the others for their bytes. They cost no thread and no turn while others are served; then all of
+/// them complete, and each gets its own file.
 #[test]
 fn a_thousand_transfers_that_wait_cost_no_thread_and_no_turn() {
     const WAITING: usize = 1000;

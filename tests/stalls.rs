@@ -1,5 +1,5 @@
-//! A sender whose own blocks are not there yet: what the peer does meanwhile is no loss, and no clock
-//! of its silence runs.
+//! A sender whose own blocks are not there yet: what the peer does meanwhile is no loss, and no
+//! clock of its silence runs.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -225,8 +225,8 @@ fn an_ack_that_crosses_the_end_of_a_stall_is_no_report_of_a_hole() {
     assert_eq!(stalling.losses(), (6, 1));
 }
 
-/// A lost block teaches the sender to probe early. A second ACK takes that back, unless it is that of
-/// a receiver that waits.
+/// A lost block teaches the sender to probe early. A second ACK takes that back, unless it is that
+/// of a receiver that waits.
 #[test]
 fn an_ack_that_is_repeated_in_a_stall_takes_no_loss_back() {
     let wait = |repeats_in_stall: bool, repeats_before: bool| {

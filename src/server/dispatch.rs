@@ -45,7 +45,8 @@ pub(super) struct Loop {
     sockets: Vec<ListeningSocket>,
     endpoint: Endpoint,
     lanes: Lanes,
-    /// When unused mappings are looked for; `None` while nothing was asked for since there were none.
+    /// When unused mappings are looked for; `None` while nothing was asked for since there were
+    /// none.
     next_sweep: Option<Instant>,
     warnings: ThrottledWarnings,
     /// The server stops: no more requests are read.
@@ -123,7 +124,8 @@ impl Loop {
                     socket.open = !self.is_stopping;
                 }
             }
-            // What workers say comes before new requests: a client's last ACK may stand between two of its RRQs.
+            // What workers say comes before new requests: a client's last ACK may stand between two
+            // of its RRQs.
             self.read_mail();
             let time = now();
             self.requests(time);
@@ -386,7 +388,8 @@ impl LaneAccess for Lanes {
         let may_refuse = || shared.may_refuse(now());
         let answered = match &mut waiting {
             Waiting::Transfer(transfer) => {
-                // The peer of a complete one has all it needs, or will ask in vain for one more ACK.
+                // The peer of a complete one has all it needs, or will ask in vain for one more
+                // ACK.
                 if let Some(words) = farewell.filter(|_| !transfer.is_complete()) {
                     transfer.leave(words, may_refuse);
                 }

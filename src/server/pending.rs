@@ -1,5 +1,5 @@
-//! A request that the store has answered with a future: it waits in a lane for its source, without a
-//! thread, and becomes a transfer, or is refused.
+//! A request that the store has answered with a future: it waits in a lane for its source, without
+//! a thread, and becomes a transfer, or is refused.
 
 use super::admitted::AdmittedRequest;
 use crate::error::Refusal;

@@ -1,4 +1,5 @@
-//! The waker of a request: an embedder keeps it and calls it from any thread when a source has more.
+//! The waker of a request: an embedder keeps it and calls it from any thread when a source has
+//! more.
 //!
 //! Invariant: no wake-up is lost. A call finds the transfer parked, and gives it a turn; or in its
 //! turn, and gives it another one; or not in its lane yet, and then its first turn asks the source.

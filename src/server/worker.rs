@@ -36,7 +36,8 @@ use std::time::{Duration, Instant};
 /// A worker's signs of life.
 #[derive(Default)]
 pub(super) struct Heartbeat {
-    /// Counts on while the worker goes from step to step; stands still while it is inside a store, a read or a wait.
+    /// Counts on while the worker goes from step to step; stands still while it is inside a store,
+    /// a read or a wait.
     pub(super) steps: AtomicU64,
     /// It waits for a peer.
     pub(super) listens: AtomicBool,
@@ -425,7 +426,8 @@ impl Worker {
         });
     }
 
-    /// Asks the store and makes the transfer; `None` when it has ended already, and that is reported.
+    /// Asks the store and makes the transfer; `None` when it has ended already, and that is
+    /// reported.
     fn open(
         &mut self,
         (opening, port): Admitted,
@@ -460,8 +462,9 @@ impl Worker {
             self.reports.push(Report::Closed(opening.id));
             return None;
         }
-        // A copy of what was done is acknowledged and never refused: its sender may be busy with something else on that port.
-        // What it would have been told is told to whoever really sends the file again.
+        // A copy of what was done is acknowledged and never refused: its sender may be busy with
+        // something else on that port. What it would have been told is told to whoever really sends
+        // the file again.
         let granted = match granted {
             Err(refusal) if opening.may_be_copy => {
                 Ok(Answer::Now(Granted::Write(Box::new(Refusing(refusal)))))
@@ -692,7 +695,8 @@ impl WorkerContext {
         answered
     }
 
-    /// The largest block size for this peer. One system call, and none for a peer that asks for small blocks.
+    /// The largest block size for this peer. One system call, and none for a peer that asks for
+    /// small blocks.
     fn max_blksize(&self, asked: &Options, link: &Link) -> u16 {
         let most = self.shared.terms.max_blksize;
         let wanted = [OptionName::Blksize, OptionName::Blksize2]
@@ -810,8 +814,8 @@ fn failed_read(detail: String) -> Refusal {
     Refusal::new(ErrorCode::NOT_DEFINED, "read error").because(detail)
 }
 
-/// Runs an embedder's code; `None` where it panicked. What it threw is dropped here, and where that panics as well, the second
-/// thing is left where it is.
+/// Runs an embedder's code; `None` where it panicked. What it threw is dropped here, and where that
+/// panics as well, the second thing is left where it is.
 fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
     let thrown = match catch_unwind(AssertUnwindSafe(work)) {
         Ok(value) => return Some(value),
@@ -823,7 +827,8 @@ fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
     None
 }
 
-/// Closes a transfer's file and socket, or what the store gave too late. An embedder's source may panic even here.
+/// Closes a transfer's file and socket, or what the store gave too late. An embedder's source may
+/// panic even here.
 fn close<T>(ended: T) {
     if guarded(|| drop(ended)).is_none() {
         log::error!("a source panicked while it was closed");

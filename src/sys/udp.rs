@@ -1,8 +1,9 @@
-//! UDP sockets: a [`Listener`] that takes requests and answers from the very address that was asked, and one
-//! [`TransferSocket`] per transfer, connected to its peer.
+//! UDP sockets: a [`Listener`] that takes requests and answers from the very address that was
+//! asked, and one [`TransferSocket`] per transfer, connected to its peer.
 //!
-//! Invariants: nothing here waits unless the caller says for how long; what a [`TransferSocket`] receives is from its
-//! peer; a datagram is counted as sent only if it left this socket, and no datagram is sent twice.
+//! Invariants: nothing here waits unless the caller says for how long; what a [`TransferSocket`]
+//! receives is from its peer; a datagram is counted as sent only if it left this socket, and no
+//! datagram is sent twice.
 
 mod address;
 mod listener;

@@ -90,8 +90,8 @@ impl<'a> Dial<'a> {
         }
     }
 
-    /// Sends the request, and again, until there is an answer or a reason to stop. Waits for a short
-    /// time only.
+    /// Sends the request, and again, until there is an answer or a reason to stop. Waits for a
+    /// short time only.
     pub(crate) fn run(&mut self, scratch: &mut Scratch) -> Dialed {
         let start = now();
         let mut time = start;

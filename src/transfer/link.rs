@@ -59,8 +59,8 @@ impl Link {
     }
 
     /// Sends each block as one datagram, in as few system calls as the system allows. Returns how
-    /// many left: fewer where the send buffer is full, or where the next one met an error, which the
-    /// next call reports. All payloads but the last are of one length.
+    /// many left: fewer where the send buffer is full, or where the next one met an error, which
+    /// the next call reports. All payloads but the last are of one length.
     ///
     /// # Errors
     /// Only when no block left. `EFAULT` when a mapped file has become too short.

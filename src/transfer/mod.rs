@@ -1,7 +1,8 @@
 //! One transfer as a value: machine, body and link, run by the thread that holds it.
 //!
-//! [`Transfer::run`] is the one blocking loop. It does what the machine says, until the transfer is over, the peer is quiet,
-//! or it has had its turn; then the value can be put aside, watched by somebody else, and run again by any thread.
+//! [`Transfer::run`] is the one blocking loop. It does what the machine says, until the transfer is
+//! over, the peer is quiet, or it has had its turn; then the value can be put aside, watched by
+//! somebody else, and run again by any thread.
 
 mod body;
 #[cfg(test)]
@@ -117,7 +118,8 @@ pub(crate) trait Surroundings {
     fn is_needed(&self) -> bool {
         false
     }
-    /// From now on this thread only waits for the peer, or does so no more: meanwhile it takes no other work.
+    /// From now on this thread only waits for the peer, or does so no more: meanwhile it takes no
+    /// other work.
     fn listens(&self, _listens: bool) {}
     /// The server ends: tell the peer and go.
     fn is_stopping(&self) -> bool;
@@ -125,7 +127,8 @@ pub(crate) trait Surroundings {
     fn source_deadline(&self) -> Duration {
         STORE_DEADLINE
     }
-    /// Whether one more ERROR may go to peers that have never answered: their addresses may be forged.
+    /// Whether one more ERROR may go to peers that have never answered: their addresses may be
+    /// forged.
     fn may_refuse(&self) -> bool {
         true
     }
@@ -159,7 +162,8 @@ pub(crate) struct Exchange<'a> {
     agreed: Agreed,
     /// The OACK, or the ACK of a WRQ without options; empty where DATA opens, and at a client.
     opening: Box<[u8]>,
-    /// One past the highest block that was sent or acknowledged, and when that or the opening went out first.
+    /// One past the highest block that was sent or acknowledged, and when that or the opening went
+    /// out first.
     told_end: u64,
     answered: Instant,
     /// When its progress was reported last.
@@ -217,7 +221,8 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Runs until there is a reason to stop. Waits for a quiet peer only while nobody else waits, and not for long.
+    /// Runs until there is a reason to stop. Waits for a quiet peer only while nobody else waits,
+    /// and not for long.
     pub(crate) fn run(&mut self, scratch: &mut Scratch, around: &impl Surroundings) -> Turn {
         let turn = self.turn(scratch, around).unwrap_or_else(Turn::Done);
         self.rested = true;
@@ -234,7 +239,8 @@ impl<'a> Exchange<'a> {
         let told_before = self.told_end;
         let mut came = None;
         if self.rested {
-            // The peer has had time. Where many transfers wait for their turn a deadline may be over although the answer is here.
+            // The peer has had time. Where many transfers wait for their turn a deadline may be
+            // over although the answer is here.
             came = self.take(scratch, Wait::No)?;
             self.is_talking |= came.is_some();
         }
@@ -286,7 +292,8 @@ impl<'a> Exchange<'a> {
                         },
                         Err(trouble) => return Err(Ending::Failed(self.broken(trouble, around))),
                     }
-                    // A receiver with a hole says so while the rest of a long window is still going out, or cannot.
+                    // A receiver with a hole says so while the rest of a long window is still going
+                    // out, or cannot.
                     unheard += u32::from(burst.end < end);
                     if is_cut || unheard == BURSTS_UNHEARD {
                         unheard = 0;
@@ -359,9 +366,9 @@ impl<'a> Exchange<'a> {
         Ok(Turn::Quiet(over.map_or(until, |over| over.min(until))))
     }
 
-    /// Whether this thread should wait for the peer, who may answer at once, or for the rest of a pause that is too short for
-    /// the loop's clock. It should not for those that are silent, of whom there may be thousands: while threads wait for them,
-    /// those that talk wait for a thread.
+    /// Whether this thread should wait for the peer, who may answer at once, or for the rest of a
+    /// pause that is too short for the loop's clock. It should not for those that are silent, of
+    /// whom there may be thousands: while threads wait for them, those that talk wait for a thread.
     fn is_expected(&self, left: Duration, around: &impl Surroundings) -> bool {
         // The place of a complete upload goes to other requests.
         if !around.is_dedicated() && self.is_complete() {
@@ -403,8 +410,8 @@ impl<'a> Exchange<'a> {
         true
     }
 
-    /// A client that has lost nothing does not dally (RFC 1350 §6 encourages it): its last ACK will not be lost either, and
-    /// somebody waits for it to end.
+    /// A client that has lost nothing does not dally (RFC 1350 §6 encourages it): its last ACK will
+    /// not be lost either, and somebody waits for it to end.
     fn may_leave(&self) -> bool {
         self.end.is_complete() && self.end.retransmits() == 0 && self.end.torn() == 0
     }
@@ -415,7 +422,8 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Takes what has come and hands it to the machine; says when, or `None` if nothing came. Fails where that ends it.
+    /// Takes what has come and hands it to the machine; says when, or `None` if nothing came. Fails
+    /// where that ends it.
     fn take(&mut self, scratch: &mut Scratch, wait: Wait) -> Result<Option<Instant>, Ending> {
         let End::Receiving(_) = &self.end else {
             return Ok(self.take_short(wait));
@@ -474,7 +482,8 @@ impl<'a> Exchange<'a> {
             })
     }
 
-    /// Waits a little for a full send buffer: the network is slower than we are. False if nothing moved.
+    /// Waits a little for a full send buffer: the network is slower than we are. False if nothing
+    /// moved.
     fn drained(&self) -> bool {
         self.link
             .wait(true, true, DRAIN)
@@ -620,15 +629,16 @@ impl<'a> Exchange<'a> {
         tell(&self.link, code, text);
     }
 
-    /// Tells the peer why this ends, which is not for anything that it has just sent. One that has never answered is told only if
-    /// that may be.
+    /// Tells the peer why this ends, which is not for anything that it has just sent. One that has
+    /// never answered is told only if that may be.
     pub(crate) fn leave(&self, text: &str, may_refuse: impl FnOnce() -> bool) {
         if self.is_proven() || may_refuse() {
             self.tell(ErrorCode::NOT_DEFINED, text);
         }
     }
 
-    /// The peer has sent the same request again before it ever answered. False where that brings nothing.
+    /// The peer has sent the same request again before it ever answered. False where that brings
+    /// nothing.
     pub(crate) fn request_repeated(&mut self) -> bool {
         self.end.request_repeated(now())
     }
@@ -638,8 +648,8 @@ impl<'a> Exchange<'a> {
         self.end.is_proven()
     }
 
-    /// When something went out last that the peer had not been sent before: what it asked for earlier, it asked for without
-    /// knowing that.
+    /// When something went out last that the peer had not been sent before: what it asked for
+    /// earlier, it asked for without knowing that.
     pub(crate) fn answered(&self) -> Instant {
         self.answered
     }
@@ -658,7 +668,8 @@ impl<'a> Exchange<'a> {
         self.end.is_silent(now())
     }
 
-    /// True once the whole file is stored and acknowledged. Its last ACK is repeated on demand for a while.
+    /// True once the whole file is stored and acknowledged. Its last ACK is repeated on demand for
+    /// a while.
     pub(crate) fn is_complete(&self) -> bool {
         self.end.is_complete()
     }
@@ -695,8 +706,8 @@ impl<'a> Exchange<'a> {
         self.origin.id
     }
 
-    /// True the first time: of several ends that are found, as when an upload that is complete goes on to repeat its last
-    /// ACK, one is told.
+    /// True the first time: of several ends that are found, as when an upload that is complete goes
+    /// on to repeat its last ACK, one is told.
     pub(crate) fn conclude(&mut self) -> bool {
         !std::mem::replace(&mut self.is_concluded, true)
     }
@@ -779,8 +790,8 @@ fn error(code: ErrorCode, text: &str) -> Vec<u8> {
     datagram
 }
 
-/// What somebody is told who is not the peer, beside the transfer (RFC 1350 §4). Only an answer to what belongs into a transfer:
-/// never to an ERROR (§2), nor to nonsense.
+/// What somebody is told who is not the peer, beside the transfer (RFC 1350 §4). Only an answer to
+/// what belongs into a transfer: never to an ERROR (§2), nor to nonsense.
 fn to_stranger(datagram: &[u8]) -> Option<Vec<u8>> {
     match wire::parse(datagram) {
         Ok(Packet::Data { .. } | Packet::Ack { .. } | Packet::OptionAck(_)) => {

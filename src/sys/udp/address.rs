@@ -24,8 +24,8 @@ pub(super) fn to_v6(address: SocketAddr) -> SocketAddrV6 {
     }
 }
 
-/// Whether both are one peer. The scope is not compared: a socket connected to a link-local address hears one
-/// interface only.
+/// Whether both are one peer. The scope is not compared: a socket connected to a link-local address
+/// hears one interface only.
 pub(super) fn same(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() == b.port() && a.ip().to_canonical() == b.ip().to_canonical()
 }

@@ -43,7 +43,8 @@ pub(crate) struct Received {
 }
 
 impl Listener {
-    /// Opens a socket at `address`; port 0 lets the system choose. One at an IPv6 address takes no IPv4 packets.
+    /// Opens a socket at `address`; port 0 lets the system choose. One at an IPv6 address takes no
+    /// IPv4 packets.
     pub(crate) fn bind(address: SocketAddr) -> io::Result<Listener> {
         Self::bind_with(address, false)
     }
@@ -69,7 +70,8 @@ impl Listener {
         Ok(Listener { socket, local })
     }
 
-    /// Takes a bound socket that somebody else opened. One that takes both families shows IPv4 peers as such.
+    /// Takes a bound socket that somebody else opened. One that takes both families shows IPv4
+    /// peers as such.
     pub(crate) fn from_socket(socket: UdpSocket) -> io::Result<Listener> {
         let local = socket.local_addr()?;
         socket.set_nonblocking(true)?;
@@ -121,8 +123,9 @@ impl Listener {
             match received {
                 Ok(message) => return self.describe(&message).map(Some),
                 Err(Errno::EAGAIN) => return Ok(None),
-                // Mostly news about something we sent, which each call takes away. Giving up with `None` would strand
-                // the datagrams behind it: an edge-triggered poll does not report them again.
+                // Mostly news about something we sent, which each call takes away. Giving up with
+                // `None` would strand the datagrams behind it: an edge-triggered poll does not
+                // report them again.
                 Err(_) if errors < limits::LISTENER_ERRORS => errors += 1,
                 Err(error) => return Err(error.into()),
             }
@@ -141,7 +144,8 @@ impl Listener {
         for control in message.cmsgs().into_iter().flatten() {
             match control {
                 ControlMessageOwned::Ipv4PacketInfo(info) => asked = Asked::v4(&info),
-                // A socket for both families tells it twice for an IPv4 packet, and here without the local address.
+                // A socket for both families tells it twice for an IPv4 packet, and here without
+                // the local address.
                 ControlMessageOwned::Ipv6PacketInfo(info) if peer.is_ipv6() => {
                     asked = Asked::v6(&info);
                 }
@@ -208,8 +212,8 @@ impl Listener {
     }
 }
 
-/// Room for what the kernel tells with a datagram, aligned as its headers must be. A socket for both families hears
-/// of an IPv4 packet twice.
+/// Room for what the kernel tells with a datagram, aligned as its headers must be. A socket for
+/// both families hears of an IPv4 packet twice.
 #[repr(align(8))]
 struct Control(
     [u8; socket::cmsg_space::<libc::in_pktinfo>() + socket::cmsg_space::<libc::in6_pktinfo>()],
@@ -227,7 +231,8 @@ impl Asked {
     pub(super) fn v4(info: &libc::in_pktinfo) -> Asked {
         let sent_to = ipv4(info.ipi_addr);
         let ours = ipv4(info.ipi_spec_dst);
-        // Ours is missing in what was queued before the option was set, as by the packet that made systemd start us.
+        // Ours is missing in what was queued before the option was set, as by the packet that made
+        // systemd start us.
         let known = !ours.is_unspecified();
         let is_ours = known && sent_to == ours;
         Asked {

@@ -47,8 +47,8 @@ pub(super) fn prepare(socket: &impl AsFd, local: SocketAddr) -> io::Result<()> {
 const _: () = assert!(libc::IP_PMTUDISC_DONT == libc::IPV6_PMTUDISC_DONT);
 const _: () = assert!(libc::IP_PMTUDISC_DO == libc::IPV6_PMTUDISC_DO);
 
-/// Says whether the way to the peer may cut a datagram into pieces. Linux forbids it unless it is told otherwise, and
-/// then a block larger than some link on the way never arrives.
+/// Says whether the way to the peer may cut a datagram into pieces. Linux forbids it unless it is
+/// told otherwise, and then a block larger than some link on the way never arrives.
 pub(super) fn set_fragments(
     socket: &impl AsFd,
     family: AddressFamily,
@@ -70,8 +70,9 @@ pub(super) const IPV4_HEADER: usize = 20;
 pub(super) const IPV6_HEADER: usize = 40;
 pub(super) const UDP_HEADER: usize = 8;
 
-/// Says whether a socket that is not connected, of the family of `peer`, is told of ICMP messages, as a connected one is. Each
-/// stays in a queue of its own and keeps the socket readable; switching off empties that queue.
+/// Says whether a socket that is not connected, of the family of `peer`, is told of ICMP messages,
+/// as a connected one is. Each stays in a queue of its own and keeps the socket readable; switching
+/// off empties that queue.
 pub(crate) fn hear_errors(socket: &impl AsFd, peer: SocketAddr, wanted: bool) {
     #[cfg(target_os = "linux")]
     let _ = match peer {

@@ -52,8 +52,9 @@ pub(crate) fn wait_for(source: &impl AsRawFd, timeout: Duration) -> io::Result<(
     poll(source.as_raw_fd(), libc::POLLIN, timeout).map(drop)
 }
 
-/// Waits for `events`, and returns those that are there and errors; none when the time has passed or a signal handler
-/// ran. (nix has `ppoll` only together with its signal sets, which the library does not need.)
+/// Waits for `events`, and returns those that are there and errors; none when the time has passed
+/// or a signal handler ran. (nix has `ppoll` only together with its signal sets, which the library
+/// does not need.)
 pub(super) fn poll(
     descriptor: RawFd,
     events: libc::c_short,

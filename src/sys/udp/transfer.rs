@@ -20,7 +20,8 @@ use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-/// A socket that is connected to one peer; or, at a client, will be as soon as a server has answered.
+/// A socket that is connected to one peer; or, at a client, will be as soon as a server has
+/// answered.
 pub(crate) struct TransferSocket {
     pub(super) socket: UdpSocket,
     peer: SocketAddr,
@@ -35,10 +36,12 @@ pub(crate) struct TransferSocket {
     told: Cell<u32>,
 }
 
-/// What to say to a stranger who has sent this datagram, or its beginning; nothing where there is none.
+/// What to say to a stranger who has sent this datagram, or its beginning; nothing where there is
+/// none.
 pub(crate) type Reply = fn(&[u8]) -> Option<Vec<u8>>;
 
-/// What one receive brought: a datagram, or several of one length behind each other (the last may be shorter).
+/// What one receive brought: a datagram, or several of one length behind each other (the last may
+/// be shorter).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Taken {
     /// Octets; more than the buffer holds if only their beginning fitted.
@@ -66,9 +69,11 @@ pub(crate) struct SocketOptions {
 pub(crate) enum Wait {
     /// Not at all.
     No,
-    /// About [`limits::PATIENCE`], rounded up to the kernel's ticks; one system call whether something comes or not.
+    /// About [`limits::PATIENCE`], rounded up to the kernel's ticks; one system call whether
+    /// something comes or not.
     Patience,
-    /// This long, as precisely as the kernel can; one system call if something is there already, else two or three.
+    /// This long, as precisely as the kernel can; one system call if something is there already,
+    /// else two or three.
     Until(Duration),
 }
 
@@ -162,7 +167,8 @@ impl TransferSocket {
         self.reply = Some(reply);
     }
 
-    /// Tells a stranger that this is not its peer, if there is something to say to what it has sent.
+    /// Tells a stranger that this is not its peer, if there is something to say to what it has
+    /// sent.
     pub(crate) fn turn_away(&self, stranger: SocketAddr, datagram: &[u8]) {
         let told = self.told.get();
         if told < limits::STRANGERS_TOLD
@@ -174,8 +180,8 @@ impl TransferSocket {
         }
     }
 
-    /// Prepares for windows of blocks: room for one in the kernel, and many blocks in one receive. A system that has
-    /// neither is slower, nothing else.
+    /// Prepares for windows of blocks: room for one in the kernel, and many blocks in one receive.
+    /// A system that has neither is slower, nothing else.
     pub(crate) fn expect_windows(&self, blksize: u16, windowsize: u16) {
         self.make_room(blksize, windowsize);
         #[cfg(target_os = "linux")]
@@ -193,7 +199,8 @@ impl TransferSocket {
         self.socket.local_addr()
     }
 
-    /// The largest payload that leaves in one piece by the route to the peer, as far as the system knows.
+    /// The largest payload that leaves in one piece by the route to the peer, as far as the system
+    /// knows.
     pub(crate) fn room(&self) -> io::Result<usize> {
         let (level, option, headers) = match family(self.peer) {
             AddressFamily::Inet6 => (libc::IPPROTO_IPV6, libc::IPV6_MTU, IPV6_HEADER),
@@ -225,11 +232,13 @@ impl TransferSocket {
 
     /// Takes a datagram of the peer; `None` when none came in time, or a signal handler ran.
     ///
-    /// Returns the length of the datagram, which is larger than the buffer if only its beginning fitted.
+    /// Returns the length of the datagram, which is larger than the buffer if only its beginning
+    /// fitted.
     ///
     /// # Errors
     ///
-    /// `ConnectionRefused` says that an ICMP message came. It is a hint, which anybody can forge, and not an end.
+    /// `ConnectionRefused` says that an ICMP message came. It is a hint, which anybody can forge,
+    /// and not an end.
     pub(crate) fn recv(&self, buffer: &mut [u8], wait: Wait) -> io::Result<Option<usize>> {
         if wait == Wait::No && !self.has_strangers.get() {
             return self.take_known(buffer);
@@ -255,8 +264,9 @@ impl TransferSocket {
         }
     }
 
-    /// Takes one datagram, or as many as the system hands over at once after [`expect_windows`](Self::expect_windows).
-    /// Otherwise as [`recv`](Self::recv); before the socket is connected, anybody may be the source.
+    /// Takes one datagram, or as many as the system hands over at once after
+    /// [`expect_windows`](Self::expect_windows). Otherwise as [`recv`](Self::recv); before the
+    /// socket is connected, anybody may be the source.
     pub(crate) fn recv_blocks(&self, buffer: &mut [u8], wait: Wait) -> io::Result<Option<Taken>> {
         let mut control = SegmentSize([0; _]);
         self.receive(wait, |flags| self.take(buffer, Some(&mut control.0), flags))
@@ -285,8 +295,8 @@ impl TransferSocket {
         take(MsgFlags::MSG_DONTWAIT)
     }
 
-    /// Takes the first datagram that is the peer's. `connect` keeps strangers out only from then on; what came between
-    /// it and `bind` is still in the queue.
+    /// Takes the first datagram that is the peer's. `connect` keeps strangers out only from then
+    /// on; what came between it and `bind` is still in the queue.
     fn take(
         &self,
         buffer: &mut [u8],
@@ -297,7 +307,8 @@ impl TransferSocket {
             let mut parts = [IoSliceMut::new(buffer)];
             #[cfg(test)]
             crate::sys::calls::count(|calls| calls.receives += 1);
-            // With MSG_TRUNC as an argument the kernel returns the length of the datagram, not of what fitted.
+            // With MSG_TRUNC as an argument the kernel returns the length of the datagram, not of
+            // what fitted.
             let received = socket::recvmsg::<SockaddrStorage>(
                 self.socket.as_raw_fd(),
                 &mut parts,
@@ -320,7 +331,8 @@ impl TransferSocket {
                     let length = taken.length.min(taken.segment).min(buffer.len());
                     self.turn_away(source, &buffer[..length]);
                 }
-                // Waking up early is harmless: whoever waits compares the clock with a deadline of its own.
+                // Waking up early is harmless: whoever waits compares the clock with a deadline of
+                // its own.
                 Err(error @ (Errno::EAGAIN | Errno::EINTR)) => {
                     // An empty queue of a connected socket fills with its peer's datagrams only.
                     if self.is_connected && error == Errno::EAGAIN {
@@ -335,8 +347,8 @@ impl TransferSocket {
         Ok(None)
     }
 
-    /// Whether the ICMP messages that a socket has heard which is not connected are about others than its peer: strangers that
-    /// were told something may be gone. Forgets them all.
+    /// Whether the ICMP messages that a socket has heard which is not connected are about others
+    /// than its peer: strangers that were told something may be gone. Forgets them all.
     fn is_about_strangers(&self) -> bool {
         let mut found = false;
         #[cfg(target_os = "linux")]
@@ -432,15 +444,16 @@ impl TransferSocket {
         }
     }
 
-    /// Sends each block as one datagram, in as few system calls as the system allows, and returns how many left: fewer
-    /// than were given when the send buffer is full or the next one met an error, which the next call reports.
+    /// Sends each block as one datagram, in as few system calls as the system allows, and returns
+    /// how many left: fewer than were given when the send buffer is full or the next one met an
+    /// error, which the next call reports.
     ///
     /// All payloads are of one length, except the last, which may be shorter.
     ///
     /// # Errors
     ///
-    /// Only when no block left. `ConnectionRefused` as in [`send`](Self::send); `EFAULT` (as `raw_os_error`) when a
-    /// mapped file has become too short.
+    /// Only when no block left. `ConnectionRefused` as in [`send`](Self::send); `EFAULT` (as
+    /// `raw_os_error`) when a mapped file has become too short.
     pub(crate) fn send_blocks<'a>(
         &mut self,
         blocks: impl ExactSizeIterator<Item = Block<'a>> + Clone,
