@@ -90,6 +90,21 @@ const NOT_DECIDING: [&str; 11] = [
     "crate::transfer::now",
 ];
 
+/// What speaks of descriptors. The library leaves them to `sys`: a transfer has a link, and a
+/// poller watches what the link says.
+const DESCRIPTORS: [&str; 8] = [
+    "RawFd",
+    "OwnedFd",
+    "BorrowedFd",
+    "AsRawFd",
+    "AsFd",
+    "as_raw_fd",
+    "as_fd",
+    "SourceFd",
+];
+/// The socket of a transfer, and the only file that knows of it.
+const TRANSFER_SOCKET: (&str, &str) = ("TransferSocket", "transfer::link");
+
 #[test]
 fn stairs_go_down_only() {
     let files = sources();
@@ -161,6 +176,12 @@ fn a_step_up_is_noticed() {
         1
     );
     assert_eq!(found("server/dispatch.rs", "use mio::Poll;"), 0);
+    assert_eq!(found("server/lane.rs", "f(transfer.as_raw_fd());"), 1);
+    assert_eq!(found("transfer/link.rs", "fn f() -> RawFd;"), 1);
+    assert_eq!(found("transfer/body.rs", "fn f(s: &TransferSocket);"), 1);
+    assert_eq!(found("transfer/link.rs", "fn f(s: &TransferSocket);"), 0);
+    assert_eq!(found("cli/output.rs", "use std::os::fd::AsFd;"), 0);
+    assert_eq!(found("sys/udp.rs", "socket.as_raw_fd();"), 0);
     assert_eq!(found("store/mod.rs", "unsafe { f() }"), 1);
     assert_eq!(found("sys/udp.rs", "unsafe { f() }"), 0);
     assert_eq!(
@@ -421,6 +442,16 @@ fn complaints(file: &Source, exports: &[(String, String)]) -> Vec<String> {
             .any(|word| word == "Mutex" || word == "RwLock")
     {
         wrong.push(format!("{name}: a lock"));
+    }
+    if top != "sys" && own < 4 {
+        let is_named = |word: &&String| DESCRIPTORS.contains(&word.as_str());
+        if let Some(word) = file.tokens.iter().find(is_named) {
+            wrong.push(format!("{name}: {word} is for `sys`"));
+        }
+    }
+    let (socket, link) = TRANSFER_SOCKET;
+    if top != "sys" && name != link && file.tokens.iter().any(|word| word == socket) {
+        wrong.push(format!("{name}: {socket} is for {link}"));
     }
     if top != "sys" && file.tokens.iter().any(|word| word == "unsafe") {
         wrong.push(format!("{name}: unsafe outside src/sys"));

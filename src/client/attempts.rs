@@ -8,10 +8,9 @@ use crate::limits;
 use crate::proto::{Agreed, Policy, Receiver, Sender};
 use crate::store::Sink;
 use crate::sys;
-use crate::sys::udp::TransferSocket;
 use crate::text::Name;
 use crate::transfer::{
-    Answer, Body, Dial, Dialed, End, Ending, Exchange, Origin, Scratch, Turn, now,
+    Answer, Body, Dial, Dialed, End, Ending, Exchange, Link, Origin, Scratch, Turn, now,
 };
 use crate::wire::{Direction, ErrorCode, Options, Request};
 use std::collections::VecDeque;
@@ -235,15 +234,15 @@ impl Attempt<'_> {
         if let Some(words) = client.lacks_interface(self.server) {
             return Err(Failure::Network(words).into());
         }
-        let (socket, resends) = self.socket()?;
-        let local = socket.local_addr().map_err(network)?;
+        let (link, resends) = self.link()?;
+        let local = link.local_addr().map_err(network)?;
         let room = client.room(self.server).map_err(network)?;
         let request = Request {
             direction: self.direction,
             name: self.name,
             mode: client.mode,
             options: match self.asks {
-                true => self.wishes(room, &socket),
+                true => self.wishes(room, &link),
                 false => Options::default(),
             },
         };
@@ -279,7 +278,7 @@ impl Attempt<'_> {
             arrived: self.start,
         };
         let mut scratch = Scratch::new();
-        let mut dial = Dial::new(origin, end, socket, local, &request, &policy);
+        let mut dial = Dial::new(origin, end, link, local, &request, &policy);
         let answer = match self.dial(&mut dial, &mut scratch, guard) {
             Ok(answer) => answer,
             Err(failure) => {
@@ -320,9 +319,9 @@ impl Attempt<'_> {
         })
     }
 
-    /// The socket, and how many retransmissions are left. An interface may get its address later:
+    /// The link, and how many retransmissions are left. An interface may get its address later:
     /// the time until then is part of the request's.
-    fn socket(&self) -> Result<(TransferSocket, u32), Lost> {
+    fn link(&self) -> Result<(Link, u32), Lost> {
         let client = self.client;
         let policy = self.policy()?;
         let begun = now();
@@ -330,11 +329,11 @@ impl Attempt<'_> {
         let end = begun + policy.max_time.map_or(patience, |most| most.min(patience));
         loop {
             let local = client.local(self.server);
-            let error = match TransferSocket::asking(local, self.server, &client.sockets) {
-                Ok(socket) => {
+            let error = match Link::asking(local, self.server, &client.sockets) {
+                Ok(link) => {
                     let left = patience.saturating_sub(now().saturating_duration_since(begun));
                     let resends = (0..self.resends).find(|count| policy.patience(*count) >= left);
-                    return Ok((socket, resends.unwrap_or(self.resends)));
+                    return Ok((link, resends.unwrap_or(self.resends)));
                 }
                 Err(error) => error,
             };
@@ -351,12 +350,12 @@ impl Attempt<'_> {
     }
 
     /// The options to ask for: a window that is received is not larger than the socket's buffer.
-    fn wishes(&self, room: usize, socket: &TransferSocket) -> Options {
+    fn wishes(&self, room: usize, link: &Link) -> Options {
         let client = self.client;
         let blksize = client.wished_blksize(room);
         let mut windowsize = client.windowsize;
         if self.direction == Direction::Read && windowsize > 1 {
-            windowsize = windowsize.min(socket.make_room(blksize, windowsize));
+            windowsize = windowsize.min(link.make_room(blksize, windowsize));
         }
         if windowsize < client.windowsize {
             log::debug!(

@@ -28,8 +28,7 @@ use crate::limits;
 use crate::store::mappings::Mappings;
 use crate::store::{Sink, Source};
 use crate::sys;
-use crate::sys::udp::{SocketOptions, TransferSocket};
-use crate::transfer::{Body, NO_ANSWER, Trouble, now};
+use crate::transfer::{Body, Link, NO_ANSWER, SocketOptions, Trouble, now};
 use crate::wire::{Direction, Mode, OptionName, Options};
 use std::fmt;
 use std::io::{self, Write};
@@ -297,7 +296,7 @@ impl Client {
             interface: self.sockets.interface.clone(),
             ..SocketOptions::default()
         };
-        match TransferSocket::open(self.local(server), server, &sockets) {
+        match Link::open(self.local(server), server, &sockets) {
             Ok(socket) => Ok(socket.room().unwrap_or(usize::MAX)),
             Err(error) if sys::is_network_down(&error) => Ok(usize::MAX),
             Err(error) => Err(error),

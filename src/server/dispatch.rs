@@ -17,11 +17,9 @@ use crate::limits::{MAPPING_IDLE, MAX_REQUEST, SPARE_WORKERS};
 use crate::sys::udp::Listener;
 use crate::transfer::{CANCELLED, Ending, STOPPING, now};
 use crate::wire;
-use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -79,9 +77,8 @@ impl Loop {
         let system = |doing| move |cause| Error::System { doing, cause };
         let mut sockets = Vec::with_capacity(listeners.len());
         for (index, listener) in listeners.into_iter().enumerate() {
-            let descriptor = listener.as_raw_fd();
             poll.registry()
-                .register(&mut SourceFd(&descriptor), Token(index), Interest::READABLE)
+                .register(&mut listener.readable(), Token(index), Interest::READABLE)
                 .map_err(system("watch a listening socket"))?;
             sockets.push(ListeningSocket {
                 listener,
@@ -319,8 +316,8 @@ impl Loop {
         self.is_stopping = true;
         for socket in &mut self.sockets {
             socket.open = false;
-            let descriptor = socket.listener.as_raw_fd();
-            let _ = self.poll.registry().deregister(&mut SourceFd(&descriptor));
+            let readable = &mut socket.listener.readable();
+            let _ = self.poll.registry().deregister(readable);
         }
     }
 

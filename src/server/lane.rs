@@ -9,14 +9,12 @@ use super::by_id::ById;
 use super::pending::PendingRequest;
 use crate::event::TransferId;
 use crate::limits::LOOP_TICK;
-use crate::sys::udp::wait_for;
+use crate::sys::udp::{Readable, wait_for};
 use crate::transfer::{Transfer, now};
-use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -62,10 +60,10 @@ impl Waiting {
         }
     }
 
-    fn descriptor(&self) -> RawFd {
+    fn readable(&self) -> Readable<'_> {
         match self {
-            Self::Transfer(transfer) => transfer.as_raw_fd(),
-            Self::Request(request) => request.socket.as_raw_fd(),
+            Self::Transfer(transfer) => transfer.readable(),
+            Self::Request(request) => request.link.readable(),
         }
     }
 }
@@ -175,7 +173,7 @@ impl Lane {
         let Poller { poll, events } = &mut *poller;
         // mio counts in milliseconds, rounded up.
         if let Some(short) = timeout.filter(|time| !time.is_zero() && *time < LOOP_TICK) {
-            let _ = wait_for(poll.as_raw_fd(), short);
+            let _ = wait_for(poll, short);
             timeout = Some(Duration::ZERO);
         }
         if poll.poll(events, timeout).is_err() {
@@ -213,16 +211,15 @@ impl Lane {
     /// Returns the transfer where it was [abandoned](Self::abandon).
     pub(super) fn park(&self, transfer: Waiting, until: Option<Instant>) -> Result<bool, Waiting> {
         let id = transfer.id();
-        let descriptor = transfer.descriptor();
         let mut table = self.table();
         let parked = table.park(id, transfer, until)?;
-        if parked.is_new {
-            let mut source = SourceFd(&descriptor);
+        if parked.is_new
+            && let Some(waiting) = table.get(id)
+        {
             let token = Token(id.0 as usize);
+            let readable = &mut waiting.readable();
             // Where the system refuses, the timers still find what came.
-            let _ = self
-                .registry
-                .register(&mut source, token, Interest::READABLE);
+            let _ = self.registry.register(readable, token, Interest::READABLE);
         }
         drop(table);
         if parked.is_sooner {

@@ -4,8 +4,7 @@
 use super::admitted::AdmittedRequest;
 use crate::error::Refusal;
 use crate::store::{Kind, Later, Source};
-use crate::sys::udp::TransferSocket;
-use crate::transfer::tell;
+use crate::transfer::{Link, tell};
 use crate::wire::ErrorCode;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -14,7 +13,7 @@ use std::time::Instant;
 /// A request without a source. The peer has been sent nothing.
 pub(super) struct PendingRequest {
     pub(super) opening: Arc<AdmittedRequest>,
-    pub(super) socket: TransferSocket,
+    pub(super) link: Link,
     pub(super) source: Later,
     pub(super) waker: Waker,
     /// When the store has answered.
@@ -30,7 +29,7 @@ impl PendingRequest {
         if let Some(words) = words.filter(|_| !self.opening.broadcast)
             && may_refuse()
         {
-            tell(&self.socket, ErrorCode::NOT_DEFINED, words);
+            tell(&self.link, ErrorCode::NOT_DEFINED, words);
         }
     }
 

@@ -20,9 +20,8 @@ use crate::limits::{
 use crate::proto::{self, Agreed, Policy, Sender, Terms, grant};
 use crate::store::{Kind, Later, Request, Sink, Source};
 use crate::sys;
-use crate::sys::udp::TransferSocket;
 use crate::transfer::{
-    Body, End, Ending, Format, NO_ANSWER, Origin, STOPPING, Scratch, Surroundings, Transfer,
+    Body, End, Ending, Format, Link, NO_ANSWER, Origin, STOPPING, Scratch, Surroundings, Transfer,
     Trouble, Turn, now, tell,
 };
 use crate::wire::{self, Direction, ErrorCode, Mode, OptionName, Options};
@@ -398,18 +397,18 @@ impl Worker {
             Poll::Ready(Ok(body)) => {
                 let PendingRequest {
                     opening,
-                    socket,
+                    link,
                     source,
                     ..
                 } = *request;
                 close(source);
                 let granted = Granted::Read(body);
-                let transfer = self.context.begin(granted, &opening, socket);
+                let transfer = self.context.begin(granted, &opening, link);
                 self.turn(transfer, lane);
             }
             Poll::Ready(Err(refusal)) => {
                 self.context
-                    .refuse(&request.opening, &request.socket, refusal);
+                    .refuse(&request.opening, &request.link, refusal);
                 self.end_request(*request, lane);
             }
         }
@@ -441,8 +440,8 @@ impl Worker {
         }
         let mut from = local;
         from.set_port(port);
-        let socket = match TransferSocket::open(from, peer, &self.context.shared.sockets) {
-            Ok(socket) => socket,
+        let link = match Link::open(from, peer, &self.context.shared.sockets) {
+            Ok(link) => link,
             Err(error) => {
                 self.no_socket(opening, slot, error);
                 return None;
@@ -452,14 +451,14 @@ impl Worker {
         // The store lacks a descriptor: the request waits as it would for want of a socket, and
         // gives its own back.
         if granted.as_ref().is_err_and(Refusal::is_for_want) {
-            drop(socket);
+            drop(link);
             self.no_socket(opening, slot, sys::no_descriptor());
             return None;
         }
         let (is_wanted, is_slow) = opening.answered();
         slot.give_back(is_slow);
         if !is_wanted {
-            close((granted, socket));
+            close((granted, link));
             self.reports.push(Report::Closed(opening.id));
             return None;
         }
@@ -477,7 +476,7 @@ impl Worker {
                 let since = now();
                 Some(Waiting::Request(Box::new(PendingRequest {
                     opening,
-                    socket,
+                    link,
                     source,
                     waker: waker.clone(),
                     since,
@@ -485,11 +484,11 @@ impl Worker {
                 })))
             }
             Ok(Answer::Now(granted)) => {
-                let transfer = self.context.begin(granted, &opening, socket);
+                let transfer = self.context.begin(granted, &opening, link);
                 Some(Waiting::Transfer(transfer))
             }
             Err(refusal) => {
-                let answered = self.context.refuse(&opening, &socket, refusal);
+                let answered = self.context.refuse(&opening, &link, refusal);
                 self.reports.push(Report::Ended {
                     id: opening.id,
                     is_proven: false,
@@ -681,15 +680,10 @@ impl WorkerContext {
     }
 
     /// Tells the peer of a refusal, within the budget, and reports it. Returns when.
-    fn refuse(
-        &self,
-        opening: &AdmittedRequest,
-        socket: &TransferSocket,
-        refusal: Refusal,
-    ) -> Instant {
+    fn refuse(&self, opening: &AdmittedRequest, link: &Link, refusal: Refusal) -> Instant {
         let answered = now();
         if !opening.broadcast && self.shared.may_refuse(answered) {
-            tell(socket, refusal.code(), refusal.text());
+            tell(link, refusal.code(), refusal.text());
         }
         self.shared.reporter.report(Event::Refused {
             id: Some(opening.id),
@@ -703,7 +697,7 @@ impl WorkerContext {
 
     /// The largest block size for this peer. One system call, and none for a peer that asks for
     /// small blocks.
-    fn max_blksize(&self, asked: &Options, socket: &TransferSocket) -> u16 {
+    fn max_blksize(&self, asked: &Options, link: &Link) -> u16 {
         let most = self.shared.terms.max_blksize;
         let wanted = [OptionName::Blksize, OptionName::Blksize2]
             .into_iter()
@@ -713,7 +707,7 @@ impl WorkerContext {
             return most;
         }
         // Where the system does not say, nothing is held back.
-        let room = socket
+        let room = link
             .room()
             .unwrap_or(usize::MAX)
             .saturating_sub(DATA_HEADER);
@@ -725,12 +719,7 @@ impl WorkerContext {
     }
 
     /// Agrees on the options and makes the transfer.
-    fn begin(
-        &self,
-        granted: Granted,
-        opening: &AdmittedRequest,
-        socket: TransferSocket,
-    ) -> Box<Transfer> {
+    fn begin(&self, granted: Granted, opening: &AdmittedRequest, link: Link) -> Box<Transfer> {
         let (shared, request) = (&self.shared, &opening.asked);
         let (size, in_flight, share) = match &granted {
             Granted::Read(body) => (body.length(), body.in_flight(), body.share(&shared.buffers)),
@@ -748,7 +737,7 @@ impl WorkerContext {
         let terms = Terms {
             in_flight: shared.terms.in_flight.min(in_flight).min(share),
             max_blksize: self
-                .max_blksize(&options, &socket)
+                .max_blksize(&options, &link)
                 .min(advice.max_blksize)
                 .min(
                     u16::try_from(share)
@@ -782,7 +771,7 @@ impl WorkerContext {
             size,
             mapping_shared: end.is_shared(),
         });
-        let local = socket.local_addr().unwrap_or(opening.tid.local);
+        let local = link.local_addr().unwrap_or(opening.tid.local);
         let origin = Origin {
             id: opening.id,
             name: request.name.clone(),
@@ -790,7 +779,7 @@ impl WorkerContext {
             asked: request.options,
             arrived: opening.arrived,
         };
-        Box::new(Transfer::new(origin, end, socket, local, agreed, datagram))
+        Box::new(Transfer::new(origin, end, link, local, agreed, datagram))
     }
 }
 

@@ -4,6 +4,7 @@
 //! Invariant: the same block always goes out with the same octets, and the last block of a file
 //! only after the file was found to be what was opened.
 
+use super::link::{Block, Link, Payload};
 use super::netascii::{self, Netascii};
 use crate::error::plain;
 use crate::limits::{
@@ -15,7 +16,6 @@ use crate::store::mappings::{Mappings, OpenFile};
 use crate::store::{Kind, Object, Source};
 use crate::sys;
 use crate::sys::fs::Status;
-use crate::sys::udp::{Block, Payload, TransferSocket};
 use crate::wire::{self, Mode};
 use std::fs::File;
 use std::io::{self, Read};
@@ -297,7 +297,7 @@ impl Body {
     /// [`Trouble::Pending`] where the source does not have the first of them.
     pub(crate) fn send(
         &mut self,
-        socket: &mut TransferSocket,
+        link: &mut Link,
         blocks: Range<u64>,
         format: Format,
         scratch: &mut Scratch,
@@ -321,24 +321,22 @@ impl Body {
                                 payload: Payload::Mapped(mapping.slice(start..stop)),
                             }
                         });
-                        socket
-                            .send_blocks(blocks)
+                        link.send_blocks(blocks)
                             .map_err(|error| send_trouble(error, file))
                     }
                     _ => {
                         let length = file.identity.size;
-                        send_object(&**file, length, socket, first..end, format, scratch)
+                        send_object(&**file, length, link, first..end, format, scratch)
                     }
                 }
             }
             Self::Bytes(bytes) => {
                 let octets = &bytes[format.offset(first) as usize..];
-                socket
-                    .send_blocks(format.blocks(octets, first..end))
+                link.send_blocks(format.blocks(octets, first..end))
                     .map_err(Trouble::Network)
             }
             Self::Object(object, length) => {
-                send_object(&**object, *length, socket, first..end, format, scratch)
+                send_object(&**object, *length, link, first..end, format, scratch)
             }
             Self::Stream(stream) => {
                 match stream.read_to(end - 1) {
@@ -351,7 +349,7 @@ impl Body {
                     header: format.header(block),
                     payload: Payload::Bytes(stream.block(block)),
                 });
-                socket.send_blocks(blocks).map_err(Trouble::Network)
+                link.send_blocks(blocks).map_err(Trouble::Network)
             }
         }?;
         Ok(first + left as u64)
@@ -400,7 +398,7 @@ fn probe(file: &File, status: Option<Status>) -> io::Result<(Status, Option<Vec<
 fn send_object(
     object: &(impl Object + ?Sized),
     length: u64,
-    socket: &mut TransferSocket,
+    link: &mut Link,
     mut blocks: Range<u64>,
     format: Format,
     scratch: &mut Scratch,
@@ -428,8 +426,7 @@ fn send_object(
     if blocks.end > format.last(length) && !object.unchanged().map_err(source_trouble)? {
         return Err(Trouble::Changed);
     }
-    socket
-        .send_blocks(format.blocks(octets, blocks))
+    link.send_blocks(format.blocks(octets, blocks))
         .map_err(Trouble::Network)
 }
 

@@ -5,13 +5,13 @@
 //! Nothing is timed and nothing can come late: the peer answers from the same thread, just before
 //! the transfer waits.
 
-use super::{End, Ending, Origin, Scratch, Surroundings, Transfer, Turn, now};
+use super::{End, Ending, Link, Origin, Scratch, SocketOptions, Surroundings, Transfer, Turn, now};
 use crate::event::TransferId;
 use crate::proto::{Agreed, Policy, Sender};
 use crate::store::Source;
 use crate::store::mappings::Mappings;
 use crate::sys::calls::{self, Calls};
-use crate::sys::udp::{SocketOptions, TransferSocket, tests::file_of};
+use crate::sys::udp::tests::file_of;
 use crate::text::Name;
 use crate::transfer::{Body, Format};
 use crate::wire::{self, Direction, Mode, Options, Packet};
@@ -88,8 +88,7 @@ fn cost(blksize: u16, windowsize: u16, others: bool) -> Calls {
     let localhost = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let peer = UdpSocket::bind(localhost).expect("a socket");
     let peer_address = peer.local_addr().expect("an address");
-    let socket =
-        TransferSocket::open(localhost, peer_address, &SocketOptions::default()).expect("a socket");
+    let socket = Link::open(localhost, peer_address, &SocketOptions::default()).expect("a socket");
     let local = socket.local_addr().expect("an address");
     peer.connect(local).expect("connected");
     peer.set_nonblocking(true).expect("never waits");

@@ -1,15 +1,15 @@
 //! A client's request until its first answer, which makes it a transfer.
 //!
-//! Invariant: until then the socket is connected to no peer, and no byte of the file moves.
+//! Invariant: until then the link has no peer, and no byte of the file moves.
 
 use super::body::{Body, Scratch};
 use super::ends::End;
+use super::link::{Link, Taken, Wait};
 use super::{DRAIN, Ending, Exchange, Origin, hear, now, summary_of, tell, to_stranger};
 use crate::error::{Failure, Refusal, plain};
 use crate::event::{Name, Summary};
 use crate::limits::{DEFAULT_BLKSIZE, PATIENCE, SLICE};
 use crate::proto::{Agreed, Outcome, Policy, Step, accept};
-use crate::sys::udp::{Taken, TransferSocket, Wait};
 use crate::wire::{self, ErrorCode, Packet, Request};
 use std::io;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use std::time::Instant;
 pub(crate) struct Dial<'a> {
     origin: Origin,
     end: End<'a>,
-    socket: TransferSocket,
+    link: Link,
     local: SocketAddr,
     policy: Policy,
     request: Box<[u8]>,
@@ -62,23 +62,23 @@ enum Heard {
 }
 
 impl<'a> Dial<'a> {
-    /// Asks a server, to which the socket is not connected yet. The first answer from its address,
+    /// Asks a server, to which the link is not connected yet. The first answer from its address,
     /// whatever the port, makes it the peer (RFC 1350 §4).
     pub(crate) fn new(
         origin: Origin,
         end: End<'a>,
-        mut socket: TransferSocket,
+        mut link: Link,
         local: SocketAddr,
         request: &Request<'_>,
         policy: &Policy,
     ) -> Self {
-        socket.tell_strangers(to_stranger);
+        link.tell_strangers(to_stranger);
         let mut datagram = Vec::new();
         request.emit(&mut datagram);
         Self {
             origin,
             end,
-            socket,
+            link,
             local,
             policy: *policy,
             request: datagram.into(),
@@ -105,7 +105,7 @@ impl<'a> Dial<'a> {
         }
         loop {
             match self.end.poll(time) {
-                Step::Open => match self.socket.send(&self.request) {
+                Step::Open => match self.link.send(&self.request) {
                     Ok(true) => {
                         self.is_refused = false;
                         self.end.opened(time);
@@ -143,7 +143,7 @@ impl<'a> Dial<'a> {
     }
 
     fn take(&mut self, scratch: &mut Scratch, wait: Wait) -> Heard {
-        let Some(taken) = self.socket.recv_blocks(&mut scratch.0, wait).transpose() else {
+        let Some(taken) = self.link.recv_blocks(&mut scratch.0, wait).transpose() else {
             return Heard::Nothing;
         };
         let time = now();
@@ -155,9 +155,9 @@ impl<'a> Dial<'a> {
             }
         };
         let datagram = &scratch.0[..taken.length.min(scratch.0.len())];
-        if taken.source.ip().to_canonical() != self.socket.peer().ip().to_canonical() {
+        if taken.source.ip().to_canonical() != self.link.peer().ip().to_canonical() {
             self.stranger = Some(taken.source);
-            self.socket.turn_away(taken.source, datagram);
+            self.link.turn_away(taken.source, datagram);
             return Heard::Other(time);
         }
         let Ok(packet) = wire::parse(datagram) else {
@@ -200,15 +200,15 @@ impl<'a> Dial<'a> {
         let Self {
             origin,
             end,
-            mut socket,
+            mut link,
             local,
             policy,
             ..
         } = self;
-        let connected = socket.connect_to(answer.taken.source);
-        let local = socket.local_addr().unwrap_or(local);
+        let connected = link.connect_to(answer.taken.source);
+        let local = link.local_addr().unwrap_or(local);
         let agreed = answer.agreed.unwrap_or_default();
-        let mut transfer = Exchange::new(origin, end, socket, local, agreed, Vec::new());
+        let mut transfer = Exchange::new(origin, end, link, local, agreed, Vec::new());
         let failure = if let Err(error) = connected {
             Failure::Network(plain(&error))
         } else if let Err(what) = answer.agreed {
@@ -249,7 +249,7 @@ impl<'a> Dial<'a> {
             },
             Outcome::Unreachable => Failure::Unreachable,
             Outcome::TooLong => {
-                tell(&self.socket, ErrorCode::NOT_DEFINED, super::TOO_LONG);
+                tell(&self.link, ErrorCode::NOT_DEFINED, super::TOO_LONG);
                 Failure::TooLong
             }
             _ => match &self.network {
@@ -281,7 +281,7 @@ impl<'a> Dial<'a> {
     /// Waits for a datagram.
     pub(crate) fn mail_until(&self, until: Instant) {
         let time = until.saturating_duration_since(now());
-        let _ = self.socket.wait(true, false, time);
+        let _ = self.link.wait(true, false, time);
     }
 
     /// What there is to say about it.
@@ -290,7 +290,7 @@ impl<'a> Dial<'a> {
         summary_of(
             &self.origin,
             &self.end,
-            &self.socket,
+            &self.link,
             self.local,
             &agreed,
             now(),

@@ -1,13 +1,13 @@
 //! The two ends of a transfer: a machine, and the octets that it decides about without seeing them.
 
 use super::body::{Body, Format, Scratch, Trouble};
+use super::link::Link;
 use super::netascii::Decoder;
 use crate::error::Refusal;
 use crate::limits::DATA_HEADER;
 use crate::proto::{Agreed, Policy, Receiver, Sender, Step, Verdict};
 use crate::store::Sink;
 use crate::sys;
-use crate::sys::udp::TransferSocket;
 use crate::wire::{self, Mode, Packet};
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -231,12 +231,12 @@ impl Sending {
     /// past the last that left.
     pub(super) fn send(
         &mut self,
-        socket: &mut TransferSocket,
+        link: &mut Link,
         burst: Range<u64>,
         scratch: &mut Scratch,
         now: Instant,
     ) -> Result<u64, Trouble> {
-        let sent = self.body.send(socket, burst.clone(), self.format, scratch);
+        let sent = self.body.send(link, burst.clone(), self.format, scratch);
         let last = self.body.last(self.format);
         if let Some(last) = last {
             self.machine.set_last(last);

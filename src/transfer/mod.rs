@@ -1,4 +1,4 @@
-//! One transfer as a value: machine, body and socket, run by whoever holds it.
+//! One transfer as a value: machine, body and link, run by the thread that holds it.
 //!
 //! [`Transfer::run`] is the one blocking loop. It does what the machine says, until the transfer is
 //! over, the peer is quiet, or it has had its turn; then the value can be put aside, watched by
@@ -9,12 +9,15 @@ mod body;
 mod cost;
 mod dial;
 mod ends;
+mod link;
 mod netascii;
 
 pub(crate) use body::{Body, Buffers, Format, Scratch, Trouble};
 pub(crate) use dial::{Answer, Dial, Dialed};
 pub(crate) use ends::End;
+pub(crate) use link::{Link, SocketOptions};
 
+use self::link::{Readable, Taken, Wait};
 use crate::error::{Failure, plain};
 use crate::event::{Event, Name, Summary, TransferId};
 use crate::limits::{
@@ -22,11 +25,9 @@ use crate::limits::{
 };
 use crate::proto::{Agreed, Outcome, Step};
 use crate::sys;
-use crate::sys::udp::{Taken, TransferSocket, Wait};
 use crate::wire::{self, Direction, ErrorCode, OptionName, Options, Packet};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
 /// Bursts of one long window that go out before the peer is listened to.
@@ -156,7 +157,7 @@ pub(crate) struct Origin {
 pub(crate) struct Exchange<'a> {
     origin: Origin,
     end: End<'a>,
-    socket: TransferSocket,
+    link: Link,
     local: SocketAddr,
     agreed: Agreed,
     /// The OACK, or the ACK of a WRQ without options; empty where DATA opens, and at a client.
@@ -191,19 +192,19 @@ impl<'a> Exchange<'a> {
     pub(crate) fn new(
         origin: Origin,
         end: End<'a>,
-        mut socket: TransferSocket,
+        mut link: Link,
         local: SocketAddr,
         agreed: Agreed,
         opening: Vec<u8>,
     ) -> Self {
-        socket.tell_strangers(to_stranger);
+        link.tell_strangers(to_stranger);
         if matches!(end, End::Receiving(_)) && agreed.windowsize > 1 {
-            socket.expect_windows(agreed.blksize, agreed.windowsize);
+            link.expect_windows(agreed.blksize, agreed.windowsize);
         }
         Self {
             origin,
             end,
-            socket,
+            link,
             local,
             agreed,
             opening: opening.into(),
@@ -260,7 +261,7 @@ impl<'a> Exchange<'a> {
                 log::trace!("send id={} {step:?}", self.origin.id);
             }
             match step {
-                Step::Open => match self.socket.send(&self.opening) {
+                Step::Open => match self.link.send(&self.opening) {
                     Ok(true) => self.end.opened(time),
                     Ok(false) => return Ok(Turn::Quiet(time + DRAIN)),
                     Err(error) => {
@@ -277,7 +278,7 @@ impl<'a> Exchange<'a> {
                     };
                     let burst = first..end.min(first + sending.burst());
                     let mut is_cut = false;
-                    match sending.send(&mut self.socket, burst.clone(), scratch, time) {
+                    match sending.send(&mut self.link, burst.clone(), scratch, time) {
                         Ok(sent_end) => {
                             is_cut = sent_end < burst.end;
                             octets_sent += (sent_end - first) * u64::from(self.agreed.blksize);
@@ -326,7 +327,7 @@ impl<'a> Exchange<'a> {
                     // In lock step the answer to a new block cannot be here yet. What else may be
                     // here is older than it.
                     let has_news = self.told_end > told_before && self.agreed.windowsize == 1;
-                    if others_wait && has_news && !self.socket.has_strangers() {
+                    if others_wait && has_news && !self.link.has_strangers() {
                         return Ok(Turn::Quiet(until));
                     }
                     let wait = if others_wait || !self.is_expected(left, around) {
@@ -397,7 +398,7 @@ impl<'a> Exchange<'a> {
         };
         match step {
             Step::Ack(block) => {
-                let sent = self.socket.send(&receiving.ack(block));
+                let sent = self.link.send(&receiving.ack(block));
                 if let Ok(false) = sent {
                     return false;
                 }
@@ -437,7 +438,7 @@ impl<'a> Exchange<'a> {
         let End::Receiving(_) = &self.end else {
             return Ok(self.take_short(wait));
         };
-        let Some(taken) = self.socket.recv_blocks(&mut scratch.0, wait).transpose() else {
+        let Some(taken) = self.link.recv_blocks(&mut scratch.0, wait).transpose() else {
             return Ok(None);
         };
         let time = now();
@@ -454,7 +455,7 @@ impl<'a> Exchange<'a> {
     /// A sender is answered by ACK and ERROR only; what is longer is cut and means nothing to it.
     fn take_short(&mut self, wait: Wait) -> Option<Instant> {
         let mut buffer = [0; 4 + MAX_ERROR_TEXT + 1];
-        let received = self.socket.recv(&mut buffer, wait).transpose()?;
+        let received = self.link.recv(&mut buffer, wait).transpose()?;
         let time = now();
         match received {
             Ok(length) => {
@@ -494,7 +495,7 @@ impl<'a> Exchange<'a> {
     /// Waits a little for a full send buffer: the network is slower than we are. False if nothing
     /// moved.
     fn drained(&self) -> bool {
-        self.socket
+        self.link
             .wait(true, true, DRAIN)
             .is_ok_and(|ready| ready.readable || ready.writable)
     }
@@ -635,7 +636,7 @@ impl<'a> Exchange<'a> {
 
     /// Sends an ERROR, once: it is never acknowledged and never repeated (RFC 1350 §2).
     fn tell(&self, code: ErrorCode, text: &str) {
-        tell(&self.socket, code, text);
+        tell(&self.link, code, text);
     }
 
     /// Tells the peer why this ends, which is not for anything that it has just sent. One that has
@@ -701,9 +702,14 @@ impl<'a> Exchange<'a> {
 
     /// Waits for a datagram; true where there is one. For whoever runs one transfer only.
     pub(crate) fn mail_until(&self, until: Instant) -> bool {
-        self.socket
+        self.link
             .wait(true, false, until.saturating_duration_since(now()))
             .is_ok_and(|ready| ready.readable)
+    }
+
+    /// What a poller watches for it.
+    pub(crate) fn readable(&self) -> Readable<'_> {
+        self.link.readable()
     }
 
     pub(crate) fn id(&self) -> TransferId {
@@ -735,7 +741,7 @@ impl<'a> Exchange<'a> {
         summary_of(
             &self.origin,
             &self.end,
-            &self.socket,
+            &self.link,
             self.local,
             &self.agreed,
             end,
@@ -746,14 +752,14 @@ impl<'a> Exchange<'a> {
 fn summary_of(
     origin: &Origin,
     end: &End<'_>,
-    socket: &TransferSocket,
+    link: &Link,
     local: SocketAddr,
     agreed: &Agreed,
     until: Instant,
 ) -> Summary {
     Summary {
         id: origin.id,
-        peer: socket.peer(),
+        peer: link.peer(),
         local,
         direction: origin.direction,
         name: origin.name.clone(),
@@ -783,15 +789,9 @@ fn hear(origin: &Origin, text: &mut Option<Name>, packet: &Packet<'_>) {
     }
 }
 
-impl AsRawFd for Exchange<'_> {
-    fn as_raw_fd(&self) -> RawFd {
-        self.socket.as_raw_fd()
-    }
-}
-
-/// Sends an ERROR from a transfer's socket. Nothing can be done if it does not leave.
-pub(crate) fn tell(socket: &TransferSocket, code: ErrorCode, text: &str) {
-    let _ = socket.send(&error(code, text));
+/// Sends an ERROR. Nothing can be done if it does not leave.
+pub(crate) fn tell(link: &Link, code: ErrorCode, text: &str) {
+    let _ = link.send(&error(code, text));
 }
 
 fn error(code: ErrorCode, text: &str) -> Vec<u8> {

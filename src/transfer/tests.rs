@@ -5,7 +5,6 @@ use crate::proto::{Policy, Receiver, Sender, Terms, grant};
 use crate::store::mappings::Mappings;
 use crate::store::{Kind, Sink, Source};
 use crate::sys::fs::Status;
-use crate::sys::udp::SocketOptions;
 use crate::wire::{Mode, OptionName, Request};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,8 +32,7 @@ fn stream(octets: impl io::Read + Send + 'static, windowsize: u16) -> (Transfer,
     let localhost = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let peer = UdpSocket::bind(localhost).expect("a socket");
     let peer_address = peer.local_addr().expect("an address");
-    let socket =
-        TransferSocket::open(localhost, peer_address, &SocketOptions::default()).expect("a socket");
+    let socket = Link::open(localhost, peer_address, &SocketOptions::default()).expect("a socket");
     let agreed = Agreed {
         windowsize,
         ..Agreed::default()
@@ -62,7 +60,7 @@ fn the_end_of_a_stream_is_known_although_its_block_could_not_be_sent() {
     let mut scratch = Scratch::new();
     assert!(matches!(transfer.run(&mut scratch, &Alone), Turn::Quiet(_)));
     transfer.end.handle(&Packet::Ack { block: 0 }, now());
-    transfer.socket.stop_sending();
+    transfer.link.stop_sending();
     assert!(matches!(transfer.run(&mut scratch, &Alone), Turn::Quiet(_)));
     assert!(transfer.network.is_some(), "the blocks did not leave");
     transfer.end.handle(&Packet::Ack { block: 3 }, now());
@@ -118,7 +116,7 @@ fn a_thread_waits_for_those_that_talk() {
             Turn::Quiet(_)
         ));
         assert_eq!(thread.waits.get(), waits, "for one that said nothing");
-        let server = transfer.socket.local_addr().expect("an address");
+        let server = transfer.link.local_addr().expect("an address");
         peer.send_to(&wire::ack(0), server).expect("an ACK");
         assert!(matches!(
             transfer.run(&mut scratch, &thread),
@@ -138,7 +136,7 @@ fn who_talked_in_one_turn_is_waited_for_in_the_next() {
         is_needed: true,
         waits: 0.into(),
     };
-    let server = transfer.socket.local_addr().expect("an address");
+    let server = transfer.link.local_addr().expect("an address");
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -249,8 +247,7 @@ const DALLY: Duration = Duration::from_secs(5);
 
 fn asking<'a>(server: SocketAddr, request: &Request<'_>, end: End<'a>) -> Dial<'a> {
     let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let socket =
-        TransferSocket::asking(local, server, &SocketOptions::default()).expect("a socket");
+    let socket = Link::asking(local, server, &SocketOptions::default()).expect("a socket");
     Dial::new(
         origin(request),
         end,
@@ -432,7 +429,7 @@ fn serve(door: &UdpSocket, file: &[u8], shelf: &Shelf, done: &AtomicBool) {
         }
     };
     let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let socket = TransferSocket::open(local, client, &SocketOptions::default()).expect("a socket");
+    let socket = Link::open(local, client, &SocketOptions::default()).expect("a socket");
     let origin = origin(&request);
     let mut transfer = Transfer::new(origin, end, socket, local, agreed, opening);
     let mut scratch = Scratch::new();
@@ -758,7 +755,7 @@ fn a_window_larger_than_a_slice_takes_several_turns_beside_others() {
         let peer = UdpSocket::bind(localhost).expect("a socket");
         let address = peer.local_addr().expect("an address");
         let options = SocketOptions::default();
-        let socket = TransferSocket::open(localhost, address, &options).expect("a socket");
+        let socket = Link::open(localhost, address, &options).expect("a socket");
         let mappings = Mappings::new(0, Duration::ZERO);
         let source = Source::reader(io::repeat(7), None);
         let mut body = Body::new(source, Mode::Octet, &mappings, now()).expect("a body");
@@ -810,7 +807,7 @@ fn a_transfer_that_waits_for_its_source_has_read_all_its_packets() {
     let (mut transfer, peer) = stream(Nothing, 1);
     let mut scratch = Scratch::new();
     assert!(matches!(transfer.run(&mut scratch, &Alone), Turn::Quiet(_)));
-    let server = transfer.socket.local_addr().expect("an address");
+    let server = transfer.link.local_addr().expect("an address");
     peer.send_to(&wire::ack(0), server).expect("an ACK");
     let begun = now();
     let Turn::Quiet(until) = transfer.run(&mut scratch, &Alone) else {

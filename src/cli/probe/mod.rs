@@ -21,8 +21,8 @@ use super::place::{Family, Place};
 use super::settings::Families;
 use super::value::{self, Parser};
 use crate::limits;
-use crate::sys::udp::{SocketOptions, TransferSocket};
 use crate::transfer::now;
+use crate::transfer::{Link, SocketOptions};
 use crate::wire::{OptionName, Options};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -131,7 +131,7 @@ fn probe(place: &Place, family: Family, most: Duration) -> Result<Report, String
         rows.push(row.ask(&place.path, until));
     }
     let local = SocketAddr::new(wildcard(server), 0);
-    let room = TransferSocket::open(local, server, &SocketOptions::default())
+    let room = Link::open(local, server, &SocketOptions::default())
         .and_then(|socket| socket.room())
         .ok();
     let mut report = Report {

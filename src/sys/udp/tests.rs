@@ -1,11 +1,22 @@
 //! Sockets on the loopback interface, with ports that the system chooses. Nothing sleeps: what was
 //! sent there is in the receiver's queue when the call returns.
 
+use super::address::{address_of, in_addr};
+use super::listener::{Asked, Received};
+use super::options::buffer_charge;
+use super::raw::{number_option, set_option};
+use super::transfer::are_even;
 use super::*;
+use crate::limits;
 use crate::sys::mapping::Mapping;
+use nix::libc;
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::socket::{self, SockaddrStorage, sockopt};
 use std::fs::File;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::unix::fs::FileExt;
+use std::time::Duration;
 
 /// A file without a name.
 pub(crate) fn file_of(octets: &[u8]) -> File {
@@ -531,35 +542,27 @@ fn fragments_are_allowed_unless_asked_otherwise() {
         let socket = TransferSocket::open(address("127.0.0.1:0"), address("127.0.0.1:9"), &options)
             .expect("a transfer socket");
         assert_eq!(
-            option(&socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER),
+            option(&socket.socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER),
             expected
         );
         if has_ipv6() {
             let socket = TransferSocket::open(address("[::1]:0"), address("[::1]:9"), &options)
                 .expect("a transfer socket");
             assert_eq!(
-                option(&socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER),
+                option(&socket.socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER),
                 expected
             );
         }
     }
     let listener = Listener::bind(address("127.0.0.1:0")).expect("a listener");
     assert_eq!(
-        option(&listener, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER),
+        option(&listener.socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER),
         libc::IP_PMTUDISC_DONT
     );
 }
 
-fn option(socket: &impl AsRawFd, level: libc::c_int, option: libc::c_int) -> libc::c_int {
-    let mut value: libc::c_int = -1;
-    let mut length = size_of_val(&value) as libc::socklen_t;
-    // SAFETY: the kernel writes at most `length` octets, which is the size of `value`.
-    let result = unsafe {
-        let value = (&raw mut value).cast();
-        libc::getsockopt(socket.as_raw_fd(), level, option, value, &mut length)
-    };
-    Errno::result(result).expect("an option");
-    value
+fn option(socket: &UdpSocket, level: libc::c_int, option: libc::c_int) -> libc::c_int {
+    number_option(socket, level, option).expect("an option")
 }
 
 // ---- the main socket ----------------------------------------------------------------------------
