@@ -16,7 +16,7 @@ use tftpool::unversioned::admission::{
     Desk, Lease, Quota, Supply, Tid, Verdict as Admitted, patience,
 };
 use tftpool::unversioned::limits::{
-    HALF_OPEN_PER_TID, PORT_ASIDE, TRANSFERS_PER_TID, UNPROVEN_CHANCE,
+    HALF_OPEN_CHANCE, HALF_OPEN_PER_TID, PORT_ASIDE, TRANSFERS_PER_TID,
 };
 use tftpool::unversioned::proto::{
     Agreed, Outcome, Policy, Receiver, Retransmit, Rollover, Sender, Step, Terms, Verdict, accept,
@@ -470,9 +470,9 @@ pub fn admission(octets: &[u8]) {
     let quota = Quota {
         transfers: 1 + usize::from(byte(0) % 64),
         per_client: some(1),
-        unproven: 1 + usize::from(byte(2) % 64),
-        unproven_per_client: some(3),
-        unproven_per_network: some(4),
+        half_open: 1 + usize::from(byte(2) % 64),
+        half_open_per_client: some(3),
+        half_open_per_network: some(4),
     };
     let most = 1 + byte(5) % 32;
     let supply = match byte(5) & 128 {
@@ -563,7 +563,7 @@ impl Admission {
         while let Some((id, port)) = self.desk.granted(self.now) {
             let begun = self.transfers.get_mut(&id).expect("it waits");
             assert_eq!(begun.port.replace(port), None, "it has a port");
-            begun.safe_until = self.now + UNPROVEN_CHANCE;
+            begun.safe_until = self.now + HALF_OPEN_CHANCE;
         }
     }
 
@@ -590,7 +590,7 @@ impl Admission {
                 Admitted::Admit(id, port) => {
                     let begun = Begun {
                         tid,
-                        safe_until: self.now + UNPROVEN_CHANCE,
+                        safe_until: self.now + HALF_OPEN_CHANCE,
                         is_established: false,
                         is_complete: false,
                         port,
@@ -658,7 +658,7 @@ impl Admission {
         };
         let quota = &self.quota;
         assert!(self.transfers.len() <= quota.transfers);
-        assert!(count(&|it| !it.is_established) <= quota.unproven);
+        assert!(count(&|it| !it.is_established) <= quota.half_open);
         for begun in self.transfers.values() {
             let client = begun.tid.peer.ip();
             let of_client = |it: &Begun| it.tid.peer.ip() == client;
@@ -666,7 +666,7 @@ impl Admission {
             let held = count(&|it| of_client(it) && !it.is_complete);
             assert!(held <= most(quota.per_client));
             let half_open = count(&|it| of_client(it) && !it.is_established);
-            assert!(half_open <= most(quota.unproven_per_client));
+            assert!(half_open <= most(quota.half_open_per_client));
             let of_tid = |it: &Begun| it.tid == begun.tid;
             assert!(count(&of_tid) <= TRANSFERS_PER_TID);
             assert!(count(&|it| of_tid(it) && !it.is_established) <= HALF_OPEN_PER_TID);

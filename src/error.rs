@@ -1,5 +1,5 @@
 //! One error type per question: [`Malformed`](crate::wire::Malformed) (is this a packet?), [`Refusal`] (what do we tell the
-//! peer?), [`Failure`] (how did this transfer end badly, and whose fault was it?), [`Error`] (why can't the server start?).
+//! peer?), [`TransferError`] (how did this transfer end badly, and whose fault was it?), [`Error`] (why can't the server start?).
 
 use crate::sys;
 use crate::text::Name;
@@ -93,7 +93,7 @@ impl std::error::Error for Refusal {}
 /// How a transfer ended before its last ACK.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Failure {
+pub enum TransferError {
     /// The peer was silent through all retransmissions.
     Silent,
     /// The peer was silent from block 65535 on: it seems unable to continue with number 0.
@@ -106,7 +106,7 @@ pub enum Failure {
     /// (ICMP port unreachable).
     Unreachable,
     /// Nothing leads back to the peer: its address may be forged.
-    NoWayBack,
+    NoRoute,
     /// The peer sent an ERROR.
     Aborted {
         /// Its code.
@@ -129,7 +129,7 @@ pub enum Failure {
     /// The network could not be used.
     Network(String),
     /// A client's: the name is empty, too long for a request, or holds a NUL.
-    Name,
+    InvalidName,
     /// A client's: not the server that was asked has answered, but this one. It was not believed.
     AnsweredElsewhere(SocketAddr),
     /// A client's: the file has more octets than are taken.
@@ -156,21 +156,21 @@ pub enum Failure {
     Cancelled,
 }
 
-/// Whose fault a [`Failure`] is.
+/// Whose fault a [`TransferError`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fault {
     /// The other end, or the way to it.
     Peer,
     /// This machine: files, network, an embedder's code.
-    Here,
-    /// Nobody's: the server was told to stop, or the client changed its mind.
-    Nobody,
+    Local,
+    /// No one's: the server was told to stop, or the client asked for something else.
+    None,
 }
 
-impl Failure {
+impl TransferError {
     /// How requests end whose senders are not there: not worth a line each.
     pub(crate) fn is_common(&self) -> bool {
-        matches!(self, Self::Unanswered | Self::Evicted | Self::NoWayBack)
+        matches!(self, Self::Unanswered | Self::Evicted | Self::NoRoute)
     }
 
     /// Whose fault it is.
@@ -181,7 +181,7 @@ impl Failure {
             | Self::Unconfirmed
             | Self::Unanswered
             | Self::Unreachable
-            | Self::NoWayBack
+            | Self::NoRoute
             | Self::Aborted { .. }
             | Self::Protocol(_)
             | Self::TooSlow
@@ -193,14 +193,14 @@ impl Failure {
             | Self::Read(_)
             | Self::Store(_)
             | Self::Network(_)
-            | Self::Name
-            | Self::Panicked => Fault::Here,
-            Self::Superseded | Self::Evicted | Self::Stopped | Self::Cancelled => Fault::Nobody,
+            | Self::InvalidName
+            | Self::Panicked => Fault::Local,
+            Self::Superseded | Self::Evicted | Self::Stopped | Self::Cancelled => Fault::None,
         }
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for TransferError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Silent => f.write_str("peer fell silent"),
@@ -212,7 +212,7 @@ impl fmt::Display for Failure {
             ),
             Self::Unanswered => f.write_str("peer never answered"),
             Self::Unreachable => f.write_str("peer's port is closed"),
-            Self::NoWayBack => f.write_str("no route to the peer"),
+            Self::NoRoute => f.write_str("no route to the peer"),
             Self::Aborted { code, text } => write!(f, "peer sent error {} {text}", code.0),
             Self::Protocol(what) => f.write_str(what),
             Self::TooSlow => f.write_str("peer was too slow"),
@@ -225,7 +225,7 @@ impl fmt::Display for Failure {
                 write!(f, "cannot store the file: {cause}")
             }
             Self::Network(cause) => write!(f, "cannot send: {cause}"),
-            Self::Name => {
+            Self::InvalidName => {
                 let most = crate::limits::MAX_ASKED_NAME;
                 write!(
                     f,
@@ -257,7 +257,7 @@ impl fmt::Display for Failure {
     }
 }
 
-impl std::error::Error for Failure {}
+impl std::error::Error for TransferError {}
 
 /// Why a server could not be set up, or how it died.
 #[derive(Debug)]
@@ -348,7 +348,7 @@ impl std::error::Error for Error {
 /// Why a [`Driver`](crate::Driver) or its [`Storage`](crate::Storage) did not do what it was told.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum TftpError {
+pub enum DriverError {
     /// The server is not running.
     ServerNotRunning,
     /// The server could not be started, or died.
@@ -378,13 +378,16 @@ pub enum TftpError {
     },
 }
 
-impl From<Error> for TftpError {
+/// The name that programs know from other TFTP drivers.
+pub type TftpError = DriverError;
+
+impl From<Error> for DriverError {
     fn from(error: Error) -> Self {
         Self::Server(error)
     }
 }
 
-impl fmt::Display for TftpError {
+impl fmt::Display for DriverError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ServerNotRunning => f.write_str("the server is not running (start it first)"),
@@ -400,7 +403,7 @@ impl fmt::Display for TftpError {
     }
 }
 
-impl std::error::Error for TftpError {
+impl std::error::Error for DriverError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Server(error) => Some(error),
@@ -487,18 +490,18 @@ mod tests {
     fn a_local_write_error_has_no_code_of_the_protocol() {
         let refusal = Refusal::new(ErrorCode::DISK_FULL, "disk full");
         assert_eq!(
-            Failure::Store(refusal.clone()).to_string(),
+            TransferError::Store(refusal.clone()).to_string(),
             "cannot store the file: disk full"
         );
         assert_eq!(
-            Failure::Store(refusal.because("no space left on device")).to_string(),
+            TransferError::Store(refusal.because("no space left on device")).to_string(),
             "cannot store the file: no space left on device"
         );
     }
 
     #[test]
     fn a_peers_text_cannot_move_the_cursor() {
-        let failure = Failure::Aborted {
+        let failure = TransferError::Aborted {
             code: ErrorCode(0),
             text: Name::new(b"bad\x1b[2J\n\"x\""),
         };

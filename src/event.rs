@@ -1,7 +1,7 @@
 //! What happened, once: log lines, counters, progress and embedders all read the same [`Event`], so they cannot
 //! disagree.
 
-use crate::error::{Failure, Fault, Refusal};
+use crate::error::{Fault, Refusal, TransferError};
 pub(crate) use crate::text::Name;
 use crate::text::quoted;
 use crate::wire::{Direction, Malformed, Mode, Options};
@@ -84,7 +84,7 @@ pub enum Event {
     /// before it acknowledges a second block.
     Probe(Summary),
     /// The transfer ended before its last ACK.
-    Failed(Summary, Failure),
+    Failed(Summary, TransferError),
     /// A datagram was thrown away.
     Dropped {
         /// Who sent it.
@@ -94,11 +94,11 @@ pub enum Event {
     },
     /// A client showed what it cannot do; its next requests with the same options are granted less. Forgotten after ten
     /// minutes.
-    Learned {
-        /// Who taught it.
+    ClientLimited {
+        /// The client.
         peer: SocketAddr,
-        /// What was learned.
-        lesson: Lesson,
+        /// What it gets at most.
+        limit: ClientLimit,
     },
     /// The reader was slow; so many events were not delivered to it.
     Lagged {
@@ -119,7 +119,7 @@ pub enum DropReason {
     /// may be answered.
     Broadcast,
     /// From port 0, or from this very socket: there is nobody to answer.
-    NoReturn,
+    NoReturnAddress,
     /// The same request again, while its transfer makes progress.
     Duplicate,
     /// The server has as many transfers as it may have.
@@ -127,11 +127,11 @@ pub enum DropReason {
     /// This address has as many transfers as it may have.
     ClientFull,
     /// Too many peers that never answered, and none old enough to be let go.
-    UnprovenFull,
+    HalfOpenFull,
     /// Too many transfers of this address that were never answered.
-    ClientUnprovenFull,
+    ClientHalfOpenFull,
     /// Too many transfers of this network (an IPv4 /24, an IPv6 /64) that were never answered.
-    NetworkUnprovenFull,
+    NetworkHalfOpenFull,
     /// The server is stopping.
     Stopping,
 }
@@ -143,9 +143,9 @@ impl DropReason {
             self,
             Self::Full
                 | Self::ClientFull
-                | Self::UnprovenFull
-                | Self::ClientUnprovenFull
-                | Self::NetworkUnprovenFull
+                | Self::HalfOpenFull
+                | Self::ClientHalfOpenFull
+                | Self::NetworkHalfOpenFull
         )
     }
 }
@@ -156,15 +156,15 @@ impl fmt::Display for DropReason {
             Self::Malformed(why) => write!(f, "malformed: {why}"),
             Self::NotARequest => f.write_str("not a request"),
             Self::Broadcast => f.write_str("sent to a broadcast address"),
-            Self::NoReturn => f.write_str("no address to answer to"),
+            Self::NoReturnAddress => f.write_str("no address to answer to"),
             Self::Duplicate => f.write_str("duplicate of a running transfer"),
             Self::Full => f.write_str("too many transfers"),
             Self::ClientFull => f.write_str("too many transfers of this client"),
-            Self::UnprovenFull => f.write_str("too many peers that never answered"),
-            Self::ClientUnprovenFull => {
+            Self::HalfOpenFull => f.write_str("too many peers that never answered"),
+            Self::ClientHalfOpenFull => {
                 f.write_str("too many transfers that this client never answered")
             }
-            Self::NetworkUnprovenFull => {
+            Self::NetworkHalfOpenFull => {
                 f.write_str("too many transfers that this network never answered")
             }
             Self::Stopping => f.write_str("server is stopping"),
@@ -175,8 +175,8 @@ impl fmt::Display for DropReason {
 /// What a client that has answered taught the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Lesson {
-    /// Its windows came back torn: it gets none larger than so many blocks.
+pub enum ClientLimit {
+    /// Its lossy windows: it gets none larger than so many blocks.
     Window(u16),
     /// Its first block never arrived: it gets none larger than so many octets.
     Blksize(u16),
@@ -184,11 +184,11 @@ pub enum Lesson {
     NoOptions,
 }
 
-impl fmt::Display for Lesson {
+impl fmt::Display for ClientLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Window(blocks) => {
-                write!(f, "window={blocks} reason=\"windows came back torn\"")
+                write!(f, "window={blocks} reason=\"lossy windows\"")
             }
             Self::Blksize(octets) => {
                 write!(f, "blksize={octets} reason=\"first block never arrived\"")
@@ -219,7 +219,7 @@ pub struct Summary {
     /// Blocks (on reading) or ACKs (on writing) that were sent again.
     pub retransmits: u64,
     /// Windows of which a part was lost.
-    pub torn: u64,
+    pub lossy_windows: u64,
     /// Agreed octets per block.
     pub blksize: u16,
     /// Agreed blocks per window.
@@ -259,8 +259,8 @@ impl Event {
             }
             Self::Failed(summary, failure) => {
                 let level = match failure.fault() {
-                    Fault::Here => log::Level::Warn,
-                    Fault::Peer | Fault::Nobody => log::Level::Info,
+                    Fault::Local => log::Level::Warn,
+                    Fault::Peer | Fault::None => log::Level::Info,
                 };
                 log::log!(level, "failed {summary} reason={}", quoted(failure));
             }
@@ -312,8 +312,8 @@ impl Event {
             Self::Dropped { peer, reason } => {
                 log::debug!("dropped peer={peer} reason={}", quoted(reason));
             }
-            Self::Learned { peer, lesson } => {
-                log::info!("learned peer={} {lesson}", peer.ip());
+            Self::ClientLimited { peer, limit } => {
+                log::info!("client-limit peer={} {limit}", peer.ip());
             }
             Self::Lagged { missed } => log::debug!("lagged events={missed}"),
         }
@@ -386,7 +386,7 @@ impl Stats {
                 Some(false) => self.mapping_misses += 1,
                 None => {}
             },
-            Event::Progress { .. } | Event::Learned { .. } | Event::Lagged { .. } => {}
+            Event::Progress { .. } | Event::ClientLimited { .. } | Event::Lagged { .. } => {}
         }
     }
 
@@ -406,7 +406,7 @@ mod tests {
         let code = crate::wire::ErrorCode(0);
         let text = Name::new(b"bye\" file=\"x");
         assert_eq!(
-            quoted(&Failure::Aborted { code, text }).to_string(),
+            quoted(&TransferError::Aborted { code, text }).to_string(),
             r#""peer sent error 0 \"bye\\\" file=\\\"x\"""#
         );
     }

@@ -62,10 +62,10 @@ pub mod cli;
 
 pub use client::{Client, Progress};
 pub use driver::{Driver, DriverBuilder};
-pub use error::{Error, Failure, Fault, Refusal, TftpError};
-pub use event::{DropReason, Event, Lesson, Stats, Summary, TransferId};
+pub use error::{DriverError, Error, Fault, Refusal, TftpError, TransferError};
+pub use event::{ClientLimit, DropReason, Event, Stats, Summary, TransferId};
 pub use proto::Retransmit;
-pub use server::{Builder, Events, Limits, Listening, Server, Stop, Stopper};
+pub use server::{BoundServer, Events, Server, ServerBuilder, ServerConfig, ServerHandle, Stop};
 pub use store::{
     Dir, DirBuilder, Entry, EntryKind, Object, Request, Sink, Source, Storage, Store, StoreFn,
     WriteMode, store_fn,

@@ -56,9 +56,9 @@ pub const PAUSE_FLOOR: Duration = Duration::from_millis(300);
 /// An OACK is not repeated earlier than this on our own account: atftp aborts on a second one.
 pub const OACK_INTERVAL: Duration = Duration::from_secs(1);
 /// Sends of a DATA 1 to a peer that has never answered: its address may be forged.
-pub const UNPROVEN_DATA_SENDS: u32 = 2;
+pub const HALF_OPEN_DATA_SENDS: u32 = 2;
 /// Sends of an OACK to a peer that has never answered while the server is calm. An OACK is about as long as the request.
-pub const UNPROVEN_OACK_SENDS: u32 = 4;
+pub const HALF_OPEN_OACK_SENDS: u32 = 4;
 /// Answers that a client gets at once by repeating its request from the same port. busybox repeats
 /// most often, eight times in 5 s.
 pub const REPEATED_REQUESTS: u32 = 8;
@@ -250,7 +250,7 @@ pub const PORT_ASIDE: Duration = Duration::from_millis(500);
 /// search for a free one.
 pub const PORT_HEADROOM: usize = 16;
 /// How long an unanswered transfer is left alone before it may make room for a new one.
-pub const UNPROVEN_CHANCE: Duration = Duration::from_secs(1);
+pub const HALF_OPEN_CHANCE: Duration = Duration::from_secs(1);
 /// Each window that a peer has acknowledged lets its transfer be silent for this much longer before
 /// it may make room. An address that sends two packets for each transfer does not hold places for
 /// as long as a board that boots.
@@ -262,24 +262,24 @@ pub const MOST_SILENCE: Duration = Duration::from_secs(60);
 /// addresses that have no transfer.
 pub const SHARE_PER_FREE_PLACE: usize = 15;
 /// How long something learned about a client is remembered: longer than a boot that is tried again, shorter than a repair.
-pub const MEMORY_TIME: Duration = Duration::from_secs(10 * 60);
+pub const CLIENT_HISTORY_TIME: Duration = Duration::from_secs(10 * 60);
 /// Addresses about which something is remembered, and sets of options for each: a few megabytes at most.
-pub const MEMORY_CLIENTS: usize = 4096;
-/// See [`MEMORY_CLIENTS`].
-pub const LESSONS_PER_CLIENT: usize = 4;
+pub const CLIENT_HISTORY_CLIENTS: usize = 4096;
+/// See [`CLIENT_HISTORY_CLIENTS`].
+pub const CLIENT_LIMITS_PER_CLIENT: usize = 4;
 /// Transfers from two ports of one address that make progress beside each other for so long belong to two clients. Shorter is a
 /// last ACK that was handled late.
-pub const MEMORY_OVERLAP: Duration = Duration::from_millis(100);
+pub const CLIENT_HISTORY_OVERLAP: Duration = Duration::from_millis(100);
 /// Torn windows in one transfer that teach something; fewer are bad luck.
-pub const LESSON_TORN_WINDOWS: u64 = 4;
+pub const CLIENT_LIMIT_LOSSY_WINDOWS: u64 = 4;
 /// No smaller window is offered for that: it would cost more than it saves.
-pub const LESSON_WINDOW: u16 = 4;
+pub const CLIENT_LIMIT_WINDOW: u16 = 4;
 /// OACKs refused in a row before none is sent any more. One may be a user who changed his mind.
-pub const LESSON_REFUSALS: u32 = 2;
+pub const CLIENT_LIMIT_REFUSALS: u32 = 2;
 /// Copies of the first block that must have been lost before it counts as too large.
-pub const LESSON_OPENING_RESENDS: u64 = 3;
+pub const CLIENT_LIMIT_OPENING_RESENDS: u64 = 3;
 /// What is then agreed instead: what fits a VLAN in a VPN, what fits most tunnels, what always fits.
-pub const LESSON_BLKSIZES: [u16; 3] = [1428, 1024, DEFAULT_BLKSIZE];
+pub const CLIENT_LIMIT_BLKSIZES: [u16; 3] = [1428, 1024, DEFAULT_BLKSIZE];
 /// Transfers one TID may have at once: the current one and those it replaces.
 pub const TRANSFERS_PER_TID: usize = 4;
 /// Half-open transfers that one TID may have: a client that asks for another file from the same

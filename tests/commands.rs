@@ -460,7 +460,7 @@ fn a_probe_is_no_failure_in_the_log_of_the_server() {
     loop {
         let line = pair.server.line_with("");
         assert!(
-            !line.contains("failed peer=") && !line.contains("learned"),
+            !line.contains("failed peer=") && !line.contains("client-limit"),
             "{line}"
         );
         probes += u32::from(line.contains(" probe peer="));

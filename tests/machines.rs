@@ -187,7 +187,7 @@ fn an_ack_inside_the_window_is_answered_from_the_next_block_with_a_whole_window(
     sender.handle(&ack(3), at(4));
     assert_eq!(bursts(&mut sender, 4), [(4, 11)]);
     assert_eq!(
-        (sender.acked(), sender.torn(), sender.retransmits()),
+        (sender.acked(), sender.lossy_windows(), sender.retransmits()),
         (3, 1, 5)
     );
 }
@@ -518,10 +518,10 @@ fn an_ack_of_the_block_beyond_the_window_goes_on_behind_it() {
     let mut all_of_it = sender.clone();
     all_of_it.handle(&ack(20), at(now + 2));
     assert_eq!(bursts(&mut all_of_it, now + 2)[0].0, 21);
-    let torn = sender.torn();
+    let torn = sender.lossy_windows();
     sender.handle(&ack(21), at(now + 2));
     assert_eq!(bursts(&mut sender, now + 2)[0].0, 22);
-    assert_eq!(sender.torn(), torn, "nothing was lost");
+    assert_eq!(sender.lossy_windows(), torn, "nothing was lost");
 }
 
 /// The first ACK inside the window looks like a report of a hole. Those that follow come too soon

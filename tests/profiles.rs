@@ -52,7 +52,7 @@ fn every_loader_boots() {
         let wanted = u32::from(profile.probe.is_some());
         let (mut probes, mut is_complete) = (0, false);
         while !is_complete || probes < wanted {
-            match events.next_within(PATIENCE).expect("an event") {
+            match events.recv_timeout(PATIENCE).expect("an event") {
                 Event::Probe(_) => probes += 1,
                 Event::Completed(it) => is_complete |= it.name.as_bytes() == b"file",
                 Event::Failed(summary, failure) => panic!("{}: {summary} {failure}", profile.name),

@@ -10,7 +10,7 @@ use super::place::Place;
 use super::settings::{Done, Outcome, Settings, Trouble};
 use super::value::{self, Parser};
 use crate::client::Client;
-use crate::error::{Failure, Refusal, plain};
+use crate::error::{Refusal, TransferError, plain};
 use crate::event::Summary;
 use crate::store::Sink;
 use crate::wire::ErrorCode;
@@ -232,7 +232,7 @@ impl Arguments {
         place: &Place,
         sink: Box<dyn Sink + '_>,
         digest: &OnceLock<String>,
-    ) -> Result<Summary, Failure> {
+    ) -> Result<Summary, TransferError> {
         let sink = match self.sha256 {
             None => sink,
             Some(wanted) => Box::new(Digesting {

@@ -10,7 +10,7 @@ use crate::error::{Error, plain};
 use crate::event::Stats;
 use crate::limits;
 use crate::proto::Retransmit;
-use crate::server::{Builder, Listening, Server, Stop, Stopper};
+use crate::server::{BoundServer, Server, ServerBuilder, ServerHandle, Stop};
 use crate::store::{Dir, WriteMode};
 use crate::sys;
 use crate::sys::privileges::{self, Account};
@@ -213,7 +213,7 @@ struct Protocol {
     /// Forget what clients taught: offer whole windows, large blocks and options to those that failed with them [default: smaller
     /// ones for 10 minutes]
     #[arg(long)]
-    no_client_memory: bool,
+    no_client_history: bool,
 }
 
 /// How much at once.
@@ -243,15 +243,15 @@ struct Capacity {
 
     /// Transfers at once whose clients have not answered yet, as forged addresses never do [default: all of them]
     #[arg(long, value_name = "COUNT", value_parser = value::transfers as Parser<_>)]
-    max_unproven: Option<usize>,
+    max_half_open: Option<usize>,
 
     /// The same for one client address; whole labs may sit behind one [default: no limit of its own]
     #[arg(long, value_name = "COUNT", value_parser = value::transfers as Parser<_>)]
-    max_unproven_per_client: Option<usize>,
+    max_half_open_per_client: Option<usize>,
 
     /// The same for one network, an IPv4 /24 or an IPv6 /64 [default: no limit of its own]
     #[arg(long, value_name = "COUNT", value_parser = value::transfers as Parser<_>)]
-    max_unproven_per_network: Option<usize>,
+    max_half_open_per_network: Option<usize>,
 }
 
 /// What absolute links mean, as typed.
@@ -384,7 +384,7 @@ fn serve(arguments: Arguments, signals: Signals, log: &Log) -> Result<(), Troubl
         }
         error => Trouble::from(error),
     })?;
-    let _ = control.set(server.stopper());
+    let _ = control.set(server.handle());
     let directory = directory.display();
     // Scripts take the address behind the last " on ".
     match arguments.uploads.write {
@@ -447,7 +447,7 @@ impl Arguments {
             .open_only()
     }
 
-    fn listen(&self, dir: Dir, max_transfers: usize) -> Result<Listening, Trouble> {
+    fn listen(&self, dir: Dir, max_transfers: usize) -> Result<BoundServer, Trouble> {
         let Self {
             network,
             protocol,
@@ -459,9 +459,9 @@ impl Arguments {
             limits.store_deadline = capacity.store_deadline;
             limits.max_transfers = max_transfers;
             limits.max_transfers_per_client = capacity.max_transfers_per_client;
-            limits.max_unproven = capacity.max_unproven;
-            limits.max_unproven_per_client = capacity.max_unproven_per_client;
-            limits.max_unproven_per_network = capacity.max_unproven_per_network;
+            limits.max_half_open = capacity.max_half_open;
+            limits.max_half_open_per_client = capacity.max_half_open_per_client;
+            limits.max_half_open_per_network = capacity.max_half_open_per_network;
             if let Some(octets) = protocol.max_block_size {
                 (limits.max_block_size, limits.fit_route) = (octets, false);
             }
@@ -475,7 +475,7 @@ impl Arguments {
             };
             limits.min_progress = protocol.min_progress;
             limits.max_time = protocol.max_time;
-            limits.client_memory = !protocol.no_client_memory;
+            limits.client_history = !protocol.no_client_history;
             limits.dont_fragment = network.dont_fragment;
             limits.freebind = network.freebind;
             limits.answer_broadcast = network.answer_broadcast;
@@ -486,7 +486,7 @@ impl Arguments {
         let addresses = self.addresses()?;
         Ok(addresses
             .into_iter()
-            .fold(builder, Builder::bind)
+            .fold(builder, ServerBuilder::bind)
             .listen()?)
     }
 
@@ -611,7 +611,7 @@ fn step_down(name: &str, account: &Account, dir: &Dir) -> Result<(), String> {
 
 /// Listens to signals for as long as the process lives: also while the server is being set up,
 /// which a host name or a file server can hold up for long.
-fn obey(signals: Signals, control: Arc<OnceLock<Stopper>>, log: Log) -> Result<(), String> {
+fn obey(signals: Signals, control: Arc<OnceLock<ServerHandle>>, log: Log) -> Result<(), String> {
     let mut next_stop = Stop::Drain(DRAIN);
     let listen = move || loop {
         let (signal, name) = signals.wait();
@@ -635,7 +635,7 @@ fn obey(signals: Signals, control: Arc<OnceLock<Stopper>>, log: Log) -> Result<(
                 server.reload();
             }
             (Signal::Report, server) => {
-                let counters = server.and_then(Stopper::stats).unwrap_or_default();
+                let counters = server.and_then(ServerHandle::stats).unwrap_or_default();
                 log.answer(format_args!(
                     "counters active={} {}",
                     counters.active,

@@ -6,7 +6,7 @@ use super::place::{Family, Place};
 use super::value::{self, Parser};
 use super::{Exit, json};
 use crate::client::Client;
-use crate::error::Failure;
+use crate::error::TransferError;
 use crate::event::Summary;
 use crate::limits;
 use crate::text::Name;
@@ -257,34 +257,36 @@ impl Trouble {
     }
 }
 
-impl From<Failure> for Trouble {
-    fn from(failure: Failure) -> Self {
+impl From<TransferError> for Trouble {
+    fn from(failure: TransferError) -> Self {
         let exit = match &failure {
-            Failure::Aborted { code, .. } => Exit::of(*code),
-            Failure::Silent
-            | Failure::SilentAtRollover
-            | Failure::Unconfirmed
-            | Failure::Unanswered
-            | Failure::TooSlow
-            | Failure::TooLong => Exit::TIMED_OUT,
-            Failure::Unreachable => Exit::PORT_CLOSED,
+            TransferError::Aborted { code, .. } => Exit::of(*code),
+            TransferError::Silent
+            | TransferError::SilentAtRollover
+            | TransferError::Unconfirmed
+            | TransferError::Unanswered
+            | TransferError::TooSlow
+            | TransferError::TooLong => Exit::TIMED_OUT,
+            TransferError::Unreachable => Exit::PORT_CLOSED,
             _ => Exit::FAILURE,
         };
         let words = match &failure {
-            Failure::Aborted { code, text } => said(*code, text),
-            Failure::Silent => "the server fell silent".into(),
-            Failure::Unconfirmed => {
+            TransferError::Aborted { code, text } => said(*code, text),
+            TransferError::Silent => "the server fell silent".into(),
+            TransferError::Unconfirmed => {
                 "the server never acknowledged the last block (the file may be stored there)".into()
             }
-            Failure::Unanswered => "the server never answered".into(),
-            Failure::Unreachable => "the server's port is closed (no TFTP server there)".into(),
-            Failure::NoWayBack => "no route to the server".into(),
-            Failure::TooSlow => "the server was too slow".into(),
-            Failure::AnsweredElsewhere(_) => format!("{failure} (try tftpool probe)"),
-            Failure::SizeDiffers { .. } => {
+            TransferError::Unanswered => "the server never answered".into(),
+            TransferError::Unreachable => {
+                "the server's port is closed (no TFTP server there)".into()
+            }
+            TransferError::NoRoute => "no route to the server".into(),
+            TransferError::TooSlow => "the server was too slow".into(),
+            TransferError::AnsweredElsewhere(_) => format!("{failure} (try tftpool probe)"),
+            TransferError::SizeDiffers { .. } => {
                 format!("{failure} (if the server counts wrongly, try --no-tsize)")
             }
-            Failure::TooLarge { .. } => format!("{failure} (see --max-size)"),
+            TransferError::TooLarge { .. } => format!("{failure} (see --max-size)"),
             _ => failure.to_string(),
         };
         Self { words, exit }
@@ -389,7 +391,7 @@ mod tests {
 
     #[test]
     fn failures_are_told_from_the_clients_side() {
-        let aborted = |code, text: &[u8]| Failure::Aborted {
+        let aborted = |code, text: &[u8]| TransferError::Aborted {
             code: ErrorCode(code),
             text: Name::new(text),
         };
@@ -406,16 +408,16 @@ mod tests {
             ),
             (aborted(2, b""), "server sent error 2 without a text", 69),
             (
-                Failure::Unreachable,
+                TransferError::Unreachable,
                 "the server's port is closed (no TFTP server there)",
                 7,
             ),
             (
-                Failure::Unconfirmed,
+                TransferError::Unconfirmed,
                 "the server never acknowledged the last block (the file may be stored there)",
                 28,
             ),
-            (Failure::Unanswered, "the server never answered", 28),
+            (TransferError::Unanswered, "the server never answered", 28),
         ] {
             let trouble = Trouble::from(failure);
             assert_eq!((&*trouble.words, trouble.exit.code()), (words, code));

@@ -2,7 +2,7 @@
 
 use super::guard::{Guard, Guarded};
 use super::{Client, Progress};
-use crate::error::{Failure, plain};
+use crate::error::{TransferError, plain};
 use crate::event::{Summary, TransferId};
 use crate::limits;
 use crate::proto::{Agreed, Policy, Receiver, Sender};
@@ -34,9 +34,9 @@ impl Client {
         size: Option<u64>,
         load: &mut Load<'_>,
         guard: &Guard,
-    ) -> Result<Summary, Failure> {
+    ) -> Result<Summary, TransferError> {
         if name.is_empty() || name.len() > limits::MAX_ASKED_NAME || name.contains(&0) {
-            return Err(Failure::Name);
+            return Err(TransferError::InvalidName);
         }
         let start = now();
         let servers = self.servers.iter().filter(|server| {
@@ -52,7 +52,7 @@ impl Client {
                 refused: None,
             })
             .collect();
-        let mut last = Failure::Network("there is no address to ask".into());
+        let mut last = TransferError::Network("there is no address to ask".into());
         while let Some(mut address) = queue.pop_front() {
             let others = queue.iter().any(|other| !other.is_asked);
             let attempt = Attempt {
@@ -79,7 +79,9 @@ impl Client {
             let then = lost.then(&address, attempt.may_wait);
             let failure = match (lost.failure, &address.refused) {
                 // Silence, or the end of the time, says less than what was heard before.
-                (Failure::Unanswered | Failure::TooLong, Some(refused)) if !lost.is_answered => {
+                (TransferError::Unanswered | TransferError::TooLong, Some(refused))
+                    if !lost.is_answered =>
+                {
                     refused.clone()
                 }
                 (failure, _) => failure,
@@ -119,7 +121,7 @@ struct Address {
     is_second: bool,
     is_asked: bool,
     /// What the network said to a request.
-    refused: Option<Failure>,
+    refused: Option<TransferError>,
 }
 
 impl Address {
@@ -151,7 +153,7 @@ struct Attempt<'a> {
 
 /// An attempt that came to nothing.
 struct Lost {
-    failure: Failure,
+    failure: TransferError,
     /// The server has answered with something else than an ERROR.
     is_answered: bool,
     /// The network, or ICMP, refused the last request.
@@ -177,37 +179,39 @@ impl Lost {
         let asks = address.asks;
         match &self.failure {
             // Old servers refuse with whatever code they have.
-            Failure::Aborted {
+            TransferError::Aborted {
                 code:
                     ErrorCode::NOT_DEFINED | ErrorCode::ILLEGAL_OPERATION | ErrorCode::OPTION_REFUSED,
                 ..
             } if asks && !self.is_answered => Then::Plain,
             // Its OACK was wrong, or what was agreed does not come through: large blocks, say.
-            Failure::Protocol(_) | Failure::Silent | Failure::Unconfirmed
+            TransferError::Protocol(_) | TransferError::Silent | TransferError::Unconfirmed
                 if asks && self.bytes == 0 =>
             {
                 Then::Plain
             }
             _ if self.is_answered => Then::GiveUp,
-            Failure::Unreachable | Failure::Network(_) if self.is_refused && !has_waited => {
+            TransferError::Unreachable | TransferError::Network(_)
+                if self.is_refused && !has_waited =>
+            {
                 Then::Later
             }
-            Failure::Unanswered | Failure::Unreachable | Failure::Network(_)
+            TransferError::Unanswered | TransferError::Unreachable | TransferError::Network(_)
                 if !address.is_second && (self.is_refused || asks) =>
             {
                 Then::Second
             }
-            Failure::Unanswered
-            | Failure::Unreachable
-            | Failure::AnsweredElsewhere(_)
-            | Failure::Network(_) => Then::NextAddress,
+            TransferError::Unanswered
+            | TransferError::Unreachable
+            | TransferError::AnsweredElsewhere(_)
+            | TransferError::Network(_) => Then::NextAddress,
             _ => Then::GiveUp,
         }
     }
 }
 
-impl From<Failure> for Lost {
-    fn from(failure: Failure) -> Self {
+impl From<TransferError> for Lost {
+    fn from(failure: TransferError) -> Self {
         Self {
             failure,
             is_answered: false,
@@ -220,9 +224,9 @@ impl From<Failure> for Lost {
 impl Attempt<'_> {
     fn make(&self, load: &mut Load<'_>, guard: &Guard) -> Result<Summary, Lost> {
         let client = self.client;
-        let network = |error: io::Error| Failure::Network(plain(&error));
+        let network = |error: io::Error| TransferError::Network(plain(&error));
         if let Some(words) = client.lacks_interface(self.server) {
-            return Err(Failure::Network(words).into());
+            return Err(TransferError::Network(words).into());
         }
         let (socket, resends) = self.socket()?;
         let local = socket.local_addr().map_err(network)?;
@@ -252,7 +256,7 @@ impl Attempt<'_> {
                 End::receiving(machine, intake, client.mode)
             }
             Load::Body(body) => {
-                let body = body.take().ok_or(Failure::Unanswered)?;
+                let body = body.take().ok_or(TransferError::Unanswered)?;
                 End::sending(
                     Sender::requesting(&opening, now()),
                     body,
@@ -280,8 +284,8 @@ impl Attempt<'_> {
         let (is_answered, bytes) = (exchange.is_answered(), summary.bytes);
         let is_refused = exchange.refused().is_some();
         let failure = match (failure, exchange.stranger()) {
-            (Failure::Unanswered | Failure::Unreachable, Some(stranger)) => {
-                Failure::AnsweredElsewhere(stranger)
+            (TransferError::Unanswered | TransferError::Unreachable, Some(stranger)) => {
+                TransferError::AnsweredElsewhere(stranger)
             }
             (failure, _) => failure,
         };
@@ -322,7 +326,7 @@ impl Attempt<'_> {
             if !is_down || !self.may_wait || left.is_zero() {
                 return Err(Lost {
                     is_refused: is_down,
-                    ..Failure::Network(plain(&error)).into()
+                    ..TransferError::Network(plain(&error)).into()
                 });
             }
             std::thread::park_timeout(left.min(limits::CLIENT_PROGRESS_INTERVAL));
@@ -387,11 +391,11 @@ impl Attempt<'_> {
         }
     }
 
-    fn policy(&self) -> Result<Policy, Failure> {
+    fn policy(&self) -> Result<Policy, TransferError> {
         let client = self.client;
         let spent = now().saturating_duration_since(self.start);
         let max_time = match client.max_time.map(|most| most.saturating_sub(spent)) {
-            Some(Duration::ZERO) => return Err(Failure::TooLong),
+            Some(Duration::ZERO) => return Err(TransferError::TooLong),
             left => left,
         };
         Ok(Policy {

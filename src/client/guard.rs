@@ -1,6 +1,6 @@
 //! What a server says is not believed: what may come is compared with what was announced.
 
-use crate::error::{Failure, Refusal};
+use crate::error::{Refusal, TransferError};
 use crate::proto::Agreed;
 use crate::store::Sink;
 use crate::transfer::Surroundings;
@@ -16,7 +16,7 @@ pub(super) struct Guard {
     /// Octets of the file, as announced; [`UNKNOWN`] where they were not.
     size: AtomicU64,
     /// Why the sink took no more.
-    pub(super) trouble: OnceLock<Failure>,
+    pub(super) trouble: OnceLock<TransferError>,
 }
 
 const UNKNOWN: u64 = u64::MAX;
@@ -42,13 +42,16 @@ impl Guard {
         (size != UNKNOWN).then_some(size)
     }
 
-    fn refuse(&self, failure: Failure, text: &'static str) -> Refusal {
+    fn refuse(&self, failure: TransferError, text: &'static str) -> Refusal {
         let _ = self.trouble.set(failure);
         Refusal::new(ErrorCode::DISK_FULL, text)
     }
 
     fn too_large(&self) -> Refusal {
-        self.refuse(Failure::TooLarge { limit: self.most }, "file is too large")
+        self.refuse(
+            TransferError::TooLarge { limit: self.most },
+            "file is too large",
+        )
     }
 
     /// Whether `received` octets may have come so far, or are the whole file.
@@ -58,7 +61,7 @@ impl Guard {
         }
         match self.announced().filter(|_| self.is_exact) {
             Some(announced) if received > announced || (is_whole && received < announced) => {
-                let failure = Failure::SizeDiffers {
+                let failure = TransferError::SizeDiffers {
                     announced,
                     received,
                 };

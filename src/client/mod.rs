@@ -20,7 +20,7 @@ pub(crate) use self::writer::unwritten;
 
 use self::attempts::Load;
 use self::guard::Guard;
-use crate::error::{Failure, plain};
+use crate::error::{TransferError, plain};
 use crate::event::Summary;
 use crate::limits;
 use crate::store::mappings::Mappings;
@@ -231,9 +231,9 @@ impl Client {
     /// transfer fails later.
     ///
     /// # Errors
-    /// The [`Failure`] says what went wrong, and whose fault it is; [`Failure::Aborted`] holds what
+    /// The [`TransferError`] says what went wrong, and whose fault it is; [`TransferError::Aborted`] holds what
     /// the server said.
-    pub fn get<W>(&self, name: impl AsRef<[u8]>, into: &mut W) -> Result<Summary, Failure>
+    pub fn get<W>(&self, name: impl AsRef<[u8]>, into: &mut W) -> Result<Summary, TransferError>
     where
         W: Write + Send + ?Sized,
     {
@@ -248,13 +248,13 @@ impl Client {
         &self,
         name: impl AsRef<[u8]>,
         sink: Box<dyn Sink + '_>,
-    ) -> Result<Summary, Failure> {
+    ) -> Result<Summary, TransferError> {
         let guard = Guard::new(self.max_size, self.mode);
         let size = (self.asks_size && self.mode == Mode::Octet).then_some(0);
         let mut load = Load::Sink(Some(sink));
         let outcome = self.ask_all(Direction::Read, name.as_ref(), size, &mut load, &guard);
         outcome.map_err(|failure| match (failure, guard.trouble.get()) {
-            (Failure::Store(_), Some(trouble)) => trouble.clone(),
+            (TransferError::Store(_), Some(trouble)) => trouble.clone(),
             (failure, _) => failure,
         })
     }
@@ -262,8 +262,8 @@ impl Client {
     /// Puts a file (WRQ). The server decides where, and whether it may replace another.
     ///
     /// # Errors
-    /// As [`get`](Self::get); [`Failure::Read`] where the source cannot be read.
-    pub fn put(&self, name: impl AsRef<[u8]>, source: Source) -> Result<Summary, Failure> {
+    /// As [`get`](Self::get); [`TransferError::Read`] where the source cannot be read.
+    pub fn put(&self, name: impl AsRef<[u8]>, source: Source) -> Result<Summary, TransferError> {
         let mappings = Mappings::new(0, Duration::ZERO);
         let body = Body::new(source, self.mode, &mappings, now()).map_err(unreadable)?;
         let size = body.length();
@@ -282,7 +282,7 @@ impl Client {
         name: &[u8],
         octets: u64,
         time: Duration,
-    ) -> Result<Summary, Failure> {
+    ) -> Result<Summary, TransferError> {
         self.sample = Some((octets, time));
         self.get(name, &mut io::sink())
     }
@@ -370,11 +370,11 @@ impl fmt::Debug for Client {
     }
 }
 
-fn unreadable(trouble: Trouble) -> Failure {
+fn unreadable(trouble: Trouble) -> TransferError {
     match trouble {
-        Trouble::Changed => Failure::FileChanged,
-        Trouble::Read(cause) => Failure::Read(cause),
-        Trouble::Network(error) => Failure::Network(plain(&error)),
+        Trouble::Changed => TransferError::FileChanged,
+        Trouble::Read(cause) => TransferError::Read(cause),
+        Trouble::Network(error) => TransferError::Network(plain(&error)),
     }
 }
 

@@ -99,7 +99,7 @@ pub struct Policy {
     /// Earliest probe; a sender that has seen losses halves it.
     pub probe_floor: Duration,
     /// Sends of the opening datagram to a peer that has not answered; plain DATA 1 is sent
-    /// [`limits::UNPROVEN_DATA_SENDS`] times at most.
+    /// [`limits::HALF_OPEN_DATA_SENDS`] times at most.
     pub opening_sends: u32,
     /// Blocks that must get through in a minute, or 4 KiB for each; 0 asks for none, as a client does.
     pub min_progress: u32,
@@ -118,7 +118,7 @@ impl Default for Policy {
             retries: limits::DEFAULT_RETRIES,
             retransmit: Retransmit::Adaptive,
             probe_floor: limits::PROBE_FLOOR,
-            opening_sends: limits::UNPROVEN_OACK_SENDS,
+            opening_sends: limits::HALF_OPEN_OACK_SENDS,
             min_progress: 0,
             max_time: None,
             final_timeout: Duration::ZERO,

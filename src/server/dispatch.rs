@@ -10,7 +10,7 @@ use super::message::{Job, Message, Report};
 use super::pool::Pool;
 use super::shared::Shared;
 use super::warnings::ThrottledWarnings;
-use crate::error::{Error, Failure, Refusal, plain};
+use crate::error::{Error, Refusal, TransferError, plain};
 use crate::event::{DropReason, TransferId};
 use crate::limits::{MAPPING_IDLE, MAX_REQUEST, SPARE_WORKERS};
 use crate::sys::udp::Listener;
@@ -362,14 +362,14 @@ impl LaneAccess for Lanes {
         self.shared.lanes[lane].recall(id);
     }
 
-    fn end(&mut self, lane: usize, id: TransferId, failure: Failure) -> Option<Instant> {
+    fn end(&mut self, lane: usize, id: TransferId, failure: TransferError) -> Option<Instant> {
         let shared = &self.shared;
         let mut transfer = shared.lanes[lane].take_or_recall(id)?;
         match failure {
             // Its peer has all it needs, or will ask in vain for one more ACK.
             _ if transfer.is_complete() => {}
-            Failure::Stopped => transfer.leave(STOPPING, || shared.may_refuse(now())),
-            Failure::Cancelled => transfer.leave(CANCELLED, || shared.may_refuse(now())),
+            TransferError::Stopped => transfer.leave(STOPPING, || shared.may_refuse(now())),
+            TransferError::Cancelled => transfer.leave(CANCELLED, || shared.may_refuse(now())),
             _ => {}
         }
         shared.conclude(&mut transfer, Ending::Failed(failure));

@@ -13,9 +13,9 @@ use super::by_id::ById;
 use super::desk::{Desk, Quota, Scope, Tid, Verdict, patience};
 use super::message::Report;
 use super::ports::{Lease, Supply};
-use crate::error::{Failure, Refusal, plain};
+use crate::error::{Refusal, TransferError, plain};
 use crate::event::{DropReason, Event, Name, TransferId};
-use crate::limits::{ERRORS_PER_SECOND, PORT_WAIT, STUCK_AFTER, UNPROVEN_CHANCE};
+use crate::limits::{ERRORS_PER_SECOND, HALF_OPEN_CHANCE, PORT_WAIT, STUCK_AFTER};
 use crate::sys::is_scarce;
 use crate::wire::{self, Direction, ErrorCode, Malformed, Packet};
 use std::borrow::Cow;
@@ -56,7 +56,7 @@ pub(super) trait LaneAccess {
     fn recall(&mut self, lane: usize, id: TransferId);
     /// Ends a transfer that is parked and has the job to close it done; says when its peer was last
     /// sent something new. One that is in its turn is recalled instead.
-    fn end(&mut self, lane: usize, id: TransferId, failure: Failure) -> Option<Instant>;
+    fn end(&mut self, lane: usize, id: TransferId, failure: TransferError) -> Option<Instant>;
     /// A complete upload that is in its turn is closed when that is over, and reported.
     fn abandon(&mut self, id: TransferId);
     /// Every turn ends its transfer from now on.
@@ -139,7 +139,7 @@ struct Slot {
     /// To be looked at when the transfer is parked: the same request once more, and why it is to
     /// end.
     again: Option<Arrival>,
-    fail_later: Option<Failure>,
+    fail_later: Option<TransferError>,
 }
 
 /// A request that was read and looked well-formed.
@@ -293,7 +293,7 @@ impl Endpoint {
             return Err(DropReason::Broadcast);
         }
         if tid.peer.port() == 0 || tid.peer == tid.local {
-            return Err(DropReason::NoReturn);
+            return Err(DropReason::NoReturnAddress);
         }
         let request = match wire::parse(bytes) {
             Ok(Packet::Request(_)) if is_cut => Err(Malformed::LongRequest),
@@ -354,18 +354,18 @@ impl Endpoint {
         self.act(Action::Report(Event::Dropped { peer, reason }));
         let (what, why) = match reason {
             DropReason::Full => ("requests dropped", "too many transfers (max_transfers)"),
-            DropReason::UnprovenFull => ("requests dropped", "too many peers that never answer"),
+            DropReason::HalfOpenFull => ("requests dropped", "too many peers that never answer"),
             DropReason::ClientFull => (
                 "requests dropped",
                 "a client has too many (max_transfers_per_client)",
             ),
-            DropReason::ClientUnprovenFull => (
+            DropReason::ClientHalfOpenFull => (
                 "requests dropped",
-                "a client never answers (max_unproven_per_client)",
+                "a client never answers (max_half_open_per_client)",
             ),
-            DropReason::NetworkUnprovenFull => (
+            DropReason::NetworkHalfOpenFull => (
                 "requests dropped",
-                "a network never answers (max_unproven_per_network)",
+                "a network never answers (max_half_open_per_network)",
             ),
             DropReason::Malformed(_) | DropReason::NotARequest => {
                 ("datagrams ignored", "not requests")
@@ -416,7 +416,7 @@ impl Endpoint {
         for id in self.desk.given_up(tid) {
             let lane = self.slots.get(&id).and_then(|slot| slot.lane);
             if !lane.is_some_and(|lane| lanes.has_unread(lane, id)) {
-                self.end(id, Failure::Superseded, now, lanes);
+                self.end(id, TransferError::Superseded, now, lanes);
             }
         }
     }
@@ -642,10 +642,10 @@ impl Endpoint {
             if let Some(opening) = slot.opening.clone()
                 && opening.give_up()
             {
-                self.forget(&opening, Failure::Evicted, now, lanes);
+                self.forget(&opening, TransferError::Evicted, now, lanes);
                 return true;
             }
-            self.desk.spare(id, now + UNPROVEN_CHANCE);
+            self.desk.spare(id, now + HALF_OPEN_CHANCE);
             return false;
         };
         let (moved, windows) = facts.moved;
@@ -656,13 +656,13 @@ impl Endpoint {
             Some(until)
         } else {
             // Its answer may lie unread.
-            lanes.has_unread(lane, id).then_some(now + UNPROVEN_CHANCE)
+            lanes.has_unread(lane, id).then_some(now + HALF_OPEN_CHANCE)
         };
         if let Some(until) = spared_until {
             self.desk.spare(id, until);
             return false;
         }
-        self.end_parked(id, Failure::Evicted, now, lanes)
+        self.end_parked(id, TransferError::Evicted, now, lanes)
     }
 
     /// A request has waited for a port for a while. Where a port is about to come back the request
@@ -703,7 +703,7 @@ impl Endpoint {
                 // A request that no worker has got to has a port, and nothing else that could be
                 // given up.
                 Some(id) if scope == Scope::All && !self.can_close(id, now, lanes) => {
-                    self.desk.spare(id, now + UNPROVEN_CHANCE);
+                    self.desk.spare(id, now + HALF_OPEN_CHANCE);
                 }
                 Some(id) if self.make_room(id, now, lanes) => return true,
                 Some(_) => {}
@@ -739,7 +739,7 @@ impl Endpoint {
             // would change nothing.
             let why = format!("no way back to the client: {}", plain(error));
             self.warn("requests dropped", why);
-            return self.forget(&opening, Failure::NoWayBack, now, lanes);
+            return self.forget(&opening, TransferError::NoRoute, now, lanes);
         }
         let is_held = error.kind() == io::ErrorKind::AddrInUse;
         if is_held && self.desk.has_chosen_port(opening.id) {
@@ -867,17 +867,23 @@ impl Endpoint {
     /// The peer has answered this transfer: older ones of its TID are over, without a packet.
     fn established(&mut self, id: TransferId, now: Instant, lanes: &mut impl LaneAccess) {
         for older in self.desk.proven(id, now) {
-            self.end(older, Failure::Superseded, now, lanes);
+            self.end(older, TransferError::Superseded, now, lanes);
         }
     }
 
-    /// Ends a transfer because the embedder wants it; see [`Failure::Cancelled`].
+    /// Ends a transfer because the embedder wants it; see [`TransferError::Cancelled`].
     pub(super) fn cancel(&mut self, id: TransferId, now: Instant, lanes: &mut impl LaneAccess) {
-        self.end(id, Failure::Cancelled, now, lanes);
+        self.end(id, TransferError::Cancelled, now, lanes);
     }
 
     /// Ends a transfer, at once where it is parked, else as soon as it comes back.
-    fn end(&mut self, id: TransferId, failure: Failure, now: Instant, lanes: &mut impl LaneAccess) {
+    fn end(
+        &mut self,
+        id: TransferId,
+        failure: TransferError,
+        now: Instant,
+        lanes: &mut impl LaneAccess,
+    ) {
         if !self.end_parked(id, failure.clone(), now, lanes)
             && let Some(slot) = self.slots.get_mut(&id)
         {
@@ -889,7 +895,7 @@ impl Endpoint {
     fn end_parked(
         &mut self,
         id: TransferId,
-        failure: Failure,
+        failure: TransferError,
         now: Instant,
         lanes: &mut impl LaneAccess,
     ) -> bool {
@@ -1015,7 +1021,7 @@ impl Endpoint {
     fn forget(
         &mut self,
         opening: &AdmittedRequest,
-        failure: Failure,
+        failure: TransferError,
         now: Instant,
         lanes: &mut impl LaneAccess,
     ) {
@@ -1091,7 +1097,7 @@ impl Endpoint {
                     let why = "the server was stopped";
                     self.refuse(&opening, why.into(), false, now, lanes);
                 }
-                None => _ = self.end_parked(id, Failure::Stopped, now, lanes),
+                None => _ = self.end_parked(id, TransferError::Stopped, now, lanes),
             }
         }
         self.without_socket.clear();

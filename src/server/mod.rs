@@ -1,4 +1,4 @@
-//! The server: [`Builder`] → [`Listening`] → [`Server`].
+//! The server: [`ServerBuilder`] → [`BoundServer`] → [`Server`].
 //!
 //! One loop on the listening sockets, a bounded pool of workers, and one transfer at a time in each worker's hands.
 
@@ -40,7 +40,7 @@ use endpoint::Config;
 use idle::Idle;
 use lane::Lane;
 use mailbox::{Mailbox, mailbox};
-use memory::Memory;
+use memory::ClientHistory;
 use message::Message;
 use reporter::Reporter;
 use std::io;
@@ -57,7 +57,7 @@ const MAIL: usize = 1024;
 /// What a server grants and how much it takes on. [`Default`] is right for a room full of boards.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Limits {
+pub struct ServerConfig {
     /// Threads that run transfers, 1 to 1024. They are started when they are needed.
     pub workers: usize,
     /// How long the store may take to answer a request before its client gets an ERROR: 1 s to an hour.
@@ -71,11 +71,11 @@ pub struct Limits {
     /// Transfers at once whose peers have not answered yet: their addresses may be forged. When
     /// there are so many, the oldest that has had a second makes room. `None` for as many as
     /// `max_transfers`; never more than half of the ports that one local address has.
-    pub max_unproven: Option<usize>,
+    pub max_half_open: Option<usize>,
     /// The same of one client address; `None` for no limit of its own.
-    pub max_unproven_per_client: Option<usize>,
+    pub max_half_open_per_client: Option<usize>,
     /// The same of one network, an IPv4 /24 or an IPv6 /64; `None` for no limit of its own.
-    pub max_unproven_per_network: Option<usize>,
+    pub max_half_open_per_network: Option<usize>,
     /// Octets that streams and netascii transfers may keep for resending, all together: 64 KiB or more. When they are
     /// used up, windows and blocks get smaller.
     pub max_buffered: u64,
@@ -98,7 +98,7 @@ pub struct Limits {
     /// Ports for transfers (the server's TIDs); `None` leaves the choice to the system.
     pub ports: Option<RangeInclusive<u16>>,
     /// Remember for ten minutes which clients need smaller windows or blocks, or no options.
-    pub client_memory: bool,
+    pub client_history: bool,
     /// Forbid routers to fragment blocks.
     pub dont_fragment: bool,
     /// Listen also on an address that no interface has yet. The server takes requests there as soon
@@ -110,16 +110,16 @@ pub struct Limits {
     pub answer_broadcast: bool,
 }
 
-impl Default for Limits {
+impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             workers: limits::DEFAULT_WORKERS,
             store_deadline: limits::STORE_DEADLINE,
             max_transfers: limits::DEFAULT_TRANSFERS,
             max_transfers_per_client: None,
-            max_unproven: None,
-            max_unproven_per_client: None,
-            max_unproven_per_network: None,
+            max_half_open: None,
+            max_half_open_per_client: None,
+            max_half_open_per_network: None,
             max_buffered: limits::BUFFERED_TOTAL_OCTETS,
             max_block_size: limits::MAX_BLKSIZE,
             fit_route: true,
@@ -130,7 +130,7 @@ impl Default for Limits {
             min_progress: limits::MIN_PROGRESS,
             max_time: limits::MAX_TIME,
             ports: None,
-            client_memory: true,
+            client_history: true,
             dont_fragment: false,
             freebind: false,
             answer_broadcast: false,
@@ -138,7 +138,7 @@ impl Default for Limits {
     }
 }
 
-impl Limits {
+impl ServerConfig {
     fn check(&self) -> Result<(), Error> {
         let checks = [
             (
@@ -161,15 +161,15 @@ impl Limits {
                 "max_transfers_per_client",
                 "1 or more",
             ),
-            (self.max_unproven != Some(0), "max_unproven", "1 or more"),
+            (self.max_half_open != Some(0), "max_half_open", "1 or more"),
             (
-                self.max_unproven_per_client != Some(0),
-                "max_unproven_per_client",
+                self.max_half_open_per_client != Some(0),
+                "max_half_open_per_client",
                 "1 or more",
             ),
             (
-                self.max_unproven_per_network != Some(0),
-                "max_unproven_per_network",
+                self.max_half_open_per_network != Some(0),
+                "max_half_open_per_network",
                 "1 or more",
             ),
             (
@@ -223,9 +223,9 @@ impl Limits {
 }
 
 /// Sets up a server. Made by [`Server::builder`].
-pub struct Builder {
+pub struct ServerBuilder {
     store: Box<dyn Store>,
-    limits: Limits,
+    limits: ServerConfig,
     doors: Vec<DoorPlan>,
 }
 
@@ -235,7 +235,7 @@ enum DoorPlan {
     Socket(UdpSocket),
 }
 
-impl Builder {
+impl ServerBuilder {
     /// Listens at this address. Port 0 lets the system choose. May be called several times; without any of
     /// these calls the server listens at port 69 of all addresses.
     #[must_use]
@@ -260,17 +260,17 @@ impl Builder {
 
     /// Changes limits.
     #[must_use]
-    pub fn limits(mut self, change: impl FnOnce(&mut Limits)) -> Self {
+    pub fn limits(mut self, change: impl FnOnce(&mut ServerConfig)) -> Self {
         change(&mut self.limits);
         self
     }
 
-    /// Binds the sockets. Nothing is answered before [`Listening::start`]: privileges can be dropped in between.
+    /// Binds the sockets. Nothing is answered before [`BoundServer::start`]: privileges can be dropped in between.
     ///
     /// # Errors
     /// [`Error::Setting`] for a limit out of its range, [`Error::Bind`] for an address that cannot be bound,
     /// [`Error::Overlap`] for one that this server listens on already.
-    pub fn listen(mut self) -> Result<Listening, Error> {
+    pub fn listen(mut self) -> Result<BoundServer, Error> {
         self.limits.check()?;
         if self.doors.is_empty() {
             self.doors.push(DoorPlan::AnyAddress(limits::PORT));
@@ -306,7 +306,7 @@ impl Builder {
             }
         }
         let addresses = listeners.iter().map(Listener::local_addr).collect();
-        Ok(Listening {
+        Ok(BoundServer {
             store: self.store,
             limits: self.limits,
             listeners,
@@ -317,7 +317,7 @@ impl Builder {
     /// Binds the sockets and serves.
     ///
     /// # Errors
-    /// Those of [`listen`](Self::listen) and [`Listening::start`].
+    /// Those of [`listen`](Self::listen) and [`BoundServer::start`].
     pub fn start(self) -> Result<Server, Error> {
         self.listen()?.start()
     }
@@ -406,14 +406,14 @@ impl Supply {
 }
 
 /// A server whose sockets are bound, and which does not serve yet.
-pub struct Listening {
+pub struct BoundServer {
     store: Box<dyn Store>,
-    limits: Limits,
+    limits: ServerConfig,
     listeners: Vec<Listener>,
     addresses: Vec<SocketAddr>,
 }
 
-impl Listening {
+impl BoundServer {
     /// Where it listens, with the real ports.
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.addresses
@@ -423,7 +423,7 @@ impl Listening {
     ///
     /// # Errors
     /// [`Error::System`] when the system refuses a thread or a descriptor, [`Error::Bind`] when it does not let this process
-    /// use [`Limits::ports`].
+    /// use [`ServerConfig::ports`].
     pub fn start(self) -> Result<Server, Error> {
         let Self {
             store,
@@ -451,7 +451,9 @@ impl Listening {
         let shared = Arc::new(shared::Shared {
             store,
             mappings: Mappings::new(limits::CACHED_MAPPINGS, limits::MAPPING_IDLE),
-            memory: limits.client_memory.then(|| Mutex::new(Memory::default())),
+            memory: limits
+                .client_history
+                .then(|| Mutex::new(ClientHistory::default())),
             buffers: Buffers::new(limits.max_buffered),
             refusals: Mutex::new(TokenBucket::new(limits::REFUSALS_PER_SECOND, now())),
             reporter: Reporter::default(),
@@ -487,9 +489,9 @@ impl Listening {
         let quota = Quota {
             transfers: limits.max_transfers,
             per_client: limits.max_transfers_per_client,
-            unproven: limits.max_unproven.unwrap_or(limits.max_transfers),
-            unproven_per_client: limits.max_unproven_per_client,
-            unproven_per_network: limits.max_unproven_per_network,
+            half_open: limits.max_half_open.unwrap_or(limits.max_transfers),
+            half_open_per_client: limits.max_half_open_per_client,
+            half_open_per_network: limits.max_half_open_per_network,
         };
         let config = Config {
             quota,
@@ -545,10 +547,10 @@ pub enum Stop {
 
 impl Server {
     /// Begins to set up a server for this store: a [`Dir`](crate::Dir), a closure, or any [`Store`].
-    pub fn builder(store: impl Store + 'static) -> Builder {
-        Builder {
+    pub fn builder(store: impl Store + 'static) -> ServerBuilder {
+        ServerBuilder {
             store: Box::new(store),
-            limits: Limits::default(),
+            limits: ServerConfig::default(),
             doors: Vec::new(),
         }
     }
@@ -582,8 +584,8 @@ impl Server {
     }
 
     /// A handle for another thread, such as one that waits for signals.
-    pub fn stopper(&self) -> Stopper {
-        Stopper {
+    pub fn handle(&self) -> ServerHandle {
+        ServerHandle {
             mailbox: self.mailbox.clone(),
             shared: Arc::downgrade(&self.shared),
         }
@@ -595,7 +597,7 @@ impl Server {
     }
 
     /// Ends one transfer, if it still runs: the peer is told with ERROR 0, and [`Event::Failed`](crate::Event::Failed) says
-    /// [`Failure::Cancelled`](crate::Failure::Cancelled). A request that is still inside the store ends when the store has answered.
+    /// [`TransferError::Cancelled`](crate::TransferError::Cancelled). A request that is still inside the store ends when the store has answered.
     pub fn cancel(&self, id: TransferId) {
         self.mailbox.post(Message::Cancel(id));
     }
@@ -638,13 +640,13 @@ impl std::fmt::Debug for Server {
 
 /// Stops or reloads a [`Server`], or cancels its transfers, from any thread.
 #[derive(Clone)]
-pub struct Stopper {
+pub struct ServerHandle {
     mailbox: Mailbox<Message>,
     /// Weak: a handle that outlives its server holds no store open.
     shared: Weak<shared::Shared>,
 }
 
-impl Stopper {
+impl ServerHandle {
     /// Asks the server to stop. A second call can only hasten the end.
     pub fn stop(&self, stop: Stop) {
         self.mailbox.post(Message::Stop(stop));
@@ -737,7 +739,7 @@ mod tests {
     }
 
     fn wait_for(events: &mut Events, is_wanted: impl Fn(&Event) -> bool) {
-        while !is_wanted(&events.next_within(PATIENCE).expect("an event")) {}
+        while !is_wanted(&events.recv_timeout(PATIENCE).expect("an event")) {}
     }
 
     /// Whoever asked may have forged its address: all ERRORs to such peers come out of one budget, whatever went wrong.

@@ -3,7 +3,7 @@
 use super::bucket::TokenBucket;
 use super::idle::Idle;
 use super::lane::Lane;
-use super::memory::{Advice, Memory};
+use super::memory::{Advice, ClientHistory};
 use super::reporter::Reporter;
 use crate::event::Event;
 use crate::proto::{Policy, Terms};
@@ -26,7 +26,7 @@ pub(super) struct Shared {
     /// ERROR replies to requests that were refused.
     pub(super) refusals: Mutex<TokenBucket>,
     /// What clients have taught; locked once when a transfer opens, and once when it ends.
-    pub(super) memory: Option<Mutex<Memory>>,
+    pub(super) memory: Option<Mutex<ClientHistory>>,
     pub(super) terms: Terms,
     pub(super) policy: Policy,
     pub(super) fit_route: bool,
@@ -98,7 +98,7 @@ impl Shared {
         }
         let summary = transfer.summary();
         let peer = summary.peer;
-        let learn = |memory: &Mutex<Memory>| {
+        let learn = |memory: &Mutex<ClientHistory>| {
             let course = transfer.course(&ending)?;
             // An ERROR from the right port is an answer too: its sender has seen the OACK.
             if !transfer.is_proven() && course.outset != Outset::Refused {
@@ -113,8 +113,8 @@ impl Shared {
             Ending::Probed => Event::Probe(summary),
             Ending::Failed(failure) => Event::Failed(summary, failure),
         });
-        if let Some(lesson) = learned {
-            self.reporter.report(Event::Learned { peer, lesson });
+        if let Some(limit) = learned {
+            self.reporter.report(Event::ClientLimited { peer, limit });
         }
     }
 

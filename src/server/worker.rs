@@ -9,11 +9,11 @@ use super::mailbox::Mailbox;
 use super::message::{Job, Message, Report};
 use super::shared::Shared;
 use super::store_slot::StoreSlot;
-use crate::error::{Failure, Refusal, plain};
+use crate::error::{Refusal, TransferError, plain};
 use crate::event::{Event, TransferId};
 use crate::limits::{
-    BUFFERED_BLKSIZE, DALLY, DATA_HEADER, OPENINGS_PER_TURN, PATIENCE, RECEIVED_WINDOW_OCTETS,
-    SPARE_IDLE, STUCK_AFTER, UNCHECKED_BLKSIZE, UNPROVEN_DATA_SENDS,
+    BUFFERED_BLKSIZE, DALLY, DATA_HEADER, HALF_OPEN_DATA_SENDS, OPENINGS_PER_TURN, PATIENCE,
+    RECEIVED_WINDOW_OCTETS, SPARE_IDLE, STUCK_AFTER, UNCHECKED_BLKSIZE,
 };
 use crate::proto::{self, Agreed, Policy, Sender, Terms, grant};
 use crate::store::{Request, Sink};
@@ -306,7 +306,7 @@ impl Worker {
             None => {
                 self.context.listens(false);
                 transfer.leave("internal error", || self.context.may_refuse());
-                Err(Ending::Failed(Failure::Panicked))
+                Err(Ending::Failed(TransferError::Panicked))
             }
         };
         match until {
@@ -630,7 +630,7 @@ impl WorkerContext {
         let (agreed, answer) = grant(&options, size, &terms);
         let mut policy = shared.policy;
         if opening.tense {
-            policy.opening_sends = UNPROVEN_DATA_SENDS;
+            policy.opening_sends = HALF_OPEN_DATA_SENDS;
         }
         let (end, datagram) = match granted {
             Granted::Read(mut body) => {

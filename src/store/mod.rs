@@ -104,7 +104,7 @@ pub trait Store: Send + Sync {
     }
 
     /// Reloads external state, such as reopening the root directory. The server calls it after
-    /// [`Stopper::reload`](crate::Stopper::reload).
+    /// [`ServerHandle::reload`](crate::ServerHandle::reload).
     fn reload(&self) {}
 }
 

@@ -12,7 +12,7 @@ mod netascii;
 pub(crate) use body::{Body, Buffers, Format, Scratch, Trouble};
 pub(crate) use ends::End;
 
-use crate::error::{Failure, Refusal, plain};
+use crate::error::{Refusal, TransferError, plain};
 use crate::event::{Event, Name, Summary, TransferId};
 use crate::limits::{
     DEFAULT_BLKSIZE, LOOP_TICK, MAX_ERROR_TEXT, PATIENCE, PROGRESS_INTERVAL, SLICE,
@@ -68,7 +68,7 @@ pub(crate) enum Ending {
     /// The peer found out what it wanted to know, and left.
     Probed,
     /// Anything else.
-    Failed(Failure),
+    Failed(TransferError),
 }
 
 /// How a transfer went, for whoever learns from it.
@@ -88,7 +88,7 @@ pub(crate) struct Course {
     /// Blocks that were acknowledged.
     pub(crate) blocks: u64,
     /// Windows that came back torn, and how many blocks the pace let out at once in the end.
-    pub(crate) torn: u64,
+    pub(crate) lossy_windows: u64,
     pub(crate) burst: u16,
     pub(crate) retransmits: u64,
 }
@@ -274,7 +274,7 @@ impl<'a> Exchange<'a> {
                     return Err(Ending::Completed);
                 }
                 self.leave(self.farewell(), || around.may_refuse());
-                return Err(Ending::Failed(Failure::Stopped));
+                return Err(Ending::Failed(TransferError::Stopped));
             }
             self.look_at_offer(around)?;
             let step = self.end.poll(time);
@@ -418,7 +418,7 @@ impl<'a> Exchange<'a> {
         self.call.is_some()
             && self.end.is_complete()
             && self.end.retransmits() == 0
-            && self.end.torn() == 0
+            && self.end.lossy_windows() == 0
     }
 
     /// Asks the world around a client whether what the server offers will do; once, before the offer is confirmed.
@@ -431,7 +431,7 @@ impl<'a> Exchange<'a> {
             .agreed(&self.agreed, self.origin.direction)
             .map_err(|refusal| {
                 self.tell(refusal.code(), refusal.text());
-                Ending::Failed(Failure::Store(refusal))
+                Ending::Failed(TransferError::Store(refusal))
             })
     }
 
@@ -499,7 +499,7 @@ impl<'a> Exchange<'a> {
                 // Gone before the peer hears of it, who may want to use the room.
                 self.end.discard();
                 self.tell(refusal.code(), refusal.text());
-                Ending::Failed(Failure::Store(refusal))
+                Ending::Failed(TransferError::Store(refusal))
             })
     }
 
@@ -555,14 +555,14 @@ impl<'a> Exchange<'a> {
         let policy = call.policy;
         let failed = |failure| Err(Ending::Failed(failure));
         if let Err(error) = self.socket.connect_to(taken.source) {
-            return failed(Failure::Network(plain(&error)));
+            return failed(TransferError::Network(plain(&error)));
         }
         self.local = self.socket.local_addr().unwrap_or(self.local);
         let agreed = match agreed {
             Ok(agreed) => agreed,
             Err(what) => {
                 self.tell(ErrorCode::OPTION_REFUSED, what);
-                return failed(Failure::Protocol(what));
+                return failed(TransferError::Protocol(what));
             }
         };
         self.agreed = agreed;
@@ -598,11 +598,14 @@ impl<'a> Exchange<'a> {
     }
 
     /// The source failed; the peer is told once.
-    fn broken(&mut self, trouble: Trouble, around: &impl Surroundings) -> Failure {
+    fn broken(&mut self, trouble: Trouble, around: &impl Surroundings) -> TransferError {
         let (text, failure) = match trouble {
-            Trouble::Changed => ("file changed during the transfer", Failure::FileChanged),
-            Trouble::Read(cause) => ("read error", Failure::Read(cause)),
-            Trouble::Network(error) => ("network error", Failure::Network(plain(&error))),
+            Trouble::Changed => (
+                "file changed during the transfer",
+                TransferError::FileChanged,
+            ),
+            Trouble::Read(cause) => ("read error", TransferError::Read(cause)),
+            Trouble::Network(error) => ("network error", TransferError::Network(plain(&error))),
         };
         self.leave(text, || around.may_refuse());
         failure
@@ -619,30 +622,30 @@ impl<'a> Exchange<'a> {
                 log::debug!("probe id={} error={} text={text}", self.origin.id, code.0);
                 return Ending::Probed;
             }
-            Outcome::Aborted { code, .. } => Failure::Aborted {
+            Outcome::Aborted { code, .. } => TransferError::Aborted {
                 code,
                 text: self.peer_text.take().unwrap_or_else(|| Name::new(b"")),
             },
             Outcome::Silent | Outcome::Unreachable if self.stands_at_rollover() => {
-                Failure::SilentAtRollover
+                TransferError::SilentAtRollover
             }
             Outcome::Silent | Outcome::Unreachable if self.awaits_the_last_ack() => {
-                Failure::Unconfirmed
+                TransferError::Unconfirmed
             }
             Outcome::Silent | Outcome::Unanswered if self.network.is_some() => {
-                Failure::Network(self.network.as_ref().map(plain).unwrap_or_default())
+                TransferError::Network(self.network.as_ref().map(plain).unwrap_or_default())
             }
-            Outcome::Silent => Failure::Silent,
-            Outcome::Unanswered => Failure::Unanswered,
-            Outcome::Unreachable => Failure::Unreachable,
-            Outcome::Protocol(what) => Failure::Protocol(what),
+            Outcome::Silent => TransferError::Silent,
+            Outcome::Unanswered => TransferError::Unanswered,
+            Outcome::Unreachable => TransferError::Unreachable,
+            Outcome::Protocol(what) => TransferError::Protocol(what),
             Outcome::TooSlow => {
                 self.leave("transfer is too slow", || around.may_refuse());
-                Failure::TooSlow
+                TransferError::TooSlow
             }
             Outcome::TooLong => {
                 self.leave("transfer took too long", || around.may_refuse());
-                Failure::TooLong
+                TransferError::TooLong
             }
         })
     }
@@ -682,7 +685,9 @@ impl<'a> Exchange<'a> {
         };
         // Whether the client's ERROR may be about the options.
         let aborted = match ending {
-            Ending::Failed(Failure::Aborted { code, .. }) => Some(matches!(code.0, 0 | 4 | 8)),
+            Ending::Failed(TransferError::Aborted { code, .. }) => {
+                Some(matches!(code.0, 0 | 4 | 8))
+            }
             _ => None,
         };
         let outset = if self.opening.is_empty() {
@@ -699,12 +704,15 @@ impl<'a> Exchange<'a> {
             begun: self.origin.arrived,
             moved: machine.moved(),
             outset,
-            failed: !matches!(ending, Ending::Completed | Ending::Failed(Failure::Stopped)),
+            failed: !matches!(
+                ending,
+                Ending::Completed | Ending::Failed(TransferError::Stopped)
+            ),
             aborted: aborted.is_some() || matches!(ending, Ending::Probed),
             blksize: self.agreed.blksize,
             windowsize: self.agreed.windowsize,
             blocks: machine.acked(),
-            torn: machine.torn(),
+            lossy_windows: machine.lossy_windows(),
             burst: u16::try_from(machine.burst()).unwrap_or(u16::MAX),
             retransmits: machine.retransmits(),
         })
@@ -776,10 +784,12 @@ impl<'a> Exchange<'a> {
     }
 
     /// Why the last request of a client cannot have reached the server.
-    pub(crate) fn refused(&self) -> Option<Failure> {
+    pub(crate) fn refused(&self) -> Option<TransferError> {
         self.call.as_ref().filter(|call| call.is_refused)?;
         let network = self.network.as_ref();
-        Some(network.map_or(Failure::Unreachable, |error| Failure::Network(plain(error))))
+        Some(network.map_or(TransferError::Unreachable, |error| {
+            TransferError::Network(plain(error))
+        }))
     }
 
     /// What was to be sent, for another attempt.
@@ -848,7 +858,7 @@ impl<'a> Exchange<'a> {
             bytes: self.end.octets(),
             duration: end.saturating_duration_since(self.origin.arrived),
             retransmits: self.end.retransmits(),
-            torn: self.end.torn(),
+            lossy_windows: self.end.lossy_windows(),
             blksize: self.agreed.blksize,
             windowsize: self.agreed.windowsize,
             rtt: self.end.round_trip(),

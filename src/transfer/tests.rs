@@ -525,7 +525,7 @@ fn an_oack_with_what_was_never_asked_is_refused() {
     ] {
         let shelf = Shelf::default();
         let (ending, heard) = answered_by(&[(OptionName::Blksize, 1428)], &shelf, &[oack]);
-        let is_told = matches!(ending, Ending::Failed(Failure::Protocol(_)));
+        let is_told = matches!(ending, Ending::Failed(TransferError::Protocol(_)));
         assert!(
             is_told && heard[0].starts_with(b"\0\x05\0\x08"),
             "{ending:?} {heard:?}"
@@ -540,7 +540,7 @@ fn a_block_longer_than_agreed_ends_it() {
     let data = [b"\0\x03\0\x01", &[7; 513][..]].concat();
     let (ending, heard) = answered_by(&[], &shelf, &[&data]);
     assert!(
-        matches!(ending, Ending::Failed(Failure::Protocol(_))),
+        matches!(ending, Ending::Failed(TransferError::Protocol(_))),
         "{ending:?}"
     );
     assert!(heard[0].starts_with(b"\0\x05\0\x04"), "{heard:?}");
@@ -556,7 +556,7 @@ fn a_sink_that_refuses_ends_it_and_the_server_is_told() {
         };
         let (ending, heard) = answered_by(&[], &shelf, &[DATA_1]);
         assert!(
-            matches!(ending, Ending::Failed(Failure::Store(_))),
+            matches!(ending, Ending::Failed(TransferError::Store(_))),
             "{ending:?}"
         );
         assert_eq!(heard, [b"\0\x05\0\x03disk full\0"], "{refuses}");
@@ -637,7 +637,7 @@ fn an_error_ends_a_request_with_its_words() {
             server.say(client, b"\0\x05\0\x08no options here\0");
         });
         match finish(&mut transfer) {
-            Ending::Failed(Failure::Aborted { code, text }) => {
+            Ending::Failed(TransferError::Aborted { code, text }) => {
                 assert_eq!(code, ErrorCode::OPTION_REFUSED);
                 assert_eq!(text.as_bytes(), b"no options here");
             }

@@ -4,12 +4,12 @@ use crate::rig::{PATIENCE, pattern, serve, shelf};
 use crate::script::{Call, Port, hasty, play};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
-use tftpool::{Client, ErrorCode, Failure, OptionName, Source};
+use tftpool::{Client, ErrorCode, OptionName, Source, TransferError};
 
 /// Octets, and what was agreed.
 type Agreed = (u64, u16, u16);
 
-fn get(client: &Client) -> (Result<Agreed, Failure>, Vec<u8>) {
+fn get(client: &Client) -> (Result<Agreed, TransferError>, Vec<u8>) {
     let mut got = Vec::new();
     let result = client.get("file", &mut got);
     let agreed = result.map(|it| (it.bytes, it.blksize, it.windowsize));
@@ -70,7 +70,7 @@ fn a_server_that_has_no_such_file_is_asked_once() {
         |port| port.call().error(1, "no such file"),
         |at| get(&Client::new(at)),
     );
-    let Err(Failure::Aborted { code, text }) = result else {
+    let Err(TransferError::Aborted { code, text }) = result else {
         panic!("{result:?}");
     };
     assert_eq!(code, ErrorCode::NOT_FOUND);
@@ -235,19 +235,25 @@ fn an_address_without_a_route_is_not_waited_for() {
     let (result, got) = get(&client(&[away[0], away[1], server.local_addr()]));
     assert_eq!((result, got), (Ok((5000, 1428, 16)), wanted));
     let (result, _) = get(&client(&away));
-    assert!(matches!(result, Err(Failure::Network(_))), "{result:?}");
+    assert!(
+        matches!(result, Err(TransferError::Network(_))),
+        "{result:?}"
+    );
 }
 
 #[test]
 fn nobody_there_is_said_in_the_end() {
     let (result, _) = get(&hasty(closed()));
-    assert_eq!(result, Err(Failure::Unreachable));
+    assert_eq!(result, Err(TransferError::Unreachable));
     let silent = UdpSocket::bind("127.0.0.1:0").expect("a free port");
     let client = hasty(silent.local_addr().expect("bound"));
     let (result, _) = get(&client);
-    assert_eq!(result, Err(Failure::Unanswered));
+    assert_eq!(result, Err(TransferError::Unanswered));
     let (result, _) = get(&Client::with_addresses([]));
-    assert!(matches!(result, Err(Failure::Network(_))), "{result:?}");
+    assert!(
+        matches!(result, Err(TransferError::Network(_))),
+        "{result:?}"
+    );
 }
 
 #[test]
@@ -255,6 +261,6 @@ fn names_that_no_request_can_hold_are_refused_here() {
     let client = Client::new(closed());
     for name in [&b""[..], b"a\0b", &[b'x'; 401]] {
         let result = client.get(name, &mut Vec::new());
-        assert_eq!(result.map(|it| it.bytes), Err(Failure::Name));
+        assert_eq!(result.map(|it| it.bytes), Err(TransferError::InvalidName));
     }
 }

@@ -4,7 +4,7 @@ use crate::rig::{builder, pattern, serve, shelf, start};
 use std::io::Cursor;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use tftpool::{Client, Failure, Mode, Refusal, Request, Sink, Source, Store, store_fn};
+use tftpool::{Client, Mode, Refusal, Request, Sink, Source, Store, TransferError, store_fn};
 
 /// Around every border: nothing, one octet, one block and its neighbours, whole windows.
 fn sizes(blksize: usize, windowsize: usize) -> Vec<usize> {
@@ -159,7 +159,7 @@ fn an_interface_can_be_chosen() {
     match lo.get("file", &mut Vec::new()) {
         Ok(summary) => assert_eq!(summary.bytes, 10),
         // Older kernels ask for CAP_NET_RAW.
-        Err(Failure::Network(cause)) if cause.contains("operation not permitted") => {
+        Err(TransferError::Network(cause)) if cause.contains("operation not permitted") => {
             assert!(std::env::var_os("CI").is_none(), "{cause}");
             eprintln!("skipped: {cause}");
         }

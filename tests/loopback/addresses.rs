@@ -2,7 +2,7 @@
 
 use crate::rig::*;
 use std::net::{SocketAddr, UdpSocket};
-use tftpool::{Event, Failure, Server};
+use tftpool::{Event, Server, TransferError};
 
 fn store() -> impl tftpool::Store {
     shelf([("file", pattern(1000))])
@@ -240,7 +240,7 @@ fn a_request_without_a_way_back_is_dropped_at_once() {
                 Event::Refused { .. } => panic!("it was not dropped: {event:?}"),
                 _ => None,
             });
-            assert_eq!(failure, Failure::NoWayBack);
+            assert_eq!(failure, TransferError::NoRoute);
         }
         let stats = server.stats();
         assert_eq!((stats.failed, stats.active, stats.refused), (1, 0, 0));

@@ -2,7 +2,7 @@
 
 use crate::rig::*;
 use tftpool::unversioned::wire::Malformed;
-use tftpool::{DropReason, Event, Failure, store_fn};
+use tftpool::{DropReason, Event, TransferError, store_fn};
 
 fn next_drop(events: &mut tftpool::Events) -> DropReason {
     wait_for(events, |event| match event {
@@ -322,7 +322,10 @@ fn error_8_behind_the_second_block_is_a_failure() {
         client.data(block + 1);
     }
     client.abort(8);
-    assert!(matches!(failed(&mut events).1, Failure::Aborted { .. }));
+    assert!(matches!(
+        failed(&mut events).1,
+        TransferError::Aborted { .. }
+    ));
 }
 
 #[test]
@@ -432,7 +435,7 @@ fn forged(source: fn(u16) -> u16) {
         MsgFlags::empty(),
     )
     .expect("a send");
-    assert_eq!(next_drop(&mut events), DropReason::NoReturn);
+    assert_eq!(next_drop(&mut events), DropReason::NoReturnAddress);
     assert_eq!(server.stats().requests, 0);
 }
 

@@ -9,8 +9,8 @@ use tftpool::unversioned::limits::REQUEST_SPREAD;
 use tftpool::unversioned::proto::{self, Outcome, Policy, Receiver, Step};
 use tftpool::unversioned::wire::{self, Packet};
 use tftpool::{
-    Builder, Event, Events, Failure, Listening, Mode, OptionName, Options, Retransmit, Server,
-    Stats, Store, Summary,
+    BoundServer, Event, Events, Mode, OptionName, Options, Retransmit, Server, ServerBuilder,
+    Stats, Store, Summary, TransferError,
 };
 
 #[allow(clippy::duplicate_mod, reason = "some test programs take both rigs")]
@@ -67,14 +67,14 @@ impl Gate {
 // ---- servers ----------------------------------------------------------------------------------
 
 /// At a port of the system's choice.
-pub(crate) fn builder(store: impl Store + 'static) -> Builder {
+pub(crate) fn builder(store: impl Store + 'static) -> ServerBuilder {
     Server::builder(store).bind(([127, 0, 0, 1], 0).into())
 }
 
-pub(crate) fn start(builder: Builder) -> Server {
+pub(crate) fn start(builder: ServerBuilder) -> Server {
     builder
         .listen()
-        .and_then(Listening::start)
+        .and_then(BoundServer::start)
         .expect("a server")
 }
 
@@ -83,7 +83,7 @@ pub(crate) fn calm(store: impl Store + 'static) -> Server {
     start(calmly(builder(store)))
 }
 
-pub(crate) fn calmly(builder: Builder) -> Builder {
+pub(crate) fn calmly(builder: ServerBuilder) -> ServerBuilder {
     builder.limits(|limits| {
         limits.retransmit = Retransmit::Rfc;
         limits.timeout = 2 * PATIENCE;
@@ -134,7 +134,7 @@ pub(crate) fn insist(
 pub(crate) fn wait_for<T>(events: &mut Events, mut wanted: impl FnMut(&Event) -> Option<T>) -> T {
     let end = now() + PATIENCE;
     loop {
-        let event = events.next_within(end.saturating_duration_since(now()));
+        let event = events.recv_timeout(end.saturating_duration_since(now()));
         let event = event.expect("an event that never came");
         if let Some(found) = wanted(&event) {
             return found;
@@ -149,7 +149,7 @@ pub(crate) fn completed(events: &mut Events) -> Summary {
     })
 }
 
-pub(crate) fn failed(events: &mut Events) -> (Summary, Failure) {
+pub(crate) fn failed(events: &mut Events) -> (Summary, TransferError) {
     wait_for(events, |event| match event {
         Event::Failed(summary, failure) => Some((summary.clone(), failure.clone())),
         _ => None,

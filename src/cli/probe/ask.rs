@@ -63,7 +63,7 @@ impl From<Summary> for Timing {
             windowsize: summary.windowsize,
             octets: summary.bytes,
             time: summary.duration,
-            lossy_windows: summary.torn,
+            lossy_windows: summary.lossy_windows,
         }
     }
 }
