@@ -34,7 +34,7 @@ pub fn packet(octets: &[u8]) {
     };
     let mut out = Vec::new();
     match packet {
-        Packet::Request(request) => request.emit(&mut out),
+        Packet::Request(ref request) => request.emit(&mut out),
         Packet::Data { block, payload } => {
             out.extend_from_slice(&data_header(block));
             out.extend_from_slice(payload);
@@ -46,7 +46,7 @@ pub fn packet(octets: &[u8]) {
             };
             emit_error(code, text, &mut out);
         }
-        Packet::OptionAck(options) => emit_option_ack(&options, &mut out),
+        Packet::OptionAck(ref options) => emit_option_ack(options, &mut out),
     }
     let again = parse(&out).expect("what we write can be read");
     match (packet, again) {
@@ -220,7 +220,7 @@ pub fn client(octets: &[u8]) {
         };
         if agreed.is_none() {
             let offer = match packet {
-                Packet::OptionAck(oack) => accept(&asked, &oack).ok(),
+                Packet::OptionAck(ref oack) => accept(&asked, oack).ok(),
                 Packet::Data { block: 1, .. } if gets => Some(Agreed::default()),
                 Packet::Ack { block: 0 } if !gets => Some(Agreed::default()),
                 Packet::Error { .. } => {

@@ -61,7 +61,7 @@ pub struct DriverBuilder {
     port: u16,
     remove_created_on_close: bool,
     drain: Duration,
-    limits: ServerConfig,
+    config: ServerConfig,
 }
 
 impl DriverBuilder {
@@ -108,10 +108,10 @@ impl DriverBuilder {
         self
     }
 
-    /// Changes limits of the server.
+    /// Uses this configuration of the server instead of [`ServerConfig::default`].
     #[must_use]
-    pub fn limits(mut self, change: impl FnOnce(&mut ServerConfig)) -> Self {
-        change(&mut self.limits);
+    pub fn config(mut self, config: ServerConfig) -> Self {
+        self.config = config;
         self
     }
 
@@ -142,7 +142,7 @@ impl Driver {
             port: limits::PORT,
             remove_created_on_close: true,
             drain: limits::DRIVER_DRAIN,
-            limits: ServerConfig::default(),
+            config: ServerConfig::default(),
         }
     }
 
@@ -153,8 +153,7 @@ impl Driver {
     /// start.
     pub fn start(&self) -> Result<(), DriverError> {
         let life = self.live();
-        let running = self.running(Server::local_addr);
-        if let Ok(address) = running {
+        if let Ok(address) = self.running(Server::local_addr) {
             drop(life);
             log::warn!("already serving on {address}");
             return Ok(());
@@ -165,7 +164,7 @@ impl Driver {
         let address = self.settings.address()?;
         let started = Server::builder(self.dir.clone())
             .bind(address)
-            .limits(|limits| limits.clone_from(&self.settings.limits))
+            .config(self.settings.config.clone())
             .start()?;
         let dead = self.lock().replace(started);
         drop(dead); // without the lock: it waits for its thread
@@ -195,9 +194,18 @@ impl Driver {
     /// # Errors
     /// [`DriverError::Host`] where the host has no address.
     pub fn host(&self) -> Result<IpAddr, DriverError> {
+        Ok(self.addr()?.ip())
+    }
+
+    /// The address and port that are served at, or would be: [`host`](Self::host) and
+    /// [`port`](Self::port) in one.
+    ///
+    /// # Errors
+    /// [`DriverError::Host`] where the host has no address.
+    pub fn addr(&self) -> Result<SocketAddr, DriverError> {
         match &*self.lock() {
-            Some(server) => Ok(server.local_addr().ip()),
-            None => Ok(self.settings.address()?.ip()),
+            Some(server) => Ok(server.local_addr()),
+            None => self.settings.address(),
         }
     }
 

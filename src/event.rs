@@ -4,7 +4,8 @@
 use crate::error::{Fault, Refusal, TransferError};
 pub(crate) use crate::text::Name;
 use crate::text::quoted;
-use crate::wire::{Direction, Malformed, Mode, Options};
+use crate::wire::{Direction, ErrorCode, Malformed, Mode, Options};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,6 +13,13 @@ use std::time::Duration;
 /// One transfer, for as long as the server lives. Numbers are not used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TransferId(pub(crate) u64);
+
+impl TransferId {
+    /// The number, for logs and metrics of an embedder.
+    pub fn as_u64(self) -> u64 {
+        self.0
+    }
+}
 
 impl fmt::Display for TransferId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -47,6 +55,11 @@ pub enum Event {
     Started {
         /// The transfer.
         id: TransferId,
+        /// The name as it was asked for.
+        name: Name,
+        /// The name that the store has served: another one where a layer of the store renames, or a
+        /// directory does. See [`Source::with_name`](crate::Source::with_name).
+        served: Name,
         /// Agreed octets per block.
         blksize: u16,
         /// Agreed blocks per window.
@@ -137,6 +150,23 @@ pub enum DropReason {
 }
 
 impl DropReason {
+    /// The reason in one word, as [`Stats::dropped_by_kind`] counts it; a label for metrics.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "malformed",
+            Self::NotARequest => "not_a_request",
+            Self::Broadcast => "broadcast",
+            Self::NoReturnAddress => "no_return_address",
+            Self::Duplicate => "duplicate",
+            Self::Full => "full",
+            Self::ClientFull => "client_full",
+            Self::HalfOpenFull => "half_open_full",
+            Self::ClientHalfOpenFull => "client_half_open_full",
+            Self::NetworkHalfOpenFull => "network_half_open_full",
+            Self::Stopping => "stopping",
+        }
+    }
+
     /// True where the request would be admitted if another transfer ended.
     pub(crate) fn is_shortage(self) -> bool {
         matches!(
@@ -172,15 +202,15 @@ impl fmt::Display for DropReason {
     }
 }
 
-/// What a client that has answered taught the server.
+/// What a client that has answered cannot do, as its transfers have shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ClientLimit {
-    /// Its lossy windows: it gets none larger than so many blocks.
+    /// It lost parts of its windows: its next ones have no more blocks than this.
     Window(u16),
-    /// Its first block never arrived: it gets none larger than so many octets.
+    /// Its first block never arrived: its next blocks have no more bytes than this.
     Blksize(u16),
-    /// It refused two OACKs that answered no size probe: it gets none.
+    /// It refused two OACKs that answered no size probe: its requests are answered without options.
     NoOptions,
 }
 
@@ -301,12 +331,20 @@ impl Event {
             }
             Self::Started {
                 id,
+                name,
+                served,
                 blksize,
                 windowsize,
                 size,
                 mapping_shared: _,
             } => {
-                log::debug!("started id={id} blksize={blksize} window={windowsize} size={size:?}");
+                let (gap, other): (_, &dyn fmt::Display) = match served == name {
+                    true => ("", &""),
+                    false => (" served=", served),
+                };
+                log::debug!(
+                    "started id={id} blksize={blksize} window={windowsize} size={size:?}{gap}{other}"
+                );
             }
             Self::Progress { id, bytes } => log::trace!("progress id={id} bytes={bytes}"),
             Self::Dropped { peer, reason } => {
@@ -321,7 +359,7 @@ impl Event {
 }
 
 /// Counters since the server started: a fold over its events.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
     /// Requests that became a transfer.
@@ -330,14 +368,20 @@ pub struct Stats {
     pub active: u64,
     /// Requests answered with an ERROR.
     pub refused: u64,
+    /// The same by the code of the ERROR. Their sum is `refused`.
+    pub refused_by_code: BTreeMap<ErrorCode, u64>,
     /// Transfers whose last block was acknowledged.
     pub completed: u64,
     /// Probes: requests whose client broke off before the second block.
     pub probes: u64,
     /// Transfers that ended before their last ACK.
     pub failed: u64,
+    /// The same by [`TransferError::kind`]. Their sum is `failed`.
+    pub failed_by_kind: BTreeMap<&'static str, u64>,
     /// Datagrams thrown away.
     pub dropped: u64,
+    /// The same by [`DropReason::kind`]. Their sum is `dropped`.
+    pub dropped_by_kind: BTreeMap<&'static str, u64>,
     /// Octets of file that were acknowledged.
     pub bytes: u64,
     /// Blocks that were sent again.
@@ -362,8 +406,9 @@ impl Stats {
                 self.requests += 1;
                 self.active += 1;
             }
-            Event::Refused { id, .. } => {
+            Event::Refused { id, refusal, .. } => {
                 self.refused += 1;
+                *self.refused_by_code.entry(refusal.code()).or_default() += 1;
                 if id.is_some() {
                     self.active = self.active.saturating_sub(1);
                 }
@@ -376,11 +421,15 @@ impl Stats {
                 self.probes += 1;
                 self.finish(summary);
             }
-            Event::Failed(summary, _) => {
+            Event::Failed(summary, error) => {
                 self.failed += 1;
+                *self.failed_by_kind.entry(error.kind()).or_default() += 1;
                 self.finish(summary);
             }
-            Event::Dropped { .. } => self.dropped += 1,
+            Event::Dropped { reason, .. } => {
+                self.dropped += 1;
+                *self.dropped_by_kind.entry(reason.kind()).or_default() += 1;
+            }
             Event::Started { mapping_shared, .. } => match mapping_shared {
                 Some(true) => self.mapping_hits += 1,
                 Some(false) => self.mapping_misses += 1,
@@ -395,6 +444,28 @@ impl Stats {
         self.bytes += summary.bytes;
         self.retransmits += summary.retransmits;
     }
+}
+
+/// What a server holds at the moment. The values are read one after the other, and those of the
+/// loop are of its last turn: they may differ from each other by what happens meanwhile.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Gauges {
+    /// Transfers, from the answer of the store to the end.
+    pub running: usize,
+    /// Of these, transfers that wait for a packet, for time or for a worker.
+    pub parked: usize,
+    /// Requests that were admitted and that the store has not been asked for yet. They wait for a
+    /// worker, a port or a socket.
+    pub queued: usize,
+    /// Requests that are inside the store.
+    pub in_store: usize,
+    /// Requests and transfers whose peers have not answered yet.
+    pub half_open: usize,
+    /// Threads of the pool.
+    pub workers: usize,
+    /// Bytes that streams and netascii transfers have set aside for retransmission.
+    pub buffered_bytes: u64,
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Limits, times and sizes, each with its reason. Units are in the names where the type does not carry them.
 
+pub mod settings;
+
 use std::time::Duration;
 
 // ---- wire ---------------------------------------------------------------------------------
@@ -23,6 +25,9 @@ pub const MAX_NAME: usize = 1024;
 pub const MAX_ASKED_NAME: usize = 400;
 /// Option pairs looked at in one packet; the standard ones are seven. Later ones count as unknown.
 pub const MAX_OPTIONS: usize = 16;
+/// Bytes of unknown options that are kept of one request: more than any known client sends. They
+/// are held for as long as the transfer.
+pub const MAX_UNKNOWN_OPTION_BYTES: usize = 256;
 /// Longest option name that is compared at all.
 pub const MAX_OPTION_NAME: usize = 32;
 /// Receive buffer for requests. A longer datagram arrives truncated and is refused.
@@ -103,8 +108,6 @@ pub const BUFFERED_OCTETS: u64 = 1 << 20;
 /// What a server asks of its peers: so many blocks in a minute. 136 octets a second is less than any boot ROM or flash chip takes,
 /// and more than one who only wants to be kept will send.
 pub const MIN_PROGRESS: u32 = 16;
-/// Most that can be asked for.
-pub const MAX_MIN_PROGRESS: u32 = 65_535;
 /// Instead of a block so many octets count, where blocks are larger: 16 blocks or 64 KiB.
 pub const PROGRESS_BLOCK_OCTETS: u64 = 4 << 10;
 /// How often progress is looked at.
@@ -112,14 +115,9 @@ pub const PROGRESS_PERIOD: Duration = Duration::from_secs(60);
 /// The longest that a transfer may take. 4 GiB at the least progress of 64 KiB a minute would take weeks; a day is more than
 /// any boot.
 pub const MAX_TIME: Duration = Duration::from_secs(24 * 60 * 60);
-/// What can be asked for instead.
-pub const MAX_TIMES: std::ops::RangeInclusive<Duration> =
-    Duration::from_secs(1)..=Duration::from_secs(365 * 24 * 60 * 60);
 
 /// What streams and netascii transfers may keep for resending, all together: 64 large windows.
 pub const BUFFERED_TOTAL_OCTETS: u64 = 64 << 20;
-/// The least that can be asked for.
-pub const MIN_BUFFERED_TOTAL_OCTETS: u64 = 64 << 10;
 /// One transfer takes no more than this part of what is left of it, so that many find some.
 pub const BUFFERED_SHARE: u64 = 8;
 /// Its block size is not pressed below this: a window of one such block is always granted.
@@ -200,16 +198,9 @@ pub const LEFTOVERS_LOOKED_AT: usize = 100_000;
 
 /// The port of TFTP requests (RFC 1350 §4).
 pub const PORT: u16 = 69;
-/// Intervals that a server can be set to, as tftp-hpa's.
-pub const TIMEOUTS: std::ops::RangeInclusive<Duration> =
-    Duration::from_millis(10)..=Duration::from_secs(255);
-/// Most resends that can be asked for.
-pub const MAX_RETRIES: u32 = 100;
 /// Threads that run transfers, unless asked otherwise. They block on files and on a lone client's socket; waiting
 /// clients cost none.
 pub const DEFAULT_WORKERS: usize = 16;
-/// Most workers that can be asked for.
-pub const MAX_WORKERS: usize = 1024;
 /// Most transfers at once that can be asked for; there are no more ports on one address.
 pub const MAX_TRANSFERS: usize = 65_536;
 /// Descriptors that one transfer may hold: its socket, and its file where that is too small to be mapped and shared.
@@ -237,9 +228,6 @@ pub const SPARE_IDLE: Duration = Duration::from_secs(10);
 /// How long the store may take to answer a request before the client is told. Long enough for a disk that has to spin up first;
 /// a client that has asked for so long will not ask much longer.
 pub const STORE_DEADLINE: Duration = Duration::from_secs(10);
-/// What can be asked for instead.
-pub const STORE_DEADLINES: std::ops::RangeInclusive<Duration> =
-    Duration::from_secs(1)..=Duration::from_secs(60 * 60);
 /// Openings handed out per continued transfer while both wait.
 pub const OPENINGS_PER_TURN: u32 = 4;
 /// How long a request waits for a free port or descriptor; twice as long where one is just being closed for it.

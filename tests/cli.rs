@@ -47,10 +47,7 @@ fn help_names_every_option_with_its_default() {
         ("--retransmit <WHEN>", "[default: adaptive]"),
         ("--min-progress <BLOCKS>", "[default: 16]"),
         ("--max-time <TIME>", "[default: 24h]"),
-        (
-            "--no-client-history",
-            "[default: smaller ones for 10 minutes]",
-        ),
+        ("--no-client-history", "[default: reduce for 10 minutes]"),
         ("--workers <COUNT>", "[default: 16]"),
         ("--store-deadline <TIME>", "[default: 10s]"),
         (

@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tftpool::{Driver, DriverBuilder, DriverError, EntryKind, Error, OptionName};
+use tftpool::{Driver, DriverBuilder, DriverError, EntryKind, Error, OptionName, ServerConfig};
 
 fn at(scratch: &Scratch) -> DriverBuilder {
     Driver::builder()
@@ -167,9 +167,11 @@ fn without_a_host_it_serves_where_others_reach_this_machine() {
 #[test]
 fn a_stop_lets_running_transfers_end_but_not_for_ever() {
     let scratch = Scratch::new();
+    let mut config = ServerConfig::default();
+    config.timeout = PATIENCE;
     let driver = at(&scratch)
         .drain(Duration::from_millis(10))
-        .limits(|limits| limits.timeout = PATIENCE)
+        .config(config)
         .open()
         .expect("a driver");
     driver

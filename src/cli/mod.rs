@@ -14,8 +14,9 @@ mod settings;
 mod value;
 
 use crate::error::plain;
+use crate::limits::settings as accepted;
 use crate::wire::ErrorCode;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
@@ -43,12 +44,29 @@ enum Command {
 
 /// Reads the arguments of this process and does what they say.
 pub fn main() -> ExitCode {
-    match Arguments::parse_from(joined(std::env::args_os())).command {
+    let matches = command().get_matches_from(joined(std::env::args_os()));
+    let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    match arguments.command {
         Command::Serve(arguments) => serve::main(arguments),
         Command::Get(arguments) => get::main(&arguments).into(),
         Command::Put(arguments) => put::main(&arguments).into(),
         Command::Probe(arguments) => probe::main(&arguments).into(),
     }
+}
+
+/// The command line, with what each option accepts in its help.
+fn command() -> clap::Command {
+    let client = |command| value::with_ranges(command, &[accepted::client::ALL]);
+    Arguments::command()
+        .mut_subcommand("serve", |serve| {
+            let tables = [accepted::server::ALL, accepted::directory::ALL];
+            value::with_ranges(serve, &tables)
+        })
+        .mut_subcommand("get", client)
+        .mut_subcommand("put", client)
+        .mut_subcommand("probe", |probe| {
+            value::with_ranges(probe, &[&[probe::MAX_TIME]])
+        })
 }
 
 /// How a process ends, as a number for scripts.
@@ -197,6 +215,35 @@ mod tests {
         );
         let kept = ["get", "--sha256", "h:f", &hex];
         assert_eq!(joined(&kept), kept);
+    }
+
+    #[test]
+    fn the_help_names_what_each_setting_accepts() {
+        for name in ["serve", "get", "put", "probe"] {
+            let mut command = command();
+            let subcommand = command.find_subcommand_mut(name).expect("a subcommand");
+            let help = subcommand.render_long_help().to_string();
+            assert!(!help.contains("{range}"), "{name}: {help}");
+        }
+        let mut command = command();
+        let serve = command.find_subcommand_mut("serve").expect("a subcommand");
+        for setting in [accepted::server::ALL, accepted::directory::ALL].concat() {
+            if setting == accepted::server::MAX_BUFFERED {
+                continue; // has no option
+            }
+            let mut arguments = serve.get_arguments();
+            let is_its = |arg: &&clap::Arg| {
+                let id = arg.get_id().as_str();
+                id == setting.name || (id, setting.name) == ("port_range", "ports")
+            };
+            let option = arguments.find(is_its).expect("an option");
+            let help = option.get_help().expect("a help").to_string();
+            assert!(
+                help.contains(&setting.to_string()),
+                "{}: {help}",
+                setting.name
+            );
+        }
     }
 
     #[test]

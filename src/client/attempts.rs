@@ -1,8 +1,8 @@
 //! The attempts of one call: which address is asked next, and whether with options.
 
+use super::error::ClientError;
 use super::guard::{Guard, Guarded};
 use super::{Client, Progress};
-use crate::error::{TransferError, plain};
 use crate::event::{Summary, TransferId};
 use crate::limits;
 use crate::proto::{Agreed, Policy, Receiver, Sender};
@@ -16,6 +16,10 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+
+fn network(error: io::Error) -> ClientError {
+    ClientError::Network(error.into())
+}
 
 /// What a transfer takes its octets from or gives them to, kept for the next attempt while none has
 /// moved.
@@ -34,12 +38,17 @@ impl Client {
         size: Option<u64>,
         load: &mut Load<'_>,
         guard: &Guard,
-    ) -> Result<Summary, TransferError> {
+    ) -> Result<Summary, ClientError> {
+        self.check()?;
         if name.is_empty() || name.len() > limits::MAX_ASKED_NAME || name.contains(&0) {
-            return Err(TransferError::InvalidName);
+            return Err(ClientError::InvalidName);
         }
         let start = now();
-        let servers = self.servers.iter().filter(|server| {
+        let servers = self
+            .servers
+            .as_ref()
+            .map_err(|cause| ClientError::Lookup(cause.clone()))?;
+        let servers = servers.iter().filter(|server| {
             self.local
                 .is_none_or(|local| local.is_ipv4() == server.is_ipv4())
         });
@@ -52,8 +61,11 @@ impl Client {
                 refused: None,
             })
             .collect();
-        let mut last = TransferError::Network("there is no address to ask".into());
+        let mut last = network(io::Error::other("there is no address to ask"));
         while let Some(mut address) = queue.pop_front() {
+            if self.cancel.is_cancelled() {
+                return Err(ClientError::Cancelled);
+            }
             let others = queue.iter().any(|other| !other.is_asked);
             let attempt = Attempt {
                 client: self,
@@ -79,7 +91,7 @@ impl Client {
             let then = lost.then(&address, attempt.may_wait);
             let failure = match (lost.failure, &address.refused) {
                 // Silence, or the end of the time, says less than what was heard before.
-                (TransferError::Unanswered | TransferError::TooLong, Some(refused))
+                (ClientError::Unanswered | ClientError::TooLong, Some(refused))
                     if !lost.is_answered =>
                 {
                     refused.clone()
@@ -121,7 +133,7 @@ struct Address {
     is_second: bool,
     is_asked: bool,
     /// What the network said to a request.
-    refused: Option<TransferError>,
+    refused: Option<ClientError>,
 }
 
 impl Address {
@@ -153,7 +165,7 @@ struct Attempt<'a> {
 
 /// An attempt that came to nothing.
 struct Lost {
-    failure: TransferError,
+    failure: ClientError,
     /// The server has answered with something else than an ERROR.
     is_answered: bool,
     /// The network, or ICMP, refused the last request.
@@ -179,39 +191,39 @@ impl Lost {
         let asks = address.asks;
         match &self.failure {
             // Old servers refuse with whatever code they have.
-            TransferError::Aborted {
+            ClientError::Aborted {
                 code:
                     ErrorCode::NOT_DEFINED | ErrorCode::ILLEGAL_OPERATION | ErrorCode::OPTION_REFUSED,
                 ..
             } if asks && !self.is_answered => Then::Plain,
             // Its OACK was wrong, or what was agreed does not come through: large blocks, say.
-            TransferError::Protocol(_) | TransferError::Silent | TransferError::Unconfirmed
+            ClientError::Protocol(_) | ClientError::Silent | ClientError::Unconfirmed
                 if asks && self.bytes == 0 =>
             {
                 Then::Plain
             }
             _ if self.is_answered => Then::GiveUp,
-            TransferError::Unreachable | TransferError::Network(_)
+            ClientError::Unreachable | ClientError::Network(_)
                 if self.is_refused && !has_waited =>
             {
                 Then::Later
             }
-            TransferError::Unanswered | TransferError::Unreachable | TransferError::Network(_)
+            ClientError::Unanswered | ClientError::Unreachable | ClientError::Network(_)
                 if !address.is_second && (self.is_refused || asks) =>
             {
                 Then::Second
             }
-            TransferError::Unanswered
-            | TransferError::Unreachable
-            | TransferError::AnsweredElsewhere(_)
-            | TransferError::Network(_) => Then::NextAddress,
+            ClientError::Unanswered
+            | ClientError::Unreachable
+            | ClientError::AnsweredElsewhere(_)
+            | ClientError::Network(_) => Then::NextAddress,
             _ => Then::GiveUp,
         }
     }
 }
 
-impl From<TransferError> for Lost {
-    fn from(failure: TransferError) -> Self {
+impl From<ClientError> for Lost {
+    fn from(failure: ClientError) -> Self {
         Self {
             failure,
             is_answered: false,
@@ -224,9 +236,8 @@ impl From<TransferError> for Lost {
 impl Attempt<'_> {
     fn make(&self, load: &mut Load<'_>, guard: &Guard) -> Result<Summary, Lost> {
         let client = self.client;
-        let network = |error: io::Error| TransferError::Network(plain(&error));
         if let Some(words) = client.lacks_interface(self.server) {
-            return Err(TransferError::Network(words).into());
+            return Err(network(io::Error::other(words)).into());
         }
         let (socket, resends) = self.socket()?;
         let local = socket.local_addr().map_err(network)?;
@@ -256,7 +267,7 @@ impl Attempt<'_> {
                 End::receiving(machine, intake, client.mode)
             }
             Load::Body(body) => {
-                let body = body.take().ok_or(TransferError::Unanswered)?;
+                let body = body.take().ok_or(ClientError::Unanswered)?;
                 End::sending(
                     Sender::requesting(&opening, now()),
                     body,
@@ -268,7 +279,7 @@ impl Attempt<'_> {
             id: TransferId(0),
             name: Name::new(self.name),
             direction: self.direction,
-            asked: request.options,
+            asked: request.options.clone(),
             arrived: self.start,
         };
         let exchange = Exchange::asking(origin, end, socket, local, &request, &policy);
@@ -279,13 +290,13 @@ impl Attempt<'_> {
                 self.tell(&summary, guard);
                 return Ok(summary);
             }
-            Ending::Failed(failure) => failure,
+            Ending::Failed(failure) => failure.into(),
         };
         let (is_answered, bytes) = (exchange.is_answered(), summary.bytes);
         let is_refused = exchange.refused().is_some();
         let failure = match (failure, exchange.stranger()) {
-            (TransferError::Unanswered | TransferError::Unreachable, Some(stranger)) => {
-                TransferError::AnsweredElsewhere(stranger)
+            (ClientError::Unanswered | ClientError::Unreachable, Some(stranger)) => {
+                ClientError::AnsweredElsewhere(stranger)
             }
             (failure, _) => failure,
         };
@@ -321,12 +332,15 @@ impl Attempt<'_> {
                 }
                 Err(error) => error,
             };
+            if client.cancel.is_cancelled() {
+                return Err(ClientError::Cancelled.into());
+            }
             let left = end.saturating_duration_since(now());
             let is_down = sys::is_network_down(&error);
             if !is_down || !self.may_wait || left.is_zero() {
                 return Err(Lost {
                     is_refused: is_down,
-                    ..TransferError::Network(plain(&error)).into()
+                    ..network(error).into()
                 });
             }
             std::thread::park_timeout(left.min(limits::CLIENT_PROGRESS_INTERVAL));
@@ -391,11 +405,11 @@ impl Attempt<'_> {
         }
     }
 
-    fn policy(&self) -> Result<Policy, TransferError> {
+    fn policy(&self) -> Result<Policy, ClientError> {
         let client = self.client;
         let spent = now().saturating_duration_since(self.start);
         let max_time = match client.max_time.map(|most| most.saturating_sub(spent)) {
-            Some(Duration::ZERO) => return Err(TransferError::TooLong),
+            Some(Duration::ZERO) => return Err(ClientError::TooLong),
             left => left,
         };
         Ok(Policy {

@@ -1,6 +1,8 @@
 //! What a server says is not believed: what may come is compared with what was announced.
 
-use crate::error::{Refusal, TransferError};
+use super::cancel::CancelHandle;
+use super::error::ClientError;
+use crate::error::Refusal;
 use crate::proto::Agreed;
 use crate::store::Sink;
 use crate::transfer::Surroundings;
@@ -16,18 +18,20 @@ pub(super) struct Guard {
     /// Octets of the file, as announced; [`UNKNOWN`] where they were not.
     size: AtomicU64,
     /// Why the sink took no more.
-    pub(super) trouble: OnceLock<TransferError>,
+    pub(super) trouble: OnceLock<ClientError>,
+    cancel: CancelHandle,
 }
 
 const UNKNOWN: u64 = u64::MAX;
 
 impl Guard {
-    pub(super) fn new(most: u64, mode: Mode) -> Self {
+    pub(super) fn new(most: u64, mode: Mode, cancel: CancelHandle) -> Self {
         Self {
             most,
             is_exact: mode == Mode::Octet,
             size: AtomicU64::new(UNKNOWN),
             trouble: OnceLock::new(),
+            cancel,
         }
     }
 
@@ -42,14 +46,14 @@ impl Guard {
         (size != UNKNOWN).then_some(size)
     }
 
-    fn refuse(&self, failure: TransferError, text: &'static str) -> Refusal {
+    fn refuse(&self, failure: ClientError, text: &'static str) -> Refusal {
         let _ = self.trouble.set(failure);
         Refusal::new(ErrorCode::DISK_FULL, text)
     }
 
     fn too_large(&self) -> Refusal {
         self.refuse(
-            TransferError::TooLarge { limit: self.most },
+            ClientError::TooLarge { limit: self.most },
             "file is too large",
         )
     }
@@ -61,7 +65,7 @@ impl Guard {
         }
         match self.announced().filter(|_| self.is_exact) {
             Some(announced) if received > announced || (is_whole && received < announced) => {
-                let failure = TransferError::SizeDiffers {
+                let failure = ClientError::SizeDiffers {
                     announced,
                     received,
                 };
@@ -78,7 +82,7 @@ impl Surroundings for Guard {
     }
 
     fn is_stopping(&self) -> bool {
-        false
+        self.cancel.is_cancelled()
     }
 
     fn agreed(&self, agreed: &Agreed, direction: Direction) -> Result<(), Refusal> {

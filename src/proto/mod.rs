@@ -26,7 +26,9 @@ pub use receiver::{Receiver, Verdict};
 pub use sender::Sender;
 
 use crate::limits;
-use crate::wire::ErrorCode;
+use crate::wire::{ErrorCode, UnknownWord};
+use std::fmt;
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 /// What a machine wants done.
@@ -79,12 +81,39 @@ pub enum Outcome {
 
 /// When to send again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum Retransmit {
     /// Probe on the measured round trip; the agreed interval is the upper bound.
     #[default]
     Adaptive,
     /// Only when the interval of RFC 2349 has passed, to the letter.
     Rfc,
+}
+
+impl Retransmit {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Adaptive => "adaptive",
+            Self::Rfc => "rfc",
+        }
+    }
+}
+
+impl fmt::Display for Retransmit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Retransmit {
+    type Err = UnknownWord;
+
+    fn from_str(text: &str) -> Result<Self, UnknownWord> {
+        let all = [Self::Adaptive, Self::Rfc];
+        let found = all.into_iter().find(|it| it.as_str() == text);
+        found.ok_or(UnknownWord("adaptive or rfc"))
+    }
 }
 
 /// The local settings of one transfer.

@@ -23,7 +23,7 @@ impl From<&wire::Request<'_>> for Asked {
             direction: request.direction,
             name: Name::new(request.name),
             mode: request.mode,
-            options: request.options,
+            options: request.options.clone(),
         }
     }
 }

@@ -229,6 +229,11 @@ impl Desk {
         }
     }
 
+    /// Transfers whose peers have not answered.
+    pub fn half_open_transfers(&self) -> usize {
+        self.group(Scope::All, |group| group.half_open.len())
+    }
+
     /// True where so many peers have not answered yet that OACKs are repeated less.
     pub fn is_tense(&self, tid: &Tid) -> bool {
         let half_open = |scope| self.group(scope, |group| group.half_open.len());
@@ -331,12 +336,12 @@ impl Desk {
         if self.entries.len() >= quota.transfers {
             return Some((Scope::All, Victims::Any, DropReason::Full));
         }
-        let unproven = DropReason::HalfOpenFull;
+        let full = DropReason::HalfOpenFull;
         if half_open(Scope::All) >= quota.half_open {
-            return Some((Scope::All, Victims::HalfOpen, unproven));
+            return Some((Scope::All, Victims::HalfOpen, full));
         }
         let is_over = half_open(address) >= self.half_of_the_ports(tid);
-        is_over.then_some((address, Victims::HalfOpen, unproven))
+        is_over.then_some((address, Victims::HalfOpen, full))
     }
 
     /// What is never answered must leave ports to others.

@@ -132,6 +132,7 @@ impl Loop {
             self.endpoint.timeout(time, &mut self.lanes);
             self.act();
             self.upkeep(time);
+            self.publish();
             let is_finished = self.endpoint.is_finished(time, &mut self.lanes);
             self.act();
             if is_finished {
@@ -144,6 +145,17 @@ impl Loop {
         };
         self.leave();
         result
+    }
+
+    /// Tells handles what only the loop knows.
+    fn publish(&self) {
+        let Shared {
+            requests,
+            half_open,
+            ..
+        } = &*self.lanes.shared;
+        requests.store(self.endpoint.requests(), Ordering::Relaxed);
+        half_open.store(self.endpoint.half_open(), Ordering::Relaxed);
     }
 
     /// Takes the messages that are there. False where there is none.

@@ -181,6 +181,8 @@ pub(super) struct Endpoint {
     config: Config,
     desk: Desk,
     slots: ById<Slot>,
+    /// Slots that have a lane.
+    transfers: usize,
     /// When requests are looked at; outdated entries are skipped, and removed when they outnumber
     /// the rest.
     timers: BinaryHeap<Reverse<(Instant, TransferId)>>,
@@ -207,6 +209,7 @@ impl Endpoint {
             desk: Desk::new(config.quota, config.supply.clone()),
             config,
             slots: ById::default(),
+            transfers: 0,
             timers: BinaryHeap::new(),
             without_socket: VecDeque::new(),
             next_retry: now,
@@ -242,6 +245,16 @@ impl Endpoint {
         self.slots.len()
     }
 
+    /// Requests that are no transfers yet.
+    pub(super) fn requests(&self) -> usize {
+        self.slots.len().saturating_sub(self.transfers)
+    }
+
+    /// Transfers, and requests on their way to become one, whose peers have not answered.
+    pub(super) fn half_open(&self) -> usize {
+        self.desk.half_open_transfers()
+    }
+
     /// True while this request or transfer is not over.
     pub(super) fn has(&self, id: TransferId) -> bool {
         self.slots.contains_key(&id)
@@ -255,6 +268,7 @@ impl Endpoint {
             && self.without_socket.is_empty()
             && self.closing.is_empty()
             && self.closed_soon == 0
+            && self.transfers == 0
     }
 
     fn act(&mut self, action: Action) {
@@ -442,7 +456,7 @@ impl Endpoint {
             direction: asked.direction,
             name: asked.name.clone(),
             mode: asked.mode,
-            options: asked.options,
+            options: asked.options.clone(),
             ignored: arrival.ignored,
         }));
         let mut opening = AdmittedRequest::new(id, tid, asked, at);
@@ -842,7 +856,7 @@ impl Endpoint {
             return;
         };
         slot.opening = None;
-        slot.lane = Some(lane);
+        self.transfers += usize::from(slot.lane.replace(lane).is_none());
         if slot.again.is_some() || slot.fail_later.is_some() {
             lanes.recall(lane, id);
         }
@@ -959,6 +973,8 @@ impl Endpoint {
         lanes: &mut impl LaneAccess,
     ) {
         let slot = self.slots.remove(&id);
+        let had_lane = slot.as_ref().is_some_and(|slot| slot.lane.is_some());
+        self.transfers -= usize::from(had_lane);
         // What requests that were answered long ago leave behind must not outgrow the table.
         if self.timers.len() > TIMERS_PER_SLOT * self.slots.len() + TIMERS_KEPT {
             let slots = &self.slots;

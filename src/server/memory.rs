@@ -256,8 +256,8 @@ fn address(mut peer: SocketAddr) -> SocketAddr {
 /// The size that stands beside `tsize` belongs to a file and not to a client.
 fn fingerprint(asked: &Options) -> Options {
     match asked.is_present(OptionName::Tsize) {
-        true => asked.with(OptionName::Tsize, 0),
-        false => *asked,
+        true => asked.known().with(OptionName::Tsize, 0),
+        false => asked.known(),
     }
 }
 

@@ -171,7 +171,11 @@ impl Reporter {
     }
 
     pub(super) fn stats(&self) -> Stats {
-        self.lock().stats
+        self.lock().stats.clone()
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().closed
     }
 
     pub(super) fn listen(&self) -> Events {
@@ -231,13 +235,13 @@ impl Listener {
 pub struct Events(Receiver<Event>);
 
 impl Events {
-    /// The next event, if there is one already.
-    pub fn try_recv(&mut self) -> Option<Event> {
+    /// The next event, if there is one already; it does not wait.
+    pub fn try_recv(&self) -> Option<Event> {
         self.0.try_recv().ok()
     }
 
     /// The next event, waiting for it no longer than `patience`; `None` also when the server has ended.
-    pub fn recv_timeout(&mut self, patience: std::time::Duration) -> Option<Event> {
+    pub fn recv_timeout(&self, patience: std::time::Duration) -> Option<Event> {
         self.0.recv_timeout(patience).ok()
     }
 }
@@ -261,7 +265,7 @@ mod tests {
     fn progress_gives_way_and_is_not_missed() {
         let reporter = Reporter::default();
         assert!(!reporter.is_heard());
-        let mut events = reporter.listen();
+        let events = reporter.listen();
         assert!(reporter.is_heard());
         let progress = |bytes| Event::Progress {
             id: crate::TransferId(1),

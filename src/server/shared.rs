@@ -5,7 +5,7 @@ use super::idle::Idle;
 use super::lane::Lane;
 use super::memory::{Advice, ClientHistory};
 use super::reporter::Reporter;
-use crate::event::Event;
+use crate::event::{Event, Gauges};
 use crate::proto::{Policy, Terms};
 use crate::store::Store;
 use crate::store::mappings::Mappings;
@@ -21,7 +21,8 @@ use std::time::Instant;
 pub(super) struct Shared {
     pub(super) store: Box<dyn Store>,
     pub(super) mappings: Mappings,
-    pub(super) reporter: Reporter,
+    /// Outlives the rest where a handle does.
+    pub(super) reporter: Arc<Reporter>,
     pub(super) buffers: Arc<Buffers>,
     /// ERROR replies to requests that were refused.
     pub(super) refusals: Mutex<TokenBucket>,
@@ -48,6 +49,10 @@ pub(super) struct Shared {
     pub(super) lanes: Vec<Lane>,
     /// The loop looks for workers that block while they run a lane.
     pub(super) is_watching: AtomicBool,
+    /// Requests that are no transfers yet, and half-open transfers, as the loop has counted them in
+    /// its last turn.
+    pub(super) requests: AtomicUsize,
+    pub(super) half_open: AtomicUsize,
 }
 
 impl Shared {
@@ -91,6 +96,23 @@ impl Shared {
 }
 
 impl Shared {
+    /// What the server holds.
+    pub(super) fn gauges(&self) -> Gauges {
+        let lanes = || self.lanes.iter();
+        let in_store =
+            self.in_store.load(Ordering::Relaxed) + self.slow_calls.load(Ordering::Relaxed);
+        let requests = self.requests.load(Ordering::Relaxed);
+        Gauges {
+            running: lanes().map(Lane::count).sum(),
+            parked: lanes().map(Lane::parked).sum(),
+            queued: requests.saturating_sub(in_store),
+            half_open: self.half_open.load(Ordering::Relaxed),
+            in_store,
+            workers: self.workers.load(Ordering::Relaxed),
+            buffered_bytes: self.buffers.held(),
+        }
+    }
+
     /// A transfer has ended: learns from it, then tells everybody. Once.
     pub(super) fn conclude(&self, transfer: &mut Transfer, ending: Ending) {
         if !transfer.conclude() {

@@ -9,8 +9,8 @@ use super::mailbox::Mailbox;
 use super::message::{Job, Message, Report};
 use super::shared::Shared;
 use super::store_slot::StoreSlot;
-use crate::error::{Refusal, TransferError, plain};
-use crate::event::{Event, TransferId};
+use crate::error::{Refusal, TransferError};
+use crate::event::{Event, Name, TransferId};
 use crate::limits::{
     BUFFERED_BLKSIZE, DALLY, DATA_HEADER, HALF_OPEN_DATA_SENDS, OPENINGS_PER_TURN, PATIENCE,
     RECEIVED_WINDOW_OCTETS, SPARE_IDLE, STUCK_AFTER, UNCHECKED_BLKSIZE,
@@ -425,7 +425,8 @@ impl Worker {
 
 /// What the store gave.
 enum Granted {
-    Read(Body),
+    /// With the name that it has in the store.
+    Read(Body, Option<Name>),
     Write(Box<dyn Sink>),
 }
 
@@ -536,7 +537,7 @@ impl WorkerContext {
             direction,
             ref name,
             mode,
-            options,
+            ref options,
         } = opening.asked;
         let Tid { peer, local } = opening.tid;
         let question = Request {
@@ -547,12 +548,12 @@ impl WorkerContext {
             mode,
             options,
         };
-        let failed = |detail: String| {
+        let failed = || {
             let text = match direction {
                 Direction::Read => "read error",
                 Direction::Write => "write error",
             };
-            Refusal::new(ErrorCode::NOT_DEFINED, text).because(detail)
+            Refusal::new(ErrorCode::NOT_DEFINED, text)
         };
         let store = &self.shared.store;
         let answer = guarded(|| {
@@ -560,16 +561,17 @@ impl WorkerContext {
                 return store.write(&question).map(Granted::Write);
             }
             let source = store.read(&question)?;
+            let served = source.1.clone();
             let body = Body::new(source, mode, &self.shared.mappings, now());
-            body.map(Granted::Read).map_err(|trouble| {
-                failed(match trouble {
-                    Trouble::Changed => "the file changed".into(),
-                    Trouble::Read(cause) => cause,
-                    Trouble::Network(error) => plain(&error),
-                })
-            })
+            match body {
+                Ok(body) => Ok(Granted::Read(body, served)),
+                Err(Trouble::Changed) => Err(failed().because("the file changed")),
+                Err(Trouble::Read(error) | Trouble::Network(error)) => {
+                    Err(failed().caused_by(error))
+                }
+            }
         });
-        answer.unwrap_or_else(|| Err(failed("the store panicked".into())))
+        answer.unwrap_or_else(|| Err(failed().because("the store panicked")))
     }
 
     /// The largest block size for this peer. One system call, and none for a peer that asks for small blocks.
@@ -603,7 +605,9 @@ impl WorkerContext {
     ) -> Box<Transfer> {
         let (shared, request) = (&self.shared, &opening.asked);
         let (size, in_flight, share) = match &granted {
-            Granted::Read(body) => (body.length(), body.in_flight(), body.share(&shared.buffers)),
+            Granted::Read(body, _) => {
+                (body.length(), body.in_flight(), body.share(&shared.buffers))
+            }
             Granted::Write(_) => (
                 request.options.get(OptionName::Tsize),
                 RECEIVED_WINDOW_OCTETS,
@@ -612,13 +616,13 @@ impl WorkerContext {
         };
         let advice = shared.advise(opening.tid.peer, &request.options);
         let options = match advice.options {
-            true => request.options,
-            false => Options::default(),
+            true => &request.options,
+            false => &Options::NONE,
         };
         let terms = Terms {
             in_flight: shared.terms.in_flight.min(in_flight).min(share),
             max_blksize: self
-                .max_blksize(&options, &socket)
+                .max_blksize(options, &socket)
                 .min(advice.max_blksize)
                 .min(
                     u16::try_from(share)
@@ -627,13 +631,15 @@ impl WorkerContext {
                 ),
             max_windowsize: shared.terms.max_windowsize.min(advice.max_windowsize),
         };
-        let (agreed, answer) = grant(&options, size, &terms);
+        let (agreed, answer) = grant(options, size, &terms);
         let mut policy = shared.policy;
         if opening.tense {
             policy.opening_sends = HALF_OPEN_DATA_SENDS;
         }
+        let mut served = request.name.clone();
         let (end, datagram) = match granted {
-            Granted::Read(mut body) => {
+            Granted::Read(mut body, name) => {
+                served = name.unwrap_or(served);
                 body.reserve(&shared.buffers, &agreed);
                 answer_read(body, &agreed, &answer, &policy)
             }
@@ -647,6 +653,8 @@ impl WorkerContext {
         let (blksize, windowsize) = (agreed.blksize, agreed.windowsize);
         shared.reporter.report(Event::Started {
             id: opening.id,
+            name: request.name.clone(),
+            served,
             blksize,
             windowsize,
             size,
@@ -657,7 +665,7 @@ impl WorkerContext {
             id: opening.id,
             name: request.name.clone(),
             direction: request.direction,
-            asked: request.options,
+            asked: request.options.clone(),
             arrived: opening.arrived,
         };
         Box::new(Transfer::answering(

@@ -2,6 +2,7 @@
 //! an RRQ with, and the [`Sink`] that it answers a WRQ with.
 
 mod compose;
+mod convert;
 mod dir;
 pub(crate) mod landing;
 pub(crate) mod mappings;
@@ -19,6 +20,7 @@ pub use storage::{Entry, EntryKind, Storage};
 
 use crate::error::Refusal;
 use crate::sys::fs::Status;
+use crate::text::Name;
 use crate::wire::{Direction, Mode, Options};
 use std::fs::File;
 use std::io::{self, Read};
@@ -39,9 +41,11 @@ pub struct Request<'a> {
     pub name: &'a [u8],
     /// The transfer mode.
     pub mode: Mode,
-    /// The options asked for.
-    pub options: Options,
+    /// The options asked for, with those that the server does not know ([`Options::unknown`]).
+    pub options: &'a Options,
 }
+
+static NO_OPTIONS: Options = Options::NONE;
 
 impl<'a> Request<'a> {
     /// A request in octet mode, without options, from and to an unspecified address: for tests of a
@@ -61,13 +65,13 @@ impl<'a> Request<'a> {
             direction,
             name: name.as_ref(),
             mode: Mode::Octet,
-            options: Options::default(),
+            options: &NO_OPTIONS,
         }
     }
 
     /// The same request for another name. A store that wraps a store passes it on.
     #[must_use]
-    pub fn with_name<'b>(&self, name: &'b (impl AsRef<[u8]> + ?Sized)) -> Request<'b> {
+    pub fn with_name<'b>(&'b self, name: &'b (impl AsRef<[u8]> + ?Sized)) -> Request<'b> {
         Request {
             name: name.as_ref(),
             ..*self
@@ -152,7 +156,7 @@ pub trait Object: Send {
 }
 
 /// What is sent for a granted RRQ.
-pub struct Source(pub(crate) Kind);
+pub struct Source(pub(crate) Kind, pub(crate) Option<Name>);
 
 pub(crate) enum Kind {
     /// With its status, where the store has asked for that already.
@@ -191,12 +195,12 @@ impl Source {
     /// out. A file whose length is not what the system says, as in procfs and sysfs, is read to its
     /// end like a [`reader`](Self::reader).
     pub fn file(file: File) -> Self {
-        Self(Kind::File(file, None))
+        Self(Kind::File(file, None), None)
     }
 
     /// Octets in memory.
     pub fn bytes(bytes: impl Into<Arc<[u8]>>) -> Self {
-        Self(Kind::Bytes(bytes.into()))
+        Self(Kind::Bytes(bytes.into()), None)
     }
 
     /// Bytes that can be read again at any offset and do not change: an [`Object`] of a closure. An
@@ -211,14 +215,24 @@ impl Source {
     /// An object that says before its last block goes out whether it is still what was opened, like
     /// a [`file`](Self::file). If it is not, the transfer fails.
     pub fn object(object: impl Object + 'static) -> Self {
-        Self(Kind::Object(Box::new(object)))
+        Self(Kind::Object(Box::new(object)), None)
     }
 
     /// A stream that is read once, in order. With a `length`, that is what `tsize` announces, and a stream of another
     /// length fails the transfer. The blocks of one window are kept for resending, so windows are smaller than for
     /// other sources.
     pub fn reader(reader: impl Read + Send + 'static, length: Option<u64>) -> Self {
-        Self(Kind::Reader(Box::new(reader), length))
+        Self(Kind::Reader(Box::new(reader), length), None)
+    }
+
+    /// The same source with the name of what it is, for
+    /// [`Event::Started`](crate::Event::Started). A name that was given before stays: the innermost
+    /// store knows best. A [`Dir`] and the store of a closure give the name that they were asked for,
+    /// so a layer that passes on another name need not.
+    #[must_use]
+    pub fn with_name(mut self, name: impl AsRef<[u8]>) -> Self {
+        self.1.get_or_insert_with(|| Name::new(name.as_ref()));
+        self
     }
 }
 

@@ -4,7 +4,6 @@
 //! file was found to be what was opened.
 
 use super::netascii::{self, Netascii};
-use crate::error::plain;
 use crate::limits::{
     BUFFERED_OCTETS, BUFFERED_SHARE, BURST_OCTETS, BURST_SEGMENTS, DATA_HEADER, IN_FLIGHT_OCTETS,
     PROBED_OCTETS, RECEIVE_OCTETS,
@@ -50,6 +49,11 @@ impl Buffers {
         })
     }
 
+    /// Bytes that are set aside.
+    pub(crate) fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
+    }
+
     /// What one more transfer may have.
     fn share(&self) -> u64 {
         let left = self.most.saturating_sub(self.held.load(Ordering::Relaxed));
@@ -85,7 +89,7 @@ pub(crate) enum Trouble {
     /// The file is not what was opened.
     Changed,
     /// The source failed.
-    Read(String),
+    Read(io::Error),
     /// The socket failed.
     Network(io::Error),
 }
@@ -416,7 +420,7 @@ fn send_object(
 fn read_trouble(error: io::Error) -> Trouble {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => Trouble::Changed,
-        _ => Trouble::Read(plain(&error)),
+        _ => Trouble::Read(error),
     }
 }
 
@@ -425,7 +429,7 @@ fn send_trouble(error: io::Error, file: &OpenFile) -> Trouble {
         return Trouble::Network(error);
     }
     match file.unchanged() {
-        Ok(true) => Trouble::Read("input/output error".into()),
+        Ok(true) => Trouble::Read(io::Error::other("input/output error")),
         Ok(false) => Trouble::Changed,
         Err(error) => read_trouble(error),
     }

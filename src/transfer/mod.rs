@@ -12,7 +12,7 @@ mod netascii;
 pub(crate) use body::{Body, Buffers, Format, Scratch, Trouble};
 pub(crate) use ends::End;
 
-use crate::error::{Refusal, TransferError, plain};
+use crate::error::{Cause, Refusal, TransferError};
 use crate::event::{Event, Name, Summary, TransferId};
 use crate::limits::{
     DEFAULT_BLKSIZE, LOOP_TICK, MAX_ERROR_TEXT, PATIENCE, PROGRESS_INTERVAL, SLICE,
@@ -163,7 +163,7 @@ pub(crate) struct Exchange<'a> {
     /// What the last ERROR of the peer said.
     peer_text: Option<Name>,
     /// The last error of the network, until the peer is heard again.
-    network: Option<io::Error>,
+    network: Option<Cause>,
     /// It has run before, and was put aside.
     rested: bool,
     /// The peer has said something since it was quiet last.
@@ -555,7 +555,7 @@ impl<'a> Exchange<'a> {
         let policy = call.policy;
         let failed = |failure| Err(Ending::Failed(failure));
         if let Err(error) = self.socket.connect_to(taken.source) {
-            return failed(TransferError::Network(plain(&error)));
+            return failed(TransferError::Network(error.into()));
         }
         self.local = self.socket.local_addr().unwrap_or(self.local);
         let agreed = match agreed {
@@ -593,7 +593,7 @@ impl<'a> Exchange<'a> {
         if error.kind() == io::ErrorKind::ConnectionRefused {
             self.end.unreachable(time);
         } else {
-            self.network = Some(error);
+            self.network = Some(error.into());
         }
     }
 
@@ -604,8 +604,8 @@ impl<'a> Exchange<'a> {
                 "file changed during the transfer",
                 TransferError::FileChanged,
             ),
-            Trouble::Read(cause) => ("read error", TransferError::Read(cause)),
-            Trouble::Network(error) => ("network error", TransferError::Network(plain(&error))),
+            Trouble::Read(cause) => ("read error", TransferError::Read(cause.into())),
+            Trouble::Network(error) => ("network error", TransferError::Network(error.into())),
         };
         self.leave(text, || around.may_refuse());
         failure
@@ -632,11 +632,14 @@ impl<'a> Exchange<'a> {
             Outcome::Silent | Outcome::Unreachable if self.awaits_the_last_ack() => {
                 TransferError::Unconfirmed
             }
-            Outcome::Silent | Outcome::Unanswered if self.network.is_some() => {
-                TransferError::Network(self.network.as_ref().map(plain).unwrap_or_default())
+            Outcome::Silent => self
+                .network
+                .take()
+                .map_or(TransferError::Silent, TransferError::Network),
+            Outcome::Unanswered => {
+                let network = self.network.take();
+                network.map_or(TransferError::Unanswered, TransferError::Network)
             }
-            Outcome::Silent => TransferError::Silent,
-            Outcome::Unanswered => TransferError::Unanswered,
             Outcome::Unreachable => TransferError::Unreachable,
             Outcome::Protocol(what) => TransferError::Protocol(what),
             Outcome::TooSlow => {
@@ -786,10 +789,8 @@ impl<'a> Exchange<'a> {
     /// Why the last request of a client cannot have reached the server.
     pub(crate) fn refused(&self) -> Option<TransferError> {
         self.call.as_ref().filter(|call| call.is_refused)?;
-        let network = self.network.as_ref();
-        Some(network.map_or(TransferError::Unreachable, |error| {
-            TransferError::Network(plain(error))
-        }))
+        let network = self.network.clone();
+        Some(network.map_or(TransferError::Unreachable, TransferError::Network))
     }
 
     /// What was to be sent, for another attempt.

@@ -263,7 +263,7 @@ fn origin(request: &Request<'_>) -> Origin {
         id: TransferId(1),
         name: Name::new(request.name),
         direction: request.direction,
-        asked: request.options,
+        asked: request.options.clone(),
         arrived: now(),
     }
 }
@@ -283,7 +283,7 @@ fn a_file_that_changes_between_its_status_and_its_first_read_is_no_file_without_
         resize(before);
         let stale = Status::of(&file()).expect("a status");
         resize(after);
-        let source = Source(Kind::File(file(), Some(stale)));
+        let source = Source(Kind::File(file(), Some(stale)), None);
         let mappings = Mappings::new(0, Duration::ZERO);
         let body = Body::new(source, Mode::Octet, &mappings, now()).expect("a body");
         assert_eq!(body.length(), Some(after), "{before}");

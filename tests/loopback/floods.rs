@@ -7,7 +7,7 @@ use tftpool::{DropReason, Event, Mode, OptionName, Source, store_fn};
 /// it took.
 fn flood(datagram: &[u8], count: usize) -> usize {
     let server = calm(shelf([("file", pattern(700))]));
-    let mut events = server.events();
+    let events = server.events();
     let client = Client::new(server.local_addr());
     let begun = now();
     for sent in 1..=count {

@@ -8,6 +8,7 @@ mod crowd;
 mod floods;
 mod handles;
 mod memory;
+mod observed;
 mod quotas;
 mod reading;
 mod requests;

@@ -266,7 +266,7 @@ fn limits_are_checked() {
 fn windows_get_smaller_with_the_ports_that_answers_can_come_from() {
     for (count, most) in [(10, 64), (2000, 89)] {
         let ports = free_ports(count);
-        let server = Server::builder(store_fn(|_| Ok(Source::bytes(vec![7; 10]))))
+        let server = Setup::new(store_fn(|_| Ok(Source::bytes(vec![7; 10]))))
             .bind("127.0.0.1:0".parse().expect("an address"))
             .limits(|limits| limits.ports = Some(ports.clone()))
             .start()

@@ -331,8 +331,7 @@ fn error_8_behind_the_second_block_is_a_failure() {
 #[test]
 fn a_broadcast_is_dropped_and_counted() {
     let server = start(calmly(
-        tftpool::Server::builder(shelf([("file", pattern(9))]))
-            .bind("0.0.0.0:0".parse().expect("an address")),
+        Setup::new(shelf([("file", pattern(9))])).bind("0.0.0.0:0".parse().expect("an address")),
     ));
     let mut events = server.events();
     let port = server.local_addr().port();
@@ -353,7 +352,7 @@ fn a_broadcast_is_dropped_and_counted() {
 fn a_broadcast_is_answered_from_the_address_of_its_interface_where_asked_for() {
     let server = start(
         calmly(
-            tftpool::Server::builder(shelf([("file", pattern(700))]))
+            Setup::new(shelf([("file", pattern(700))]))
                 .bind("0.0.0.0:0".parse().expect("an address")),
         )
         .limits(|limits| limits.answer_broadcast = true),

@@ -188,7 +188,7 @@ fn a_peer_whose_port_is_closed_has_the_patience_of_a_silent_one() {
 #[test]
 fn a_slow_client_without_a_socket_gets_its_file() {
     let server = hasty(100);
-    let mut events = server.events();
+    let events = server.events();
     let asking = UdpSocket::bind("127.0.0.1:0").expect("a free port");
     let own = asking.local_addr().expect("bound");
     let request = rrq("file", "octet", &[]);

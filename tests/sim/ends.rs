@@ -118,7 +118,7 @@ impl Disk {
 }
 
 /// The request of a client, and what it may expect.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Ask {
     pub direction: Direction,
     pub options: Options,
@@ -132,7 +132,7 @@ impl Ask {
             direction: self.direction,
             name: b"boot/image",
             mode: Mode::Octet,
-            options: self.options,
+            options: self.options.clone(),
         };
         request.emit(&mut out);
         out
@@ -188,7 +188,7 @@ impl Sending {
             file: ask.file,
             blksize: Agreed::default().blksize,
             policy: *policy,
-            asked: Some(ask.options),
+            asked: Some(ask.options.clone()),
             refusal: None,
         }
     }
@@ -203,7 +203,7 @@ impl Sending {
 
 impl End for Sending {
     fn receive(&mut self, datagram: &[u8], now: Instant) {
-        match (parse(datagram), self.asked) {
+        match (parse(datagram), self.asked.clone()) {
             (Ok(Packet::Request(_)), _) => {
                 self.machine.request_repeated(now);
             }
@@ -288,7 +288,7 @@ impl Receiving {
             opening: ask.datagram(),
             disk: Disk::new(ask.file, Agreed::default().blksize),
             policy: *policy,
-            asked: Some(ask.options),
+            asked: Some(ask.options.clone()),
             refusal: None,
         }
     }
@@ -312,7 +312,7 @@ impl Receiving {
 
 impl End for Receiving {
     fn receive(&mut self, datagram: &[u8], now: Instant) {
-        match (parse(datagram), self.asked) {
+        match (parse(datagram), self.asked.clone()) {
             (Ok(Packet::Request(_)), _) => {
                 self.machine.request_repeated(now);
             }
