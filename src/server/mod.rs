@@ -558,6 +558,20 @@ mod tests {
         assert!(matches!(error, Error::Overlap { bound, .. } if bound == address));
     }
 
+    #[test]
+    fn readers_of_events_come_to_an_end_where_the_loop_panics() {
+        let reporter = Arc::new(Reporter::default());
+        let mut events = reporter.listen();
+        let closing = CloseOnDrop(Arc::clone(&reporter));
+        let event_loop = std::thread::spawn(move || {
+            let _closing = closing;
+            panic!("on purpose");
+        });
+        assert!(event_loop.join().is_err());
+        assert!(reporter.is_closed());
+        assert!(events.next().is_none());
+    }
+
     /// It sends nothing twice.
     fn start() -> Server {
         let server = Server::builder(store_fn(shelf)).bind(HERE);
