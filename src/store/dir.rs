@@ -484,6 +484,30 @@ mod tests {
     }
 
     #[test]
+    fn each_setting_of_the_table_is_checked_and_documented() {
+        let scratch = Scratch::new();
+        let dir = || Dir::builder(scratch.path());
+        let wrong = [
+            ("max_upload", dir().max_upload(0)),
+            ("umask", dir().umask(0o1000)),
+        ];
+        assert_eq!(wrong.len(), accepted::ALL.len());
+        let source = include_str!("dir.rs");
+        for ((name, builder), setting) in wrong.into_iter().zip(accepted::ALL) {
+            assert_eq!(name, setting.name);
+            match builder.open() {
+                Err(Error::Setting(invalid)) => assert_eq!(invalid.name(), name),
+                other => panic!("{name}: {other:?}"),
+            }
+            let (before, _) = source
+                .split_once(&format!("pub fn {name}("))
+                .expect("a method");
+            let comment = before.rsplit("\n\n").next().unwrap_or_default();
+            assert!(comment.contains(&setting.to_string()), "{name}: {comment}");
+        }
+    }
+
+    #[test]
     fn an_upload_is_synced_where_that_was_asked_for() {
         for durable in [false, true] {
             let scratch = Scratch::new();
