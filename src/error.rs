@@ -1,7 +1,7 @@
 //! One error type per question: [`Malformed`](crate::wire::Malformed) (why is this no packet?),
-//! [`Refusal`] (what does the peer get instead of the file?), [`TransferError`] (how did this transfer
-//! of a server end badly, and whose fault was it?), [`Error`] (why can the server not start?).
-//! A client has its own: `ClientError`.
+//! [`Refusal`] (what does the peer get instead of the file?), [`TransferError`] (how did this
+//! transfer of a server end badly, and whose fault was it?), [`Error`] (why can the server not
+//! start?). A client has its own: `ClientError`.
 
 use crate::limits::settings::InvalidSetting;
 use crate::sys;
@@ -33,8 +33,8 @@ impl PartialEq for Refusal {
 impl Eq for Refusal {}
 
 impl Refusal {
-    /// A refusal with a code of RFC 1350 and a short text for the peer. The text should name nothing of this machine: no
-    /// path, no user, no system error.
+    /// A refusal with a code of RFC 1350 and a short text for the peer. The text should name
+    /// nothing of this machine: no path, no user, no system error.
     pub fn new(code: ErrorCode, text: impl Into<Cow<'static, str>>) -> Self {
         Self {
             code,
@@ -61,7 +61,8 @@ impl Refusal {
         Self::new(ErrorCode::NOT_FOUND, "file not found")
     }
 
-    /// ERROR 2, with the one text that is used whatever the reason, so that nothing can be learned from it.
+    /// ERROR 2, with the one text that is used whatever the reason, so that nothing can be learned
+    /// from it.
     pub fn access_violation() -> Self {
         Self::new(ErrorCode::ACCESS_VIOLATION, "access violation")
     }

@@ -24,7 +24,8 @@ use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-/// Served when no directory is named, the first that exists. Never the current directory: it would surprise.
+/// Served when no directory is named, the first that exists. Never the current directory: it would
+/// surprise.
 const DEFAULT_DIRECTORIES: [&str; 2] = ["/srv/tftp", "/var/lib/tftpboot"];
 /// Descriptors that are assumed where the system does not say how many there may be: the usual soft
 /// limit.
@@ -83,7 +84,8 @@ struct Files {
     #[arg(long, value_name = "DIR", conflicts_with = "directory")]
     file_directory: Option<PathBuf>,
 
-    /// Serve files that are not world-readable too, as far as the server's user may read them [default: refused]
+    /// Serve files that are not world-readable too, as far as the server's user may read them
+    /// [default: refused]
     #[arg(long)]
     serve_unreadable: bool,
 
@@ -107,8 +109,8 @@ struct Files {
 #[derive(clap::Args)]
 #[command(next_help_heading = "Uploads")]
 struct Uploads {
-    /// Take uploads: `create` only under new names, `overwrite` replaces files, `unique` puts a number behind a name that is
-    /// taken
+    /// Take uploads: `create` only under new names, `overwrite` replaces files, `unique` puts a
+    /// number behind a name that is taken
     #[arg(
         long,
         value_name = "HOW",
@@ -190,7 +192,8 @@ struct Protocol {
     #[arg(long, value_name = "COUNT", default_value_t = limits::DEFAULT_RETRIES, value_parser = value::number::<u32>(accepted::RETRIES))]
     retries: u32,
 
-    /// When to send again: `adaptive` probes after the measured round trip, `rfc` only after the timeout
+    /// When to send again: `adaptive` probes after the measured round trip, `rfc` only after the
+    /// timeout
     #[arg(
         long,
         value_name = "WHEN",
@@ -200,8 +203,8 @@ struct Protocol {
     )]
     retransmit: When,
 
-    /// Abort transfers slower than this many blocks, or this many times 4 KiB, per minute, {range}; 0
-    /// disables
+    /// Abort transfers slower than this many blocks, or this many times 4 KiB, per minute, {range};
+    /// 0 disables
     #[arg(
         long,
         value_name = "BLOCKS",
@@ -245,8 +248,8 @@ struct Capacity {
     #[arg(long, value_name = "COUNT", value_parser = value::number::<usize>(accepted::MAX_TRANSFERS_PER_CLIENT))]
     max_transfers_per_client: Option<usize>,
 
-    /// Half-open transfers at once, {range}: their clients have not answered yet, as forged addresses
-    /// never do [default: all of them]
+    /// Half-open transfers at once, {range}: their clients have not answered yet, as forged
+    /// addresses never do [default: all of them]
     #[arg(long, value_name = "COUNT", value_parser = value::number::<usize>(accepted::MAX_HALF_OPEN))]
     max_half_open: Option<usize>,
 
@@ -255,8 +258,8 @@ struct Capacity {
     #[arg(long, value_name = "COUNT", value_parser = value::number::<usize>(accepted::MAX_HALF_OPEN_PER_CLIENT))]
     max_half_open_per_client: Option<usize>,
 
-    /// Half-open transfers at once for one network (IPv4 /24, IPv6 /64), {range} [default: no limit of
-    /// its own]
+    /// Half-open transfers at once for one network (IPv4 /24, IPv6 /64), {range} [default: no limit
+    /// of its own]
     #[arg(long, value_name = "COUNT", value_parser = value::number::<usize>(accepted::MAX_HALF_OPEN_PER_NETWORK))]
     max_half_open_per_network: Option<usize>,
 }

@@ -7,7 +7,8 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// What reads a value. Behind a pointer, so that clap's code for it is there once for each type and not for each function.
+/// What reads a value. Behind a pointer, so that clap's code for it is there once for each type and
+/// not for each function.
 pub(super) type Parser<T> = fn(&str) -> Result<T, String>;
 
 /// Whole numbers that the setting accepts.
@@ -23,8 +24,8 @@ where
     }
 }
 
-/// Times that the setting accepts: `1`, `1.5`, `500ms`, `2s`, `5m`, `24h`, `7d`. Seconds where there
-/// is no unit.
+/// Times that the setting accepts: `1`, `1.5`, `500ms`, `2s`, `5m`, `24h`, `7d`. Seconds where
+/// there is no unit.
 pub(super) fn time(
     setting: Setting,
 ) -> impl Fn(&str) -> Result<Duration, String> + Clone + Send + Sync {

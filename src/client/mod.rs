@@ -98,9 +98,9 @@ impl Client {
     /// A client of this server: an address, a list of addresses, or a name and a port, which is
     /// looked up now. A name that has no address is an error of the first transfer.
     ///
-    /// Where there are several addresses, the next one is asked when one does not answer, and at once
-    /// when its port is closed or no route leads to it; such an address is asked again after the
-    /// others.
+    /// Where there are several addresses, the next one is asked when one does not answer, and at
+    /// once when its port is closed or no route leads to it; such an address is asked again after
+    /// the others.
     pub fn new(server: impl ToSocketAddrs) -> Self {
         let servers = server.to_socket_addrs().map(Iterator::collect);
         Self {
@@ -123,8 +123,8 @@ impl Client {
         }
     }
 
-    /// Bytes in a block to ask for: 8 to 65464 (RFC 2348). Without it 1428, or what the route to the
-    /// server carries in one piece, if that is less.
+    /// Bytes in a block to ask for: 8 to 65464 (RFC 2348). Without it 1428, or what the route to
+    /// the server carries in one piece, if that is less.
     #[must_use]
     pub fn blksize(mut self, bytes: u16) -> Self {
         self.blksize = Some(bytes);
@@ -162,8 +162,8 @@ impl Client {
         self
     }
 
-    /// Retransmission interval: 10ms to 255s. 1 s without it. Whole seconds are asked of the server as
-    /// well (RFC 2349).
+    /// Retransmission interval: 10ms to 255s. 1 s without it. Whole seconds are asked of the server
+    /// as well (RFC 2349).
     #[must_use]
     pub fn timeout(mut self, interval: Duration) -> Self {
         self.timeout = Some(interval);
@@ -187,8 +187,8 @@ impl Client {
         self
     }
 
-    /// Shortest silence behind the last block of an upload that ends it: 0s to 365d. 60 s without it.
-    /// A device may write the whole file to its flash before it acknowledges that block. Where
+    /// Shortest silence behind the last block of an upload that ends it: 0s to 365d. 60 s without
+    /// it. A device may write the whole file to its flash before it acknowledges that block. Where
     /// [`retries`](Self::retries) allow a longer silence, they count.
     #[must_use]
     pub fn final_timeout(mut self, silence: Duration) -> Self {
@@ -196,8 +196,8 @@ impl Client {
         self
     }
 
-    /// Most bytes of a file that are taken: 1 to 16777215T. 16 GiB without it. A server that announces
-    /// a size is held to that as well.
+    /// Most bytes of a file that are taken: 1 to 16777215T. 16 GiB without it. A server that
+    /// announces a size is held to that as well.
     #[must_use]
     pub fn max_size(mut self, bytes: u64) -> Self {
         self.max_size = bytes;
@@ -244,7 +244,8 @@ impl Client {
     /// Gets a file (RRQ) into memory. [`max_size`](Self::max_size) limits how much.
     ///
     /// # Errors
-    /// The [`ClientError`] says what went wrong; [`ClientError::Aborted`] holds what the server said.
+    /// The [`ClientError`] says what went wrong; [`ClientError::Aborted`] holds what the server
+    /// said.
     pub fn get(&self, name: impl AsRef<[u8]>) -> Result<Vec<u8>, ClientError> {
         let mut content = Vec::new();
         self.get_to(name, &mut content)?;
@@ -283,8 +284,8 @@ impl Client {
         })
     }
 
-    /// Puts a file (WRQ): bytes, text, an open file, or another [`Source`]. The server decides where,
-    /// and whether it may replace another.
+    /// Puts a file (WRQ): bytes, text, an open file, or another [`Source`]. The server decides
+    /// where, and whether it may replace another.
     ///
     /// # Errors
     /// As [`get`](Self::get); [`ClientError::Read`] where the source cannot be read.

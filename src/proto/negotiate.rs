@@ -1,5 +1,5 @@
-//! Which options are agreed (RFC 2347, 2348, 2349, 7440). A server grants what it can keep and leaves the rest out;
-//! a client accepts only what it asked for.
+//! Which options are agreed (RFC 2347, 2348, 2349, 7440). A server grants what it can keep and
+//! leaves the rest out; a client accepts only what it asked for.
 
 use super::Rollover;
 use crate::limits::{
@@ -61,11 +61,11 @@ impl Default for Terms {
 /// What an option means: one row of the table.
 struct Rule {
     name: OptionName,
-    /// A server's answer to the value that was asked for: what holds goes into the agreement, and the
-    /// value into the OACK. `None` leaves the option out.
+    /// A server's answer to the value that was asked for: what holds goes into the agreement, and
+    /// the value into the OACK. `None` leaves the option out.
     grant: fn(&mut Negotiation<'_>, u64) -> Option<u64>,
-    /// A client's look at the value that it asked for and at the one in the OACK: what holds goes into
-    /// the agreement.
+    /// A client's look at the value that it asked for and at the one in the OACK: what holds goes
+    /// into the agreement.
     ///
     /// # Errors
     /// What is wrong, as the text of an ERROR 8.
@@ -188,8 +188,8 @@ const RULES: &[Rule] = &[
 ];
 
 impl Negotiation<'_> {
-    /// RFC 2348: the answer "must be less than or equal to the value specified by the client"; raising one under 8 is
-    /// therefore not possible, and it is left out.
+    /// RFC 2348: the answer "must be less than or equal to the value specified by the client";
+    /// raising one under 8 is therefore not possible, and it is left out.
     fn block_size(&self, asked: u64) -> Option<u16> {
         let most = self.terms.max_blksize.clamp(MIN_BLKSIZE, MAX_BLKSIZE);
         let fits = asked >= u64::from(MIN_BLKSIZE);
@@ -218,11 +218,12 @@ fn unchanged(asked: u64, granted: u64) -> Result<u64, &'static str> {
     }
 }
 
-/// A server's answer to the options of a request: what holds, and the OACK that says so. If the OACK is empty, none is sent.
+/// A server's answer to the options of a request: what holds, and the OACK that says so. If the
+/// OACK is empty, none is sent.
 ///
-/// `size` goes into `tsize`, where it was asked for: the bytes of the file on RRQ, the announced ones on WRQ. Leave it
-/// out where the number of bytes on the wire is not known. An empty file has `tsize=0` (RFC 2349);
-/// only curl, which takes that for an error, gets none.
+/// `size` goes into `tsize`, where it was asked for: the bytes of the file on RRQ, the announced
+/// ones on WRQ. Leave it out where the number of bytes on the wire is not known. An empty file has
+/// `tsize=0` (RFC 2349); only curl, which takes that for an error, gets none.
 pub fn grant(asked: &Options, size: Option<u64>, terms: &Terms) -> (Agreed, Options) {
     let mut negotiation = Negotiation {
         asked,

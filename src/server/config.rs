@@ -38,8 +38,8 @@ pub struct ServerConfig {
     /// Half-open transfers at once of one client address: 1 to 65536, or `None` for no limit of its
     /// own.
     pub max_half_open_per_client: Option<usize>,
-    /// Half-open transfers at once of one network, an IPv4 /24 or an IPv6 /64: 1 to 65536, or `None`
-    /// for no limit of its own.
+    /// Half-open transfers at once of one network, an IPv4 /24 or an IPv6 /64: 1 to 65536, or
+    /// `None` for no limit of its own.
     pub max_half_open_per_network: Option<usize>,
     /// Bytes that streams and netascii transfers may keep for retransmission, all together: 64K or
     /// more. When they are used up, windows and blocks get smaller.

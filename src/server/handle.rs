@@ -13,8 +13,8 @@ use std::sync::{Arc, Weak};
 /// Observes and controls a [`Server`](crate::Server) from any thread, also while another thread
 /// joins it. Made by [`Server::handle`](crate::Server::handle).
 ///
-/// A handle may outlive its server. It keeps the counters, and nothing else: no store, no socket, no
-/// thread.
+/// A handle may outlive its server. It keeps the counters, and nothing else: no store, no socket,
+/// no thread.
 #[derive(Clone)]
 pub struct ServerHandle {
     pub(super) addresses: Arc<[SocketAddr]>,
@@ -71,8 +71,8 @@ impl ServerHandle {
 
     /// Ends one transfer, if it still runs. The peer gets ERROR 0, and
     /// [`Event::Failed`](crate::Event::Failed) says
-    /// [`TransferError::Cancelled`](crate::TransferError::Cancelled). A request that is still inside
-    /// the store ends when the store has answered.
+    /// [`TransferError::Cancelled`](crate::TransferError::Cancelled). A request that is still
+    /// inside the store ends when the store has answered.
     pub fn cancel(&self, id: TransferId) {
         self.mailbox.post(Message::Cancel(id));
     }

@@ -1,12 +1,13 @@
-//! What the server has learned about its clients: which of them need smaller windows or blocks, or no options at all.
+//! What the server has learned about its clients: which of them need smaller windows or blocks, or
+//! no options at all.
 //!
 //! A pure table: it owns no socket and reads no clock. It is taught at the end of a transfer, by a
 //! peer that has answered, so a forged address teaches nothing, and asked when the next one opens.
 //! An ERROR is no such answer, unless blocks have got through to its address. A transfer that the
 //! client ends with an ERROR says nothing about the path: windows and blocks become smaller after
 //! silence only. What was learned belongs to an address and the options it asks with, and is
-//! forgotten after [`CLIENT_HISTORY_TIME`]. Where several clients share an address nothing is learned or
-//! used: what is good for one may be bad for the others.
+//! forgotten after [`CLIENT_HISTORY_TIME`]. Where several clients share an address nothing is
+//! learned or used: what is good for one may be bad for the others.
 
 use crate::event::ClientLimit;
 use crate::limits::{
@@ -101,7 +102,8 @@ impl ClientHistory {
         if !is_worth_it {
             return None;
         }
-        // Who refuses an OACK has acknowledged nothing: its address may be forged, and the port guessed.
+        // Who refuses an OACK has acknowledged nothing: its address may be forged, and the port
+        // guessed.
         if course.outset == Outset::Refused && !self.has_fetched(peer, now) {
             return None;
         }
@@ -145,8 +147,9 @@ impl Client {
         self.shared_until.is_some_and(|until| now < until)
     }
 
-    /// Two transfers of different ports in which blocks got through at the same time: a boot loader fetches one file after the
-    /// other, and one that was given up makes no progress any more. So there are several clients.
+    /// Two transfers of different ports in which blocks got through at the same time: a boot loader
+    /// fetches one file after the other, and one that was given up makes no progress any more. So
+    /// there are several clients.
     fn saw(&mut self, port: u16, course: &Course, now: Instant) {
         let span = Span {
             port,
@@ -236,8 +239,9 @@ fn smaller_block(course: &Course) -> Option<ClientLimit> {
     never_arrived.then_some(ClientLimit::Blksize(smaller?))
 }
 
-/// Of its windows at least a third came back torn, and at such places that the pace had to give in: its receiver has no room for
-/// more. Loss that strikes anywhere is no reason: with smaller windows it would strike as often.
+/// Of its windows at least a third came back torn, and at such places that the pace had to give in:
+/// its receiver has no room for more. Loss that strikes anywhere is no reason: with smaller windows
+/// it would strike as often.
 fn smaller_window(course: &Course) -> Option<ClientLimit> {
     let whole = course.blocks / u64::from(course.windowsize);
     let is_torn =
@@ -358,7 +362,8 @@ mod tests {
         };
         let lesson = memory.learn(peer(1), &asked(), &course, now);
         assert_eq!(lesson, Some(ClientLimit::Window(40)));
-        // Loss that strikes anywhere, which the pace leaves alone, teaches nothing; neither do a few torn among many, nor a few at all.
+        // Loss that strikes anywhere, which the pace leaves alone, teaches nothing; neither do a
+        // few torn among many, nor a few at all.
         let mut memory = ClientHistory::default();
         let course = Course {
             burst: 64,

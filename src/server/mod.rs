@@ -1,6 +1,7 @@
 //! The server: [`ServerBuilder`] → [`BoundServer`] → [`Server`].
 //!
-//! One loop on the listening sockets, a bounded pool of workers, and one transfer at a time in each worker's hands.
+//! One loop on the listening sockets, a bounded pool of workers, and one transfer at a time in each
+//! worker's hands.
 
 mod admitted;
 mod bucket;
@@ -81,15 +82,16 @@ enum BindTarget {
 }
 
 impl ServerBuilder {
-    /// Listens at this address. Port 0 lets the system choose. May be called several times; without any of
-    /// these calls the server listens at port 69 of all addresses.
+    /// Listens at this address. Port 0 lets the system choose. May be called several times; without
+    /// any of these calls the server listens at port 69 of all addresses.
     #[must_use]
     pub fn bind(mut self, address: SocketAddr) -> Self {
         self.targets.push(BindTarget::Address(address));
         self
     }
 
-    /// Listens at all IPv4 and all IPv6 addresses, at one port. A machine without IPv6 gets a warning in the log.
+    /// Listens at all IPv4 and all IPv6 addresses, at one port. A machine without IPv6 gets a
+    /// warning in the log.
     #[must_use]
     pub fn bind_any(mut self, port: u16) -> Self {
         self.targets.push(BindTarget::AnyAddress(port));
@@ -110,11 +112,12 @@ impl ServerBuilder {
         self
     }
 
-    /// Binds the sockets. Nothing is answered before [`BoundServer::start`]: privileges can be dropped in between.
+    /// Binds the sockets. Nothing is answered before [`BoundServer::start`]: privileges can be
+    /// dropped in between.
     ///
     /// # Errors
-    /// [`Error::Setting`] for a value out of its range, [`Error::Bind`] for an address that cannot be bound,
-    /// [`Error::Overlap`] for one that this server listens on already.
+    /// [`Error::Setting`] for a value out of its range, [`Error::Bind`] for an address that cannot
+    /// be bound, [`Error::Overlap`] for one that this server listens on already.
     pub fn listen(mut self) -> Result<BoundServer, Error> {
         self.config.check()?;
         if self.targets.is_empty() {
@@ -276,8 +279,8 @@ impl BoundServer {
     /// Starts the loop and the first worker.
     ///
     /// # Errors
-    /// [`Error::System`] when the system refuses a thread or a descriptor, [`Error::Bind`] when it does not let this process
-    /// use [`ServerConfig::ports`].
+    /// [`Error::System`] when the system refuses a thread or a descriptor, [`Error::Bind`] when it
+    /// does not let this process use [`ServerConfig::ports`].
     pub fn start(self) -> Result<Server, Error> {
         let Self {
             store,
@@ -405,8 +408,8 @@ fn most_in_flight(ports: usize) -> u64 {
     by_ports.clamp(limits::LEAST_IN_FLIGHT, limits::IN_FLIGHT_OCTETS)
 }
 
-/// A running server. Dropping it stops it as [`Stop::Now`] does. Other threads observe and control it
-/// through a [`ServerHandle`].
+/// A running server. Dropping it stops it as [`Stop::Now`] does. Other threads observe and control
+/// it through a [`ServerHandle`].
 pub struct Server {
     handle: ServerHandle,
     thread: Option<JoinHandle<Result<(), Error>>>,
@@ -425,7 +428,8 @@ pub enum Stop {
 }
 
 impl Server {
-    /// Begins to set up a server for this store: a [`Dir`](crate::Dir), a closure, or any [`Store`].
+    /// Begins to set up a server for this store: a [`Dir`](crate::Dir), a closure, or any
+    /// [`Store`].
     pub fn builder(store: impl Store + 'static) -> ServerBuilder {
         ServerBuilder {
             store: Box::new(store),
@@ -611,7 +615,8 @@ mod tests {
         while !is_wanted(&events.recv_timeout(PATIENCE).expect("an event")) {}
     }
 
-    /// Whoever asked may have forged its address: all ERRORs to such peers come out of one budget, whatever went wrong.
+    /// Whoever asked may have forged its address: all ERRORs to such peers come out of one budget,
+    /// whatever went wrong.
     #[test]
     fn who_never_answered_is_told_why_a_transfer_ends_only_within_the_budget() {
         let server = start();

@@ -1,6 +1,7 @@
-//! The options of RFC 2347 and their numbers. Values are strict decimals: a wrong one is *present without a value*, which
-//! a server leaves out and a client refuses. Unknown options are kept as they came, for stores and logs, up to a limit.
-//! [`passed_over`] says for logs what was not understood.
+//! The options of RFC 2347 and their numbers. Values are strict decimals: a wrong one is *present
+//! without a value*, which a server leaves out and a client refuses. Unknown options are kept as
+//! they came, for stores and logs, up to a limit. [`passed_over`] says for logs what was not
+//! understood.
 
 use super::{UnknownWord, split_string};
 use crate::limits::{MAX_OPTION_NAME, MAX_OPTIONS, MAX_UNKNOWN_OPTION_BYTES};
@@ -103,8 +104,8 @@ enum Given {
 /// Options that this implementation does not know.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 struct Unknown {
-    /// The pairs as they came: each string with the NUL behind it. `None` where there is none, which
-    /// costs no memory.
+    /// The pairs as they came: each string with the NUL behind it. `None` where there is none,
+    /// which costs no memory.
     pairs: Option<Box<[u8]>>,
     /// How many came, those that were not kept included.
     count: u8,
@@ -150,8 +151,9 @@ impl Options {
         shuffled: false,
     };
 
-    /// Reads name/value pairs. What does not form a complete pair, and everything from the first empty name on, is
-    /// padding. An option stands there once (RFC 2347): of a repeated one the first counts.
+    /// Reads name/value pairs. What does not form a complete pair, and everything from the first
+    /// empty name on, is padding. An option stands there once (RFC 2347): of a repeated one the
+    /// first counts.
     pub fn parse(bytes: &[u8]) -> Self {
         let mut options = Self::default();
         let mut last = 0;
@@ -171,8 +173,8 @@ impl Options {
     }
 
     /// True of the options that curl asks for a file with, and no other client that is known:
-    /// `tsize=0`, `blksize` and
-    /// `timeout`, in this order and with nothing else. curl takes `tsize=0` in the answer for an error.
+    /// `tsize=0`, `blksize` and `timeout`, in this order and with nothing else. curl takes
+    /// `tsize=0` in the answer for an error.
     pub(crate) fn are_curls(&self) -> bool {
         use OptionName::{Blksize, Timeout, Tsize};
         let is_its =
