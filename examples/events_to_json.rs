@@ -76,7 +76,7 @@ fn ended(event: &str, it: &Summary) -> Value {
         "bytes": it.bytes,
         "ms": it.duration.as_millis() as u64,
         "retransmits": it.retransmits,
-        "torn": it.torn,
+        "lossy_windows": it.lossy_windows,
         "rtt_us": it.rtt.map(|rtt| rtt.as_micros() as u64),
     })
 }

@@ -16,7 +16,7 @@ use tftpool::unversioned::admission::{
     Desk, Lease, Quota, Supply, Tid, Verdict as Admitted, patience,
 };
 use tftpool::unversioned::limits::{
-    HALF_OPEN_PER_TID, PORT_ASIDE, TRANSFERS_PER_TID, UNPROVEN_CHANCE,
+    HALF_OPEN_CHANCE, HALF_OPEN_PER_TID, PORT_ASIDE, TRANSFERS_PER_TID,
 };
 use tftpool::unversioned::proto::{
     Agreed, Outcome, Policy, Receiver, Retransmit, Rollover, Sender, Step, Terms, Verdict, accept,
@@ -35,7 +35,7 @@ pub fn packet(octets: &[u8]) {
     };
     let mut out = Vec::new();
     match packet {
-        Packet::Request(request) => request.emit(&mut out),
+        Packet::Request(ref request) => request.emit(&mut out),
         Packet::Data { block, payload } => {
             out.extend_from_slice(&data_header(block));
             out.extend_from_slice(payload);
@@ -47,7 +47,7 @@ pub fn packet(octets: &[u8]) {
             };
             emit_error(code, text, &mut out);
         }
-        Packet::OptionAck(options) => emit_option_ack(&options, &mut out),
+        Packet::OptionAck(ref options) => emit_option_ack(options, &mut out),
     }
     let again = parse(&out).expect("what we write can be read");
     match (packet, again) {
@@ -222,7 +222,7 @@ pub fn client(octets: &[u8]) {
         };
         if agreed.is_none() {
             let offer = match packet {
-                Packet::OptionAck(oack) => accept(&asked, &oack).ok(),
+                Packet::OptionAck(ref oack) => accept(&asked, oack).ok(),
                 Packet::Data { block: 1, .. } if gets => Some(Agreed::default()),
                 Packet::Ack { block: 0 } if !gets => Some(Agreed::default()),
                 Packet::Error { .. } => {
@@ -473,9 +473,9 @@ pub fn admission(octets: &[u8]) {
     let quota = Quota {
         transfers: 1 + usize::from(byte(0) % 64),
         per_client: some(1),
-        unproven: 1 + usize::from(byte(2) % 64),
-        unproven_per_client: some(3),
-        unproven_per_network: some(4),
+        half_open: 1 + usize::from(byte(2) % 64),
+        half_open_per_client: some(3),
+        half_open_per_network: some(4),
     };
     let most = 1 + byte(5) % 32;
     let supply = match byte(5) & 128 {
@@ -566,7 +566,7 @@ impl Admission {
         while let Some((id, port)) = self.desk.granted(self.now) {
             let begun = self.transfers.get_mut(&id).expect("it waits");
             assert_eq!(begun.port.replace(port), None, "it has a port");
-            begun.safe_until = self.now + UNPROVEN_CHANCE;
+            begun.safe_until = self.now + HALF_OPEN_CHANCE;
         }
     }
 
@@ -593,7 +593,7 @@ impl Admission {
                 Admitted::Admit(id, port) => {
                     let begun = Begun {
                         tid,
-                        safe_until: self.now + UNPROVEN_CHANCE,
+                        safe_until: self.now + HALF_OPEN_CHANCE,
                         is_established: false,
                         is_complete: false,
                         port,
@@ -661,7 +661,7 @@ impl Admission {
         };
         let quota = &self.quota;
         assert!(self.transfers.len() <= quota.transfers);
-        assert!(count(&|it| !it.is_established) <= quota.unproven);
+        assert!(count(&|it| !it.is_established) <= quota.half_open);
         for begun in self.transfers.values() {
             let client = begun.tid.peer.ip();
             let of_client = |it: &Begun| it.tid.peer.ip() == client;
@@ -669,7 +669,7 @@ impl Admission {
             let held = count(&|it| of_client(it) && !it.is_complete);
             assert!(held <= most(quota.per_client));
             let half_open = count(&|it| of_client(it) && !it.is_established);
-            assert!(half_open <= most(quota.unproven_per_client));
+            assert!(half_open <= most(quota.half_open_per_client));
             let of_tid = |it: &Begun| it.tid == begun.tid;
             assert!(count(&of_tid) <= TRANSFERS_PER_TID);
             assert!(count(&|it| of_tid(it) && !it.is_established) <= HALF_OPEN_PER_TID);

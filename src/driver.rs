@@ -4,10 +4,10 @@
 //! There is no second way to serve in here: a [`Driver`] is a [`Server`] on a [`Dir`], and a
 //! [`Storage`] for the same directory.
 
-use crate::error::{Error, TftpError};
+use crate::error::{DriverError, Error};
 use crate::event::{Stats, TransferId};
 use crate::limits;
-use crate::server::{Events, Limits, Server, Stop};
+use crate::server::{Events, Server, ServerConfig, Stop};
 use crate::store::{Dir, DirBuilder, Storage};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
@@ -63,7 +63,7 @@ pub struct DriverBuilder {
     port: u16,
     remove_created_on_close: bool,
     drain: Duration,
-    limits: Limits,
+    config: ServerConfig,
 }
 
 impl DriverBuilder {
@@ -113,18 +113,18 @@ impl DriverBuilder {
         self
     }
 
-    /// Changes limits of the server.
+    /// Uses this configuration of the server instead of [`ServerConfig::default`].
     #[must_use]
-    pub fn limits(mut self, change: impl FnOnce(&mut Limits)) -> Self {
-        change(&mut self.limits);
+    pub fn config(mut self, config: ServerConfig) -> Self {
+        self.config = config;
         self
     }
 
     /// Makes the root where it is missing, and opens it. Nothing is served yet.
     ///
     /// # Errors
-    /// [`TftpError::Server`] with an [`Error::Directory`].
-    pub fn open(self) -> Result<Driver, TftpError> {
+    /// [`DriverError::Server`] with an [`Error::Directory`].
+    pub fn open(self) -> Result<Driver, DriverError> {
         make_root(&self.root)?;
         let dir = self.directory.clone().at(&self.root).open()?;
         Ok(Driver {
@@ -147,19 +147,18 @@ impl Driver {
             port: limits::PORT,
             remove_created_on_close: true,
             drain: limits::DRIVER_DRAIN,
-            limits: Limits::default(),
+            config: ServerConfig::default(),
         }
     }
 
     /// Serves. Returns when the socket is bound. A second start warns and does nothing.
     ///
     /// # Errors
-    /// [`TftpError::Host`] where the host has no address, [`TftpError::Server`] with the reason why
-    /// the server could not start.
-    pub fn start(&self) -> Result<(), TftpError> {
+    /// [`DriverError::Host`] where the host has no address, [`DriverError::Server`] with the reason
+    /// why the server could not start.
+    pub fn start(&self) -> Result<(), DriverError> {
         let life = self.live();
-        let running = self.running(Server::local_addr);
-        if let Ok(address) = running {
+        if let Ok(address) = self.running(Server::local_addr) {
             drop(life);
             log::warn!("already serving on {address}");
             return Ok(());
@@ -170,7 +169,7 @@ impl Driver {
         let address = self.settings.address()?;
         let started = Server::builder(self.dir.clone())
             .bind(address)
-            .limits(|limits| limits.clone_from(&self.settings.limits))
+            .config(self.settings.config.clone())
             .start()?;
         let dead = self.lock().replace(started);
         drop(dead); // without the lock: it waits for its thread
@@ -182,15 +181,15 @@ impl Driver {
     /// since the start, counted.
     ///
     /// # Errors
-    /// [`TftpError::ServerNotRunning`], or [`TftpError::Server`] where it had died by itself.
-    pub fn stop(&self) -> Result<Stats, TftpError> {
+    /// [`DriverError::ServerNotRunning`], or [`DriverError::Server`] where it had died by itself.
+    pub fn stop(&self) -> Result<Stats, DriverError> {
         let _life = self.live();
         self.end()
     }
 
-    fn end(&self) -> Result<Stats, TftpError> {
+    fn end(&self) -> Result<Stats, DriverError> {
         // Taken out first: nobody who asks meanwhile has to wait.
-        let server = self.lock().take().ok_or(TftpError::ServerNotRunning)?;
+        let server = self.lock().take().ok_or(DriverError::ServerNotRunning)?;
         server.stop(Stop::Drain(self.settings.drain));
         Ok(server.join()?)
     }
@@ -200,11 +199,20 @@ impl Driver {
     /// [`host`](DriverBuilder::host) that was asked for.
     ///
     /// # Errors
-    /// [`TftpError::Host`] where the host has no address.
-    pub fn host(&self) -> Result<IpAddr, TftpError> {
+    /// [`DriverError::Host`] where the host has no address.
+    pub fn host(&self) -> Result<IpAddr, DriverError> {
+        Ok(self.addr()?.ip())
+    }
+
+    /// The address and port that are served at, or would be: [`host`](Self::host) and
+    /// [`port`](Self::port) in one.
+    ///
+    /// # Errors
+    /// [`DriverError::Host`] where the host has no address.
+    pub fn addr(&self) -> Result<SocketAddr, DriverError> {
         match &*self.lock() {
-            Some(server) => Ok(server.local_addr().ip()),
-            None => Ok(self.settings.address()?.ip()),
+            Some(server) => Ok(server.local_addr()),
+            None => self.settings.address(),
         }
     }
 
@@ -232,8 +240,8 @@ impl Driver {
     /// What happens from now on until it is stopped; see [`Server::events`].
     ///
     /// # Errors
-    /// [`TftpError::ServerNotRunning`].
-    pub fn events(&self) -> Result<Events, TftpError> {
+    /// [`DriverError::ServerNotRunning`].
+    pub fn events(&self) -> Result<Events, DriverError> {
         self.running(Server::events)
     }
 
@@ -241,16 +249,16 @@ impl Driver {
     /// ([`Stats::mapping_hit_rate`]).
     ///
     /// # Errors
-    /// [`TftpError::ServerNotRunning`].
-    pub fn stats(&self) -> Result<Stats, TftpError> {
+    /// [`DriverError::ServerNotRunning`].
+    pub fn stats(&self) -> Result<Stats, DriverError> {
         self.running(Server::stats)
     }
 
     /// Ends one transfer; see [`Server::cancel`].
     ///
     /// # Errors
-    /// [`TftpError::ServerNotRunning`].
-    pub fn cancel(&self, id: TransferId) -> Result<(), TftpError> {
+    /// [`DriverError::ServerNotRunning`].
+    pub fn cancel(&self, id: TransferId) -> Result<(), DriverError> {
         self.running(|server| server.cancel(id))
     }
 
@@ -259,14 +267,14 @@ impl Driver {
     /// again.
     ///
     /// # Errors
-    /// [`TftpError::Server`] where the server had died by itself, [`TftpError::File`] where
+    /// [`DriverError::Server`] where the server had died by itself, [`DriverError::File`] where
     /// something could not be removed. The rest is done all the same.
-    pub fn close(&self) -> Result<(), TftpError> {
+    pub fn close(&self) -> Result<(), DriverError> {
         // A stop that another thread has begun is waited for: what it still serves has to stay
         // until then.
         let _life = self.live();
         let stopped = match self.end() {
-            Ok(_) | Err(TftpError::ServerNotRunning) => Ok(()),
+            Ok(_) | Err(DriverError::ServerNotRunning) => Ok(()),
             Err(error) => Err(error),
         };
         let removed = match self.settings.remove_created_on_close {
@@ -276,10 +284,10 @@ impl Driver {
         stopped.and(removed)
     }
 
-    fn running<T>(&self, ask: impl FnOnce(&Server) -> T) -> Result<T, TftpError> {
+    fn running<T>(&self, ask: impl FnOnce(&Server) -> T) -> Result<T, DriverError> {
         let server = self.lock();
         let server = server.as_ref().filter(|server| server.is_running());
-        server.map(ask).ok_or(TftpError::ServerNotRunning)
+        server.map(ask).ok_or(DriverError::ServerNotRunning)
     }
 
     fn live(&self) -> MutexGuard<'_, ()> {
@@ -301,11 +309,11 @@ impl Drop for Driver {
 
 impl DriverBuilder {
     /// Where to serve; with the interface, where a link-local address names one (`fe80::1%eth0`).
-    fn address(&self) -> Result<SocketAddr, TftpError> {
+    fn address(&self) -> Result<SocketAddr, DriverError> {
         if self.host.is_empty() {
             return Ok(SocketAddr::new(own_address(), self.port));
         }
-        let host = |cause| TftpError::Host {
+        let host = |cause| DriverError::Host {
             host: self.host.clone(),
             cause,
         };

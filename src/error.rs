@@ -1,22 +1,36 @@
-//! One error type per question: [`Malformed`](crate::wire::Malformed) (is this a packet?),
-//! [`Refusal`] (what do we tell the peer?), [`Failure`] (how did this transfer end badly, and whose
-//! fault was it?), [`Error`] (why can't the server start?).
+//! One error type per question: [`Malformed`](crate::wire::Malformed) (why is this no packet?),
+//! [`Refusal`] (what does the peer get instead of the file?), [`TransferError`] (how did this
+//! transfer of a server end badly, and whose fault was it?), [`Error`] (why can the server not
+//! start?). A client has its own: `ClientError`.
 
+use crate::limits::settings::InvalidSetting;
 use crate::sys;
 use crate::text::Name;
 use crate::wire::ErrorCode;
 use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::{fmt, io};
 
 /// A request that is not granted: what the peer is told, and what only the log is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Refusal {
     code: ErrorCode,
     text: Cow<'static, str>,
     detail: Option<String>,
+    cause: Option<Arc<dyn std::error::Error + Send + Sync>>,
     is_scarce: bool,
 }
+
+/// The cause is not compared, but what it says is.
+impl PartialEq for Refusal {
+    fn eq(&self, other: &Self) -> bool {
+        let told = |it: &Self| (it.code, it.is_scarce);
+        told(self) == told(other) && self.text == other.text && self.detail == other.detail
+    }
+}
+
+impl Eq for Refusal {}
 
 impl Refusal {
     /// A refusal with a code of RFC 1350 and a short text for the peer. The text should name
@@ -26,6 +40,7 @@ impl Refusal {
             code,
             text: text.into(),
             detail: None,
+            cause: None,
             is_scarce: false,
         }
     }
@@ -64,6 +79,19 @@ impl Refusal {
         self
     }
 
+    /// The same refusal with the error that is the reason, for the log, for events and for
+    /// [`source`](std::error::Error::source); never for the peer.
+    #[must_use]
+    pub fn caused_by(mut self, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        let error: Arc<dyn std::error::Error + Send + Sync> = Arc::from(error.into());
+        self.detail = Some(match error.downcast_ref() {
+            Some(error) => plain(error),
+            None => error.to_string(),
+        });
+        self.cause = Some(error);
+        self
+    }
+
     /// The code that the peer is told.
     pub fn code(&self) -> ErrorCode {
         self.code
@@ -90,12 +118,17 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl std::error::Error for Refusal {}
+impl std::error::Error for Refusal {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        let cause = self.cause.as_deref()?;
+        Some(cause)
+    }
+}
 
 /// How a transfer ended before its last ACK.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Failure {
+pub enum TransferError {
     /// The peer was silent through all retransmissions.
     Silent,
     /// The peer was silent from block 65535 on: it seems unable to continue with number 0.
@@ -108,7 +141,7 @@ pub enum Failure {
     /// (ICMP port unreachable).
     Unreachable,
     /// Nothing leads back to the peer: its address may be forged.
-    NoWayBack,
+    NoRoute,
     /// The peer sent an ERROR.
     Aborted {
         /// Its code.
@@ -125,27 +158,11 @@ pub enum Failure {
     /// The file became shorter or was rewritten in place while it was sent.
     FileChanged,
     /// The source could not be read.
-    Read(String),
+    Read(Cause),
     /// The sink did not take the file, or not all of it.
     Store(Refusal),
     /// The network could not be used.
-    Network(String),
-    /// A client's: the name is empty, too long for a request, or holds a NUL.
-    Name,
-    /// A client's: not the server that was asked has answered, but this one. It was not believed.
-    AnsweredElsewhere(SocketAddr),
-    /// A client's: the file has more octets than are taken.
-    TooLarge {
-        /// So many are.
-        limit: u64,
-    },
-    /// A client's: the server announced a size, and sends another one.
-    SizeDiffers {
-        /// Octets that it announced.
-        announced: u64,
-        /// Octets that have come: all, or the first too many.
-        received: u64,
-    },
+    Network(Cause),
     /// An embedder's store or source panicked.
     Panicked,
     /// The peer asked again from the same port; the newer transfer took over.
@@ -158,21 +175,48 @@ pub enum Failure {
     Cancelled,
 }
 
-/// Whose fault a [`Failure`] is.
+/// Whose fault a [`TransferError`] or a `ClientError` is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Fault {
     /// The other end, or the way to it.
     Peer,
     /// This machine: files, network, an embedder's code.
-    Here,
-    /// Nobody's: the server was told to stop, or the client changed its mind.
-    Nobody,
+    Local,
+    /// No one's: the server was told to stop, or the client asked for something else.
+    None,
 }
 
-impl Failure {
+impl TransferError {
+    /// The error in one word, as [`Stats::failed_by_kind`](crate::Stats::failed_by_kind) counts it;
+    /// a label for metrics.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Silent => "silent",
+            Self::SilentAtRollover => "silent_at_rollover",
+            Self::Unconfirmed => "unconfirmed",
+            Self::Unanswered => "unanswered",
+            Self::Unreachable => "unreachable",
+            Self::NoRoute => "no_route",
+            Self::Aborted { .. } => "aborted",
+            Self::Protocol(_) => "protocol",
+            Self::TooSlow => "too_slow",
+            Self::TooLong => "too_long",
+            Self::FileChanged => "file_changed",
+            Self::Read(_) => "read",
+            Self::Store(_) => "store",
+            Self::Network(_) => "network",
+            Self::Panicked => "panicked",
+            Self::Superseded => "superseded",
+            Self::Evicted => "evicted",
+            Self::Stopped => "stopped",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
     /// How requests end whose senders are not there: not worth a line each.
     pub(crate) fn is_common(&self) -> bool {
-        matches!(self, Self::Unanswered | Self::Evicted | Self::NoWayBack)
+        matches!(self, Self::Unanswered | Self::Evicted | Self::NoRoute)
     }
 
     /// Whose fault it is.
@@ -183,26 +227,22 @@ impl Failure {
             | Self::Unconfirmed
             | Self::Unanswered
             | Self::Unreachable
-            | Self::NoWayBack
+            | Self::NoRoute
             | Self::Aborted { .. }
             | Self::Protocol(_)
             | Self::TooSlow
-            | Self::TooLong
-            | Self::AnsweredElsewhere(_)
-            | Self::TooLarge { .. }
-            | Self::SizeDiffers { .. } => Fault::Peer,
+            | Self::TooLong => Fault::Peer,
             Self::FileChanged
             | Self::Read(_)
             | Self::Store(_)
             | Self::Network(_)
-            | Self::Name
-            | Self::Panicked => Fault::Here,
-            Self::Superseded | Self::Evicted | Self::Stopped | Self::Cancelled => Fault::Nobody,
+            | Self::Panicked => Fault::Local,
+            Self::Superseded | Self::Evicted | Self::Stopped | Self::Cancelled => Fault::None,
         }
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for TransferError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Silent => f.write_str("peer fell silent"),
@@ -214,7 +254,7 @@ impl fmt::Display for Failure {
             ),
             Self::Unanswered => f.write_str("peer never answered"),
             Self::Unreachable => f.write_str("peer's port is closed"),
-            Self::NoWayBack => f.write_str("no route to the peer"),
+            Self::NoRoute => f.write_str("no route to the peer"),
             Self::Aborted { code, text } => write!(f, "peer sent error {} {text}", code.0),
             Self::Protocol(what) => f.write_str(what),
             Self::TooSlow => f.write_str("peer was too slow"),
@@ -227,29 +267,6 @@ impl fmt::Display for Failure {
                 write!(f, "cannot store the file: {cause}")
             }
             Self::Network(cause) => write!(f, "cannot send: {cause}"),
-            Self::Name => {
-                let most = crate::limits::MAX_ASKED_NAME;
-                write!(
-                    f,
-                    "invalid file name (empty, longer than {most} bytes or contains NUL)"
-                )
-            }
-            Self::AnsweredElsewhere(other) => {
-                write!(f, "the answer came from {other}, which was not asked")
-            }
-            Self::TooLarge { limit } => {
-                write!(f, "file exceeds the limit of {limit} bytes")
-            }
-            Self::SizeDiffers {
-                announced,
-                received,
-            } => {
-                let more = if received > announced { " or more" } else { "" };
-                write!(
-                    f,
-                    "server announced {announced} bytes and sent {received}{more}"
-                )
-            }
             Self::Panicked => f.write_str("the store panicked"),
             Self::Superseded => f.write_str("peer asked again"),
             Self::Evicted => f.write_str("made room for a newer request"),
@@ -259,7 +276,55 @@ impl fmt::Display for Failure {
     }
 }
 
-impl std::error::Error for Failure {}
+impl std::error::Error for TransferError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Read(cause) | Self::Network(cause) => Some(cause.as_io()),
+            Self::Store(refusal) => Some(refusal),
+            _ => None,
+        }
+    }
+}
+
+/// An error of the system, or of an embedder's reader, as the cause of another error. Unlike
+/// [`io::Error`] it can be cloned and compared. `Display` writes it in lower case and without its
+/// number, for the end of a sentence.
+#[derive(Clone, Debug)]
+pub struct Cause(Arc<io::Error>);
+
+impl Cause {
+    /// The error itself.
+    pub fn as_io(&self) -> &io::Error {
+        &self.0
+    }
+}
+
+impl From<io::Error> for Cause {
+    fn from(error: io::Error) -> Self {
+        Self(Arc::new(error))
+    }
+}
+
+/// An error without a system behind it.
+impl From<&str> for Cause {
+    fn from(text: &str) -> Self {
+        io::Error::other(text).into()
+    }
+}
+
+impl PartialEq for Cause {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.kind() == other.0.kind() && self.to_string() == other.to_string()
+    }
+}
+
+impl Eq for Cause {}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&plain(&self.0))
+    }
+}
 
 /// Why a server could not be set up, or how it died.
 #[derive(Debug)]
@@ -286,13 +351,8 @@ pub enum Error {
         /// What the system said.
         cause: io::Error,
     },
-    /// A setting is out of its range.
-    Setting {
-        /// Its name.
-        name: &'static str,
-        /// What would be accepted.
-        accepted: &'static str,
-    },
+    /// A setting has a value that it does not accept.
+    Setting(InvalidSetting),
     /// The system refused something else that the server needs.
     System {
         /// What was being done.
@@ -329,7 +389,7 @@ impl fmt::Display for Error {
             Self::Directory { path, cause } => {
                 write!(f, "cannot open {}: {}", path.display(), plain(cause))
             }
-            Self::Setting { name, accepted } => write!(f, "{name} must be {accepted}"),
+            Self::Setting(invalid) => invalid.fmt(f),
             Self::System { doing, cause } => write!(f, "cannot {doing}: {}", plain(cause)),
             Self::Crashed => f.write_str("the server loop panicked (please report this)"),
         }
@@ -342,15 +402,21 @@ impl std::error::Error for Error {
             Self::Bind { cause, .. }
             | Self::Directory { cause, .. }
             | Self::System { cause, .. } => Some(cause),
-            Self::Overlap { .. } | Self::Setting { .. } | Self::Crashed => None,
+            Self::Overlap { .. } | Self::Setting(_) | Self::Crashed => None,
         }
+    }
+}
+
+impl From<InvalidSetting> for Error {
+    fn from(invalid: InvalidSetting) -> Self {
+        Self::Setting(invalid)
     }
 }
 
 /// Why a [`Driver`](crate::Driver) or its [`Storage`](crate::Storage) did not do what it was told.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum TftpError {
+pub enum DriverError {
     /// The server is not running.
     ServerNotRunning,
     /// The server could not be started, or died.
@@ -380,13 +446,16 @@ pub enum TftpError {
     },
 }
 
-impl From<Error> for TftpError {
+/// The name that programs know from other TFTP drivers.
+pub type TftpError = DriverError;
+
+impl From<Error> for DriverError {
     fn from(error: Error) -> Self {
         Self::Server(error)
     }
 }
 
-impl fmt::Display for TftpError {
+impl fmt::Display for DriverError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ServerNotRunning => f.write_str("the server is not running (start it first)"),
@@ -402,7 +471,7 @@ impl fmt::Display for TftpError {
     }
 }
 
-impl std::error::Error for TftpError {
+impl std::error::Error for DriverError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Server(error) => Some(error),
@@ -489,18 +558,44 @@ mod tests {
     fn a_local_write_error_has_no_code_of_the_protocol() {
         let refusal = Refusal::new(ErrorCode::DISK_FULL, "disk full");
         assert_eq!(
-            Failure::Store(refusal.clone()).to_string(),
+            TransferError::Store(refusal.clone()).to_string(),
             "cannot store the file: disk full"
         );
         assert_eq!(
-            Failure::Store(refusal.because("no space left on device")).to_string(),
+            TransferError::Store(refusal.because("no space left on device")).to_string(),
             "cannot store the file: no space left on device"
         );
     }
 
     #[test]
+    fn errors_keep_their_cause() {
+        use std::error::Error;
+        let lost = || io::Error::from_raw_os_error(nix::libc::EIO);
+        let is_it = |source: Option<&(dyn Error + 'static)>| {
+            let error = source.and_then(|source| source.downcast_ref::<io::Error>());
+            error.is_some_and(|error| error.raw_os_error() == Some(nix::libc::EIO))
+        };
+        let read = TransferError::Read(lost().into());
+        assert!(is_it(read.source()));
+        assert_eq!(read.to_string(), "cannot read the file: I/O error");
+        assert_eq!(read, TransferError::Read(lost().into()));
+        assert_ne!(read, TransferError::Read("other".into()));
+
+        let refusal = Refusal::not_found().caused_by(lost());
+        assert!(is_it(refusal.source()));
+        assert_eq!(refusal, Refusal::not_found().because("I/O error"));
+        let stored = TransferError::Store(refusal.clone());
+        assert!(is_it(stored.source().and_then(Error::source)));
+        assert_eq!(
+            refusal.text(),
+            "file not found",
+            "the peer is told nothing of it"
+        );
+    }
+
+    #[test]
     fn a_peers_text_cannot_move_the_cursor() {
-        let failure = Failure::Aborted {
+        let failure = TransferError::Aborted {
             code: ErrorCode(0),
             text: Name::new(b"bad\x1b[2J\n\"x\""),
         };

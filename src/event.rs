@@ -1,10 +1,11 @@
 //! What happened, once: log lines, counters, progress and embedders all read the same [`Event`], so
 //! they cannot disagree.
 
-use crate::error::{Failure, Fault, Refusal};
+use crate::error::{Fault, Refusal, TransferError};
 pub(crate) use crate::text::Name;
 use crate::text::quoted;
-use crate::wire::{Direction, Malformed, Mode, Options};
+use crate::wire::{Direction, ErrorCode, Malformed, Mode, Options};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,6 +13,13 @@ use std::time::Duration;
 /// One transfer, for as long as the server lives. Numbers are not used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TransferId(pub(crate) u64);
+
+impl TransferId {
+    /// The number, for logs and metrics of an embedder.
+    pub fn as_u64(self) -> u64 {
+        self.0
+    }
+}
 
 impl fmt::Display for TransferId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -47,6 +55,11 @@ pub enum Event {
     Started {
         /// The transfer.
         id: TransferId,
+        /// The name as it was asked for.
+        name: Name,
+        /// The name that the store has served: another one where a layer of the store renames, or a
+        /// directory does. See [`Source::with_name`](crate::Source::with_name).
+        served: Name,
         /// Agreed octets per block.
         blksize: u16,
         /// Agreed blocks per window.
@@ -86,7 +99,7 @@ pub enum Event {
     /// before it acknowledges a second block.
     Probe(Summary),
     /// The transfer ended before its last ACK.
-    Failed(Summary, Failure),
+    Failed(Summary, TransferError),
     /// A datagram was thrown away.
     Dropped {
         /// Who sent it.
@@ -96,11 +109,11 @@ pub enum Event {
     },
     /// A client showed what it cannot do; its next requests with the same options are granted less.
     /// Forgotten after ten minutes.
-    Learned {
-        /// Who taught it.
+    ClientLimited {
+        /// The client.
         peer: SocketAddr,
-        /// What was learned.
-        lesson: Lesson,
+        /// What it gets at most.
+        limit: ClientLimit,
     },
     /// The reader was slow; so many events were not delivered to it.
     Lagged {
@@ -121,7 +134,7 @@ pub enum DropReason {
     /// may be answered.
     Broadcast,
     /// From port 0, or from this very socket: there is nobody to answer.
-    NoReturn,
+    NoReturnAddress,
     /// The same request again, while its transfer makes progress.
     Duplicate,
     /// The server has as many transfers as it may have.
@@ -129,25 +142,42 @@ pub enum DropReason {
     /// This address has as many transfers as it may have.
     ClientFull,
     /// Too many peers that never answered, and none old enough to be let go.
-    UnprovenFull,
+    HalfOpenFull,
     /// Too many transfers of this address that were never answered.
-    ClientUnprovenFull,
+    ClientHalfOpenFull,
     /// Too many transfers of this network (an IPv4 /24, an IPv6 /64) that were never answered.
-    NetworkUnprovenFull,
+    NetworkHalfOpenFull,
     /// The server is stopping.
     Stopping,
 }
 
 impl DropReason {
+    /// The reason in one word, as [`Stats::dropped_by_kind`] counts it; a label for metrics.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "malformed",
+            Self::NotARequest => "not_a_request",
+            Self::Broadcast => "broadcast",
+            Self::NoReturnAddress => "no_return_address",
+            Self::Duplicate => "duplicate",
+            Self::Full => "full",
+            Self::ClientFull => "client_full",
+            Self::HalfOpenFull => "half_open_full",
+            Self::ClientHalfOpenFull => "client_half_open_full",
+            Self::NetworkHalfOpenFull => "network_half_open_full",
+            Self::Stopping => "stopping",
+        }
+    }
+
     /// True where the request would be admitted if another transfer ended.
     pub(crate) fn is_shortage(self) -> bool {
         matches!(
             self,
             Self::Full
                 | Self::ClientFull
-                | Self::UnprovenFull
-                | Self::ClientUnprovenFull
-                | Self::NetworkUnprovenFull
+                | Self::HalfOpenFull
+                | Self::ClientHalfOpenFull
+                | Self::NetworkHalfOpenFull
         )
     }
 }
@@ -158,15 +188,15 @@ impl fmt::Display for DropReason {
             Self::Malformed(why) => write!(f, "malformed: {why}"),
             Self::NotARequest => f.write_str("not a request"),
             Self::Broadcast => f.write_str("sent to a broadcast address"),
-            Self::NoReturn => f.write_str("no address to answer to"),
+            Self::NoReturnAddress => f.write_str("no address to answer to"),
             Self::Duplicate => f.write_str("duplicate of a running transfer"),
             Self::Full => f.write_str("too many transfers"),
             Self::ClientFull => f.write_str("too many transfers of this client"),
-            Self::UnprovenFull => f.write_str("too many peers that never answered"),
-            Self::ClientUnprovenFull => {
+            Self::HalfOpenFull => f.write_str("too many peers that never answered"),
+            Self::ClientHalfOpenFull => {
                 f.write_str("too many transfers that this client never answered")
             }
-            Self::NetworkUnprovenFull => {
+            Self::NetworkHalfOpenFull => {
                 f.write_str("too many transfers that this network never answered")
             }
             Self::Stopping => f.write_str("server is stopping"),
@@ -174,23 +204,23 @@ impl fmt::Display for DropReason {
     }
 }
 
-/// What a client that has answered taught the server.
+/// What a client that has answered cannot do, as its transfers have shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Lesson {
-    /// Its windows came back torn: it gets none larger than so many blocks.
+pub enum ClientLimit {
+    /// It lost parts of its windows: its next ones have no more blocks than this.
     Window(u16),
-    /// Its first block never arrived: it gets none larger than so many octets.
+    /// Its first block never arrived: its next blocks have no more bytes than this.
     Blksize(u16),
-    /// It refused two OACKs that answered no size probe: it gets none.
+    /// It refused two OACKs that answered no size probe: its requests are answered without options.
     NoOptions,
 }
 
-impl fmt::Display for Lesson {
+impl fmt::Display for ClientLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Window(blocks) => {
-                write!(f, "window={blocks} reason=\"windows came back torn\"")
+                write!(f, "window={blocks} reason=\"lossy windows\"")
             }
             Self::Blksize(octets) => {
                 write!(f, "blksize={octets} reason=\"first block never arrived\"")
@@ -221,7 +251,7 @@ pub struct Summary {
     /// Blocks (on reading) or ACKs (on writing) that were sent again.
     pub retransmits: u64,
     /// Windows of which a part was lost.
-    pub torn: u64,
+    pub lossy_windows: u64,
     /// Agreed octets per block.
     pub blksize: u16,
     /// Agreed blocks per window.
@@ -261,8 +291,8 @@ impl Event {
             }
             Self::Failed(summary, failure) => {
                 let level = match failure.fault() {
-                    Fault::Here => log::Level::Warn,
-                    Fault::Peer | Fault::Nobody => log::Level::Info,
+                    Fault::Local => log::Level::Warn,
+                    Fault::Peer | Fault::None => log::Level::Info,
                 };
                 log::log!(level, "failed {summary} reason={}", quoted(failure));
             }
@@ -303,19 +333,27 @@ impl Event {
             }
             Self::Started {
                 id,
+                name,
+                served,
                 blksize,
                 windowsize,
                 size,
                 mapping_shared: _,
             } => {
-                log::debug!("started id={id} blksize={blksize} window={windowsize} size={size:?}");
+                let (gap, other): (_, &dyn fmt::Display) = match served == name {
+                    true => ("", &""),
+                    false => (" served=", served),
+                };
+                log::debug!(
+                    "started id={id} blksize={blksize} window={windowsize} size={size:?}{gap}{other}"
+                );
             }
             Self::Progress { id, bytes } => log::trace!("progress id={id} bytes={bytes}"),
             Self::Dropped { peer, reason } => {
                 log::debug!("dropped peer={peer} reason={}", quoted(reason));
             }
-            Self::Learned { peer, lesson } => {
-                log::info!("learned peer={} {lesson}", peer.ip());
+            Self::ClientLimited { peer, limit } => {
+                log::info!("client-limit peer={} {limit}", peer.ip());
             }
             Self::Lagged { missed } => log::debug!("lagged events={missed}"),
         }
@@ -323,7 +361,7 @@ impl Event {
 }
 
 /// Counters since the server started: a fold over its events.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
     /// Requests that became a transfer.
@@ -332,14 +370,20 @@ pub struct Stats {
     pub active: u64,
     /// Requests answered with an ERROR.
     pub refused: u64,
+    /// The same by the code of the ERROR. Their sum is `refused`.
+    pub refused_by_code: BTreeMap<ErrorCode, u64>,
     /// Transfers whose last block was acknowledged.
     pub completed: u64,
     /// Probes: requests whose client broke off before the second block.
     pub probes: u64,
     /// Transfers that ended before their last ACK.
     pub failed: u64,
+    /// The same by [`TransferError::kind`]. Their sum is `failed`.
+    pub failed_by_kind: BTreeMap<&'static str, u64>,
     /// Datagrams thrown away.
     pub dropped: u64,
+    /// The same by [`DropReason::kind`]. Their sum is `dropped`.
+    pub dropped_by_kind: BTreeMap<&'static str, u64>,
     /// Octets of file that were acknowledged.
     pub bytes: u64,
     /// Blocks that were sent again.
@@ -366,8 +410,9 @@ impl Stats {
                 self.requests += 1;
                 self.active += 1;
             }
-            Event::Refused { id, .. } => {
+            Event::Refused { id, refusal, .. } => {
                 self.refused += 1;
+                *self.refused_by_code.entry(refusal.code()).or_default() += 1;
                 if id.is_some() {
                     self.active = self.active.saturating_sub(1);
                 }
@@ -380,17 +425,21 @@ impl Stats {
                 self.probes += 1;
                 self.finish(summary);
             }
-            Event::Failed(summary, _) => {
+            Event::Failed(summary, error) => {
                 self.failed += 1;
+                *self.failed_by_kind.entry(error.kind()).or_default() += 1;
                 self.finish(summary);
             }
-            Event::Dropped { .. } => self.dropped += 1,
+            Event::Dropped { reason, .. } => {
+                self.dropped += 1;
+                *self.dropped_by_kind.entry(reason.kind()).or_default() += 1;
+            }
             Event::Started { mapping_shared, .. } => match mapping_shared {
                 Some(true) => self.mapping_hits += 1,
                 Some(false) => self.mapping_misses += 1,
                 None => {}
             },
-            Event::Progress { .. } | Event::Learned { .. } | Event::Lagged { .. } => {}
+            Event::Progress { .. } | Event::ClientLimited { .. } | Event::Lagged { .. } => {}
         }
     }
 
@@ -399,6 +448,28 @@ impl Stats {
         self.bytes += summary.bytes;
         self.retransmits += summary.retransmits;
     }
+}
+
+/// What a server holds at the moment. The values are read one after the other, and those of the
+/// loop are of its last turn: they may differ from each other by what happens meanwhile.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Gauges {
+    /// Transfers, from the answer of the store to the end.
+    pub running: usize,
+    /// Of these, transfers that wait for a packet, for time or for a worker.
+    pub parked: usize,
+    /// Requests that were admitted and that the store has not been asked for yet. They wait for a
+    /// worker, a port or a socket.
+    pub queued: usize,
+    /// Requests that are inside the store.
+    pub in_store: usize,
+    /// Requests and transfers whose peers have not answered yet.
+    pub half_open: usize,
+    /// Threads of the pool.
+    pub workers: usize,
+    /// Bytes that streams and netascii transfers have set aside for retransmission.
+    pub buffered_bytes: u64,
 }
 
 #[cfg(test)]
@@ -410,7 +481,7 @@ mod tests {
         let code = crate::wire::ErrorCode(0);
         let text = Name::new(b"bye\" file=\"x");
         assert_eq!(
-            quoted(&Failure::Aborted { code, text }).to_string(),
+            quoted(&TransferError::Aborted { code, text }).to_string(),
             r#""peer sent error 0 \"bye\\\" file=\\\"x\"""#
         );
     }

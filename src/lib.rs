@@ -3,12 +3,14 @@
 //!
 //! ```no_run
 //! use std::time::Duration;
-//! use tftpool::{Dir, Server, Stop};
+//! use tftpool::{Dir, Server, ServerConfig, Stop};
 //!
 //! # fn main() -> Result<(), tftpool::Error> {
+//! let mut config = ServerConfig::default();
+//! config.workers = 4;
 //! let server = Server::builder(Dir::read_only("/srv/tftp")?)
 //!     .bind("[::1]:6969".parse().expect("an address"))
-//!     .limits(|limits| limits.workers = 4)
+//!     .config(config)
 //!     .start()?; // bound and serving, or an error that says why
 //!
 //! println!("serving on {}", server.local_addr()); // the real port where 0 was asked for
@@ -17,7 +19,7 @@
 //!
 //! server.stop(Stop::Drain(Duration::from_secs(5)));
 //! let totals = server.join()?;
-//! println!("{} files, {} octets", totals.completed, totals.bytes);
+//! println!("{} files, {} bytes", totals.completed, totals.bytes);
 //! # Ok(())
 //! # }
 //! ```
@@ -62,18 +64,19 @@ mod wire;
 #[doc(hidden)]
 pub mod cli;
 
-pub use client::{Client, Progress};
+pub use client::{CancelHandle, Client, ClientError, Progress};
 pub use driver::{Driver, DriverBuilder};
-pub use error::{Error, Failure, Fault, Refusal, TftpError};
-pub use event::{DropReason, Event, Lesson, Stats, Summary, TransferId};
+pub use error::{Cause, DriverError, Error, Fault, Refusal, TftpError, TransferError};
+pub use event::{ClientLimit, DropReason, Event, Gauges, Stats, Summary, TransferId};
+pub use limits::settings::InvalidSetting;
 pub use proto::Retransmit;
-pub use server::{Builder, Events, Limits, Listening, Server, Stop, Stopper};
+pub use server::{BoundServer, Events, Server, ServerBuilder, ServerConfig, ServerHandle, Stop};
 pub use store::{
     Dir, DirBuilder, Entry, EntryKind, Object, Request, Sink, Source, Storage, Store, StoreFn,
     WriteMode, store_fn,
 };
 pub use text::Name;
-pub use wire::{Direction, ErrorCode, Malformed, Mode, OptionName, Options};
+pub use wire::{Direction, ErrorCode, Malformed, Mode, OptionName, Options, UnknownWord};
 
 /// The protocol's machines and packets, for own event loops, fuzzers and test rigs. Outside
 /// semantic versioning: these may change in any release.

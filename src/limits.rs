@@ -1,6 +1,8 @@
 //! Limits, times and sizes, each with its reason. Units are in the names where the type does not
 //! carry them.
 
+pub mod settings;
+
 use std::time::Duration;
 
 // ---- wire ---------------------------------------------------------------------------------
@@ -25,6 +27,9 @@ pub const MAX_NAME: usize = 1024;
 pub const MAX_ASKED_NAME: usize = 400;
 /// Option pairs looked at in one packet; the standard ones are seven. Later ones count as unknown.
 pub const MAX_OPTIONS: usize = 16;
+/// Bytes of unknown options that are kept of one request: more than any known client sends. They
+/// are held for as long as the transfer.
+pub const MAX_UNKNOWN_OPTION_BYTES: usize = 256;
 /// Longest option name that is compared at all.
 pub const MAX_OPTION_NAME: usize = 32;
 /// Receive buffer for requests. A longer datagram arrives truncated and is refused.
@@ -59,10 +64,10 @@ pub const PAUSE_FLOOR: Duration = Duration::from_millis(300);
 /// An OACK is not repeated earlier than this on our own account: atftp aborts on a second one.
 pub const OACK_INTERVAL: Duration = Duration::from_secs(1);
 /// Sends of a DATA 1 to a peer that has never answered: its address may be forged.
-pub const UNPROVEN_DATA_SENDS: u32 = 2;
+pub const HALF_OPEN_DATA_SENDS: u32 = 2;
 /// Sends of an OACK to a peer that has never answered while the server is calm. An OACK is about as
 /// long as the request.
-pub const UNPROVEN_OACK_SENDS: u32 = 4;
+pub const HALF_OPEN_OACK_SENDS: u32 = 4;
 /// Answers that a client gets at once by repeating its request from the same port. busybox repeats
 /// most often, eight times in 5 s.
 pub const REPEATED_REQUESTS: u32 = 8;
@@ -109,8 +114,6 @@ pub const BUFFERED_OCTETS: u64 = 1 << 20;
 /// What a server asks of its peers: so many blocks in a minute. 136 octets a second is less than
 /// any boot ROM or flash chip takes, and more than one who only wants to be kept will send.
 pub const MIN_PROGRESS: u32 = 16;
-/// Most that can be asked for.
-pub const MAX_MIN_PROGRESS: u32 = 65_535;
 /// Instead of a block so many octets count, where blocks are larger: 16 blocks or 64 KiB.
 pub const PROGRESS_BLOCK_OCTETS: u64 = 4 << 10;
 /// How often progress is looked at.
@@ -118,14 +121,9 @@ pub const PROGRESS_PERIOD: Duration = Duration::from_secs(60);
 /// The longest that a transfer may take. 4 GiB at the least progress of 64 KiB a minute would take
 /// weeks; a day is more than any boot.
 pub const MAX_TIME: Duration = Duration::from_secs(24 * 60 * 60);
-/// What can be asked for instead.
-pub const MAX_TIMES: std::ops::RangeInclusive<Duration> =
-    Duration::from_secs(1)..=Duration::from_secs(365 * 24 * 60 * 60);
 
 /// What streams and netascii transfers may keep for resending, all together: 64 large windows.
 pub const BUFFERED_TOTAL_OCTETS: u64 = 64 << 20;
-/// The least that can be asked for.
-pub const MIN_BUFFERED_TOTAL_OCTETS: u64 = 64 << 10;
 /// One transfer takes no more than this part of what is left of it, so that many find some.
 pub const BUFFERED_SHARE: u64 = 8;
 /// Its block size is not pressed below this: a window of one such block is always granted.
@@ -213,16 +211,9 @@ pub const LEFTOVERS_LOOKED_AT: usize = 100_000;
 
 /// The port of TFTP requests (RFC 1350 §4).
 pub const PORT: u16 = 69;
-/// Intervals that a server can be set to, as tftp-hpa's.
-pub const TIMEOUTS: std::ops::RangeInclusive<Duration> =
-    Duration::from_millis(10)..=Duration::from_secs(255);
-/// Most resends that can be asked for.
-pub const MAX_RETRIES: u32 = 100;
 /// Threads that run transfers, unless asked otherwise. They block on files and on a lone client's
 /// socket; waiting clients cost none.
 pub const DEFAULT_WORKERS: usize = 16;
-/// Most workers that can be asked for.
-pub const MAX_WORKERS: usize = 1024;
 /// Most transfers at once that can be asked for; there are no more ports on one address.
 pub const MAX_TRANSFERS: usize = 65_536;
 /// Descriptors that one transfer may hold: its socket, and its file where that is too small to be
@@ -259,9 +250,6 @@ pub const SPARE_IDLE: Duration = Duration::from_secs(10);
 /// How long the store may take to answer a request before the client is told. Long enough for a
 /// disk that has to spin up first; a client that has asked for so long will not ask much longer.
 pub const STORE_DEADLINE: Duration = Duration::from_secs(10);
-/// What can be asked for instead.
-pub const STORE_DEADLINES: std::ops::RangeInclusive<Duration> =
-    Duration::from_secs(1)..=Duration::from_secs(60 * 60);
 /// Openings handed out per continued transfer while both wait.
 pub const OPENINGS_PER_TURN: u32 = 4;
 /// How long a request waits for a free port or descriptor; twice as long where one is just being
@@ -273,7 +261,7 @@ pub const PORT_ASIDE: Duration = Duration::from_millis(500);
 /// search for a free one.
 pub const PORT_HEADROOM: usize = 16;
 /// How long an unanswered transfer is left alone before it may make room for a new one.
-pub const UNPROVEN_CHANCE: Duration = Duration::from_secs(1);
+pub const HALF_OPEN_CHANCE: Duration = Duration::from_secs(1);
 /// Each window that a peer has acknowledged lets its transfer be silent for this much longer before
 /// it may make room. An address that sends two packets for each transfer does not hold places for
 /// as long as a board that boots.
@@ -286,26 +274,26 @@ pub const MOST_SILENCE: Duration = Duration::from_secs(60);
 pub const SHARE_PER_FREE_PLACE: usize = 15;
 /// How long something learned about a client is remembered: longer than a boot that is tried again,
 /// shorter than a repair.
-pub const MEMORY_TIME: Duration = Duration::from_secs(10 * 60);
+pub const CLIENT_HISTORY_TIME: Duration = Duration::from_secs(10 * 60);
 /// Addresses about which something is remembered, and sets of options for each: a few megabytes at
 /// most.
-pub const MEMORY_CLIENTS: usize = 4096;
-/// See [`MEMORY_CLIENTS`].
-pub const LESSONS_PER_CLIENT: usize = 4;
+pub const CLIENT_HISTORY_CLIENTS: usize = 4096;
+/// See [`CLIENT_HISTORY_CLIENTS`].
+pub const CLIENT_LIMITS_PER_CLIENT: usize = 4;
 /// Transfers from two ports of one address that make progress beside each other for so long belong
 /// to two clients. Shorter is a last ACK that was handled late.
-pub const MEMORY_OVERLAP: Duration = Duration::from_millis(100);
+pub const CLIENT_HISTORY_OVERLAP: Duration = Duration::from_millis(100);
 /// Torn windows in one transfer that teach something; fewer are bad luck.
-pub const LESSON_TORN_WINDOWS: u64 = 4;
+pub const CLIENT_LIMIT_LOSSY_WINDOWS: u64 = 4;
 /// No smaller window is offered for that: it would cost more than it saves.
-pub const LESSON_WINDOW: u16 = 4;
+pub const CLIENT_LIMIT_WINDOW: u16 = 4;
 /// OACKs refused in a row before none is sent any more. One may be a user who changed his mind.
-pub const LESSON_REFUSALS: u32 = 2;
+pub const CLIENT_LIMIT_REFUSALS: u32 = 2;
 /// Copies of the first block that must have been lost before it counts as too large.
-pub const LESSON_OPENING_RESENDS: u64 = 3;
+pub const CLIENT_LIMIT_OPENING_RESENDS: u64 = 3;
 /// What is then agreed instead: what fits a VLAN in a VPN, what fits most tunnels, what always
 /// fits.
-pub const LESSON_BLKSIZES: [u16; 3] = [1428, 1024, DEFAULT_BLKSIZE];
+pub const CLIENT_LIMIT_BLKSIZES: [u16; 3] = [1428, 1024, DEFAULT_BLKSIZE];
 /// Transfers one TID may have at once: the current one and those it replaces.
 pub const TRANSFERS_PER_TID: usize = 4;
 /// Half-open transfers that one TID may have: a client that asks for another file from the same

@@ -1,11 +1,12 @@
 //! Text from outside that people read: quoted, escaped and cut.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// Octets that a peer sent and that people will read. `Display` quotes, escapes and cuts them, so
-/// that no log or terminal can be written to from outside.
+/// that no log or terminal can be written to from outside. A clone costs no copy.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Name(Box<[u8]>);
+pub struct Name(Arc<[u8]>);
 
 impl Name {
     /// Octets shown at most.

@@ -48,10 +48,7 @@ fn help_names_every_option_with_its_default() {
         ("--retransmit <WHEN>", "[default: adaptive]"),
         ("--min-progress <BLOCKS>", "[default: 16]"),
         ("--max-time <TIME>", "[default: 24h]"),
-        (
-            "--no-client-memory",
-            "[default: smaller ones for 10 minutes]",
-        ),
+        ("--no-client-history", "[default: reduce for 10 minutes]"),
         ("--workers <COUNT>", "[default: 16]"),
         ("--store-deadline <TIME>", "[default: 10s]"),
         (
@@ -59,13 +56,13 @@ fn help_names_every_option_with_its_default() {
             "[default: what the descriptor limit allows, at most 65536]",
         ),
         ("--max-transfers-per-client <COUNT>", "[default: no limit]"),
-        ("--max-unproven <COUNT>", "[default: all of them]"),
+        ("--max-half-open <COUNT>", "[default: all of them]"),
         (
-            "--max-unproven-per-client <COUNT>",
+            "--max-half-open-per-client <COUNT>",
             "[default: no limit of its own]",
         ),
         (
-            "--max-unproven-per-network <COUNT>",
+            "--max-half-open-per-network <COUNT>",
             "[default: no limit of its own]",
         ),
         ("--user <NAME>", "[default: nobody, when started as root]"),
@@ -98,9 +95,9 @@ fn wrong_values_are_told_what_is_accepted() {
         ("--store-deadline", "2h", "from 1s to 1h"),
         ("--max-transfers", "0", "from 1 to 65536"),
         ("--max-transfers-per-client", "0", "from 1 to 65536"),
-        ("--max-unproven", "0", "from 1 to 65536"),
-        ("--max-unproven-per-client", "0", "from 1 to 65536"),
-        ("--max-unproven-per-network", "65537", "from 1 to 65536"),
+        ("--max-half-open", "0", "from 1 to 65536"),
+        ("--max-half-open-per-client", "0", "from 1 to 65536"),
+        ("--max-half-open-per-network", "65537", "from 1 to 65536"),
         ("--port-range", "3000:2000", "from 1 to 65535"),
         ("--retransmit", "never", "adaptive, rfc"),
         ("--host", "127.0.0.1:69", "--port"),
@@ -466,19 +463,20 @@ fn what_is_learned_about_a_client_is_one_line() {
     };
     let server = Server::start(root.path(), &[]);
     refuse_twice(&server);
-    let line = server.line_with(" learned ");
-    let words = r#" INFO learned peer=127.0.0.1 options=none reason="option replies were refused""#;
+    let line = server.line_with(" client-limit ");
+    let words =
+        r#" INFO client-limit peer=127.0.0.1 options=none reason="option replies were refused""#;
     assert!(line.ends_with(words), "{line}");
     assert_eq!(first_block(&offered(server.address(), wanted).0).len(), 512);
 
-    let server = Server::start(root.path(), &["--no-client-memory"]);
+    let server = Server::start(root.path(), &["--no-client-history"]);
     refuse_twice(&server);
     assert_eq!(offered(server.address(), wanted).0, oack);
     server.signal(Signal::SIGINT);
     server.signal(Signal::SIGINT);
     loop {
         let line = server.line_with("");
-        assert!(!line.contains(" learned "), "{line}");
+        assert!(!line.contains(" client-limit "), "{line}");
         if line.contains(" stopped completed=2 ") {
             break;
         }
@@ -487,8 +485,9 @@ fn what_is_learned_about_a_client_is_one_line() {
     let server = Server::start(root.path(), &["--timeout", "0.01", "--retries", "4"]);
     let (_, peer) = offered(server.address(), b"blksize\x002000\0");
     peer.send(&[0, 4, 0, 0]).expect("sent");
-    let line = server.line_with(" learned ");
-    let words = r#" INFO learned peer=127.0.0.1 blksize=1428 reason="first block never arrived""#;
+    let line = server.line_with(" client-limit ");
+    let words =
+        r#" INFO client-limit peer=127.0.0.1 blksize=1428 reason="first block never arrived""#;
     assert!(line.ends_with(words), "{line}");
 }
 

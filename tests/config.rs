@@ -72,7 +72,7 @@ fn every_mistake_is_named_with_its_place_and_what_is_accepted() {
         ),
         (
             "timeout = \"5m\"",
-            "1:11: timeout: expected a time from 10ms to 255s, such as 1, 1.5, 500ms or 2s, found \"5m\"",
+            "1:11: timeout: expected a time from 10ms to 255s, such as 500ms, 1.5, 2s, 5m, 24h or 7d, found \"5m\"",
         ),
         (
             "umask = 0o22",
@@ -209,6 +209,13 @@ fn what_is_printed_is_a_file_that_means_the_same() {
 #[test]
 fn the_file_of_defaults_changes_nothing_and_has_every_option() {
     let written = text(&run(&mut config(&["default"])));
+    assert!(written.contains("# Retransmission interval, 10ms to 255s, "));
+    assert!(!written.contains('{'), "a range is missing");
+    let help = text(&run(&mut config(&["print", "--help"])));
+    assert!(
+        help.contains("10ms to 255s") && !help.contains('{'),
+        "{help}"
+    );
     let (scratch, path) = file(&written);
     let said = text(&run(&mut config(&["check", &path])));
     assert_eq!(said, format!("{path}: ok\n"));

@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tftpool::{Driver, DriverBuilder, EntryKind, Error, OptionName, TftpError};
+use tftpool::{Driver, DriverBuilder, DriverError, EntryKind, Error, OptionName, ServerConfig};
 
 fn at(scratch: &Scratch) -> DriverBuilder {
     Driver::builder()
@@ -77,9 +77,9 @@ fn it_starts_and_stops_any_number_of_times() {
 fn what_needs_a_running_server_says_so() {
     let scratch = Scratch::new();
     let driver = open(&scratch);
-    let not_running = |result: Result<(), TftpError>| {
+    let not_running = |result: Result<(), DriverError>| {
         let error = result.expect_err("it does not run");
-        assert!(matches!(error, TftpError::ServerNotRunning), "{error}");
+        assert!(matches!(error, DriverError::ServerNotRunning), "{error}");
     };
     not_running(driver.stop().map(drop));
     not_running(driver.stats().map(drop));
@@ -98,7 +98,7 @@ fn a_start_that_fails_says_the_real_cause_and_can_be_tried_again() {
     let driver = at(&scratch).port(port).open().expect("a driver");
     let error = driver.start().expect_err("the port is taken");
     match &error {
-        TftpError::Server(Error::Bind { address, cause }) => {
+        DriverError::Server(Error::Bind { address, cause }) => {
             assert_eq!(address.port(), port);
             assert_eq!(cause.kind(), io::ErrorKind::AddrInUse);
         }
@@ -111,12 +111,15 @@ fn a_start_that_fails_says_the_real_cause_and_can_be_tried_again() {
 
     let nowhere = at(&scratch).host("no such host").open().expect("a driver");
     let error = nowhere.start().expect_err("no host");
-    assert!(matches!(error, TftpError::Host { .. }), "{error}");
+    assert!(matches!(error, DriverError::Host { .. }), "{error}");
 
     scratch.file("file", "");
     let error = Driver::builder().root(scratch.at("file/x")).open();
     let error = error.expect_err("no directory");
-    assert!(matches!(error, TftpError::Server(Error::Directory { .. })));
+    assert!(matches!(
+        error,
+        DriverError::Server(Error::Directory { .. })
+    ));
 }
 
 /// Where the default route starts, as `ip` says; unspecified without one, `None` where `ip` is
@@ -165,9 +168,11 @@ fn without_a_host_it_serves_where_others_reach_this_machine() {
 #[test]
 fn a_stop_lets_running_transfers_end_but_not_for_ever() {
     let scratch = Scratch::new();
+    let mut config = ServerConfig::default();
+    config.timeout = PATIENCE;
     let driver = at(&scratch)
         .drain(Duration::from_millis(10))
-        .limits(|limits| limits.timeout = PATIENCE)
+        .config(config)
         .open()
         .expect("a driver");
     driver
@@ -363,7 +368,10 @@ fn files_are_written_read_and_served_by_one_name() {
     storage.remove_all("boot").expect("a tree");
     storage.remove_all("boot").expect("nothing is as good");
     assert_eq!(names(&driver, ""), ["empty"]);
-    assert!(matches!(storage.read("empty"), Err(TftpError::File { .. })));
+    assert!(matches!(
+        storage.read("empty"),
+        Err(DriverError::File { .. })
+    ));
     let error = storage.read("missing").expect_err("no file").to_string();
     assert_eq!(error, "cannot read \"missing\": no such file or directory");
 }
@@ -401,7 +409,7 @@ fn a_file_appears_when_it_is_complete_and_nothing_stays_of_one_that_fails() {
         .write_from("dir/file", Broken(3))
         .expect_err("a broken reader");
     assert!(
-        matches!(&error, TftpError::File { cause, .. } if cause.kind() == io::ErrorKind::BrokenPipe)
+        matches!(&error, DriverError::File { cause, .. } if cause.kind() == io::ErrorKind::BrokenPipe)
     );
     assert_eq!(storage.read("dir/file").ok(), Some(b"old".to_vec()));
     assert!(storage.write("dir", "x").is_err(), "a directory is no file");
@@ -420,7 +428,7 @@ fn names_of_directories_long_names_and_sockets_are_seen_as_what_they_are() {
     let storage = driver.storage();
     storage.write("dir/file", "content").expect("a file");
     for name in ["dir/file/", "new/", "dir/file/."] {
-        let is_name = |error| matches!(error, TftpError::Name { .. });
+        let is_name = |error| matches!(error, DriverError::Name { .. });
         assert!(storage.write(name, "x").is_err_and(is_name), "{name}");
         assert!(storage.read(name).is_err_and(is_name), "{name}");
         assert!(storage.copy(name, "copy").is_err_and(is_name), "{name}");
@@ -461,7 +469,10 @@ fn no_name_and_no_link_leads_out() {
     symlink("inside", scratch.at("root/within")).expect("a link");
     for name in ["../secret", "a/../../secret", "..", "", "/", "x\ny"] {
         let error = storage.write(name, "x").expect_err(name);
-        assert!(matches!(error, TftpError::Name { .. }), "{name:?}: {error}");
+        assert!(
+            matches!(error, DriverError::Name { .. }),
+            "{name:?}: {error}"
+        );
         assert!(storage.remove_all(name).is_err(), "{name:?}");
         assert!(storage.rename("inside", name).is_err(), "{name:?}");
     }
@@ -501,7 +512,7 @@ fn a_tree_that_is_too_deep_is_not_removed_halfway_into_the_stack() {
     let deep = "d/".repeat(70);
     driver.storage().create_dir(&deep).expect("directories");
     let error = driver.storage().remove_all("d").expect_err("too deep");
-    assert!(matches!(error, TftpError::File { .. }), "{error}");
+    assert!(matches!(error, DriverError::File { .. }), "{error}");
     driver
         .storage()
         .remove_all("d/".repeat(20))
@@ -629,7 +640,7 @@ fn what_a_close_could_not_remove_is_removed_by_the_next() {
     std::fs::rename(&way, &aside).expect("a new name");
     std::os::unix::fs::symlink("way", &way).expect("a link");
     let error = driver.close().expect_err("it cannot be reached");
-    assert!(matches!(error, TftpError::File { .. }), "{error}");
+    assert!(matches!(error, DriverError::File { .. }), "{error}");
     let waiting = ["way/in", "way/in/file"].map(PathBuf::from);
     assert_eq!(driver.storage().created(), waiting);
     std::fs::remove_file(&way).expect("a link");

@@ -58,7 +58,7 @@ fn a_hundred_servers_leave_nothing_behind() {
                 server.join().expect("a server that stops in peace");
             }
             _ => {
-                let (stopper, events) = (server.stopper(), server.events());
+                let (stopper, events) = (server.handle(), server.events());
                 drop(server);
                 assert_eq!(
                     events

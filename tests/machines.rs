@@ -187,7 +187,7 @@ fn an_ack_inside_the_window_is_answered_from_the_next_block_with_a_whole_window(
     sender.handle(&ack(3), at(4));
     assert_eq!(bursts(&mut sender, 4), [(4, 11)]);
     assert_eq!(
-        (sender.acked(), sender.torn(), sender.retransmits()),
+        (sender.acked(), sender.lossy_windows(), sender.retransmits()),
         (3, 1, 5)
     );
 }
@@ -520,10 +520,10 @@ fn an_ack_of_the_block_beyond_the_window_goes_on_behind_it() {
     let mut all_of_it = sender.clone();
     all_of_it.handle(&ack(20), at(now + 2));
     assert_eq!(bursts(&mut all_of_it, now + 2)[0].0, 21);
-    let torn = sender.torn();
+    let torn = sender.lossy_windows();
     sender.handle(&ack(21), at(now + 2));
     assert_eq!(bursts(&mut sender, now + 2)[0].0, 22);
-    assert_eq!(sender.torn(), torn, "nothing was lost");
+    assert_eq!(sender.lossy_windows(), torn, "nothing was lost");
 }
 
 /// The first ACK inside the window looks like a report of a hole. Those that follow come too soon
@@ -1084,7 +1084,7 @@ fn an_oack_is_sent_4_times_at_most_and_never_within_a_second() {
 }
 
 #[test]
-fn a_data_1_to_an_unproven_peer_is_sent_twice_at_most() {
+fn a_data_1_to_a_half_open_peer_is_sent_twice_at_most() {
     let mut sender = Sender::answering(&Agreed::default(), false, Some(9), &ADAPTIVE, at(0));
     let (all, _, outcome) = silence(&mut sender, 0);
     assert_eq!(all, [(0, 1, 1), (1000, 1, 1)]);

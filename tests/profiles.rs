@@ -33,7 +33,7 @@ fn server() -> Server {
 #[test]
 fn every_loader_boots() {
     let server = server();
-    let mut events = server.events();
+    let events = server.events();
     for profile in hurried() {
         let boot = booted(&profile, server.local_addr());
         assert_eq!(
@@ -52,7 +52,7 @@ fn every_loader_boots() {
         let wanted = u32::from(profile.probe.is_some());
         let (mut probes, mut is_complete) = (0, false);
         while !is_complete || probes < wanted {
-            match events.next_within(PATIENCE).expect("an event") {
+            match events.recv_timeout(PATIENCE).expect("an event") {
                 Event::Probe(_) => probes += 1,
                 Event::Completed(it) => is_complete |= it.name.as_bytes() == b"file",
                 Event::Failed(summary, failure) => panic!("{}: {summary} {failure}", profile.name),
@@ -114,13 +114,13 @@ fn copies_are_not_multiplied() {
         ("file", pattern(50_000)),
         ("pxelinux.cfg/default", pattern(300)),
     ];
+    let mut config = tftpool::ServerConfig::default();
+    // Nothing is sent twice because this machine is slow.
+    config.retransmit = tftpool::Retransmit::Rfc;
+    config.timeout = 2 * PATIENCE;
     let server = Server::builder(shelf(files))
         .bind(([127, 0, 0, 1], 0).into())
-        .limits(|limits| {
-            // Nothing is sent twice because this machine is slow.
-            limits.retransmit = tftpool::Retransmit::Rfc;
-            limits.timeout = 2 * PATIENCE;
-        })
+        .config(config)
         .start()
         .expect("a server");
     let lock_step = |profile: &Profile| profile.options.iter().all(|it| it.0 != "windowsize");
@@ -148,7 +148,10 @@ fn copies_are_not_multiplied() {
 
 #[test]
 fn a_loader_that_hears_nothing_gives_up_after_its_requests() {
-    for profile in Profile::all().map(|profile| profile.hurried(1000)) {
+    for profile in Profile::all()
+        .into_iter()
+        .map(|profile| profile.hurried(1000))
+    {
         let deaf = Relay::start(([127, 0, 0, 1], 9).into(), |_| Fate::Lose);
         let failure = profile.boot(deaf.address(), "file");
         assert_eq!(failure, Err(BootFailure::Unanswered), "{}", profile.name);

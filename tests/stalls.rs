@@ -71,7 +71,7 @@ impl Stalling {
 
     /// Blocks sent again, and losses seen.
     fn losses(&self) -> (u64, u64) {
-        (self.sender.retransmits(), self.sender.torn())
+        (self.sender.retransmits(), self.sender.lossy_windows())
     }
 
     /// The machine offers the next block, and does not wait or end.
@@ -195,7 +195,7 @@ fn what_a_receiver_says_about_a_part_of_a_window_is_no_loss() {
         assert!(sent.iter().all(|burst| *burst == (4, 5)), "{sent:?}");
     }
     assert_eq!(sends, 6, "retries + 1");
-    assert_eq!(stalling.sender.torn(), 0);
+    assert_eq!(stalling.sender.lossy_windows(), 0);
     stalling.there = 1000;
     assert_eq!(stalling.send(100_000), [(6, 11)]);
 }

@@ -15,8 +15,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use tftpool::Driver;
 use tftpool::testing::{Profile, pattern};
+use tftpool::{Driver, ServerConfig};
 
 /// A file that takes 129 ACKs, and is mapped.
 const SLOW: usize = 128 * 512;
@@ -49,11 +49,13 @@ fn raise_limit(wanted: u64) -> Result<u64, Box<dyn Error>> {
 /// The server as a part of a program: this one.
 fn embedded(root: &str, transfers: usize) -> Result<(), Box<dyn Error>> {
     raise_limit(2 * transfers as u64 + 100)?;
+    let mut config = ServerConfig::default();
+    config.max_transfers = transfers;
     let driver = Driver::builder()
         .root(root)
         .host("127.0.0.1")
         .port(0)
-        .limits(|limits| limits.max_transfers = transfers)
+        .config(config)
         .open()?;
     driver.start()?;
     eprintln!(

@@ -56,7 +56,7 @@ impl Fetch {
 }
 
 /// Why a transfer brought no file.
-pub(crate) type Failure = String;
+pub(crate) type TransferError = String;
 
 /// One transfer, seen from the client.
 pub(crate) struct Client<'a> {
@@ -71,7 +71,7 @@ pub(crate) struct Client<'a> {
     agreed: Agreed,
     offset: u64,
     ignored: u64,
-    failure: Option<Failure>,
+    failure: Option<TransferError>,
     started: Instant,
     first_reply: Option<Duration>,
 }
@@ -81,7 +81,7 @@ pub(crate) enum Progress {
     /// It waits for a packet, or until then.
     Waiting(Instant),
     /// It is done.
-    Finished(Result<Fetched, Failure>),
+    Finished(Result<Fetched, TransferError>),
 }
 
 /// A file that arrived intact.
@@ -233,7 +233,7 @@ impl<'a> Client<'a> {
         true
     }
 
-    fn fail(&mut self, why: Failure) {
+    fn fail(&mut self, why: TransferError) {
         self.failure.get_or_insert(why);
     }
 

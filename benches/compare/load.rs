@@ -1,7 +1,7 @@
 //! The load: one client that blocks on its socket, or thousands on one epoll. Every load has a time
 //! limit.
 
-use crate::client::{Client, Failure, Fetch, Fetched, Progress};
+use crate::client::{Client, Fetch, Fetched, Progress, TransferError};
 use crate::pattern::Pattern;
 use crate::sys;
 use nix::errno::Errno;
@@ -33,7 +33,7 @@ pub(crate) struct Report {
     pub(crate) elapsed: Duration,
     pub(crate) first_replies: Vec<Duration>,
     pub(crate) completions: Vec<Duration>,
-    pub(crate) failures: BTreeMap<Failure, u64>,
+    pub(crate) failures: BTreeMap<TransferError, u64>,
     pub(crate) blksize: u16,
     pub(crate) windowsize: u16,
     pub(crate) ignored: u64,
@@ -42,7 +42,7 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    fn count(&mut self, result: Result<Fetched, Failure>) {
+    fn count(&mut self, result: Result<Fetched, TransferError>) {
         match result {
             Ok(fetched) => {
                 self.done += 1;
@@ -278,7 +278,7 @@ impl Seats<'_> {
     }
 
     /// Lets one client go on; its result, where it is done.
-    fn drive(&mut self, seat: usize) -> Option<Result<Fetched, Failure>> {
+    fn drive(&mut self, seat: usize) -> Option<Result<Fetched, TransferError>> {
         let client = self.clients[seat].as_mut()?;
         match client.drive(Instant::now()) {
             Progress::Waiting(until) => {

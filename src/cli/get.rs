@@ -9,9 +9,10 @@ use super::output::{Output, Written};
 use super::place::Place;
 use super::settings::{Done, Outcome, Settings, Trouble};
 use super::value::{self, Parser};
-use crate::client::Client;
-use crate::error::{Failure, Refusal, plain};
+use crate::client::{Client, ClientError};
+use crate::error::{Refusal, plain};
 use crate::event::Summary;
+use crate::limits::settings::client;
 use crate::store::Sink;
 use crate::wire::ErrorCode;
 use sha2::{Digest as _, Sha256};
@@ -57,12 +58,13 @@ pub(super) struct Arguments {
     )]
     sha256: Option<Option<[u8; 32]>>,
 
-    /// Largest file to take, such as 512M or 4G; a server that announces a size is held to that too
+    /// Largest file to take, {range}, such as 512M or 4G; a server that announces a size is held to
+    /// that too
     #[arg(
         long,
         value_name = "SIZE",
         default_value = "16G",
-        value_parser = value::size as Parser<_>,
+        value_parser = value::size(client::MAX_SIZE),
         help_heading = "Protocol"
     )]
     max_size: u64,
@@ -233,7 +235,7 @@ impl Arguments {
         place: &Place,
         sink: Box<dyn Sink + '_>,
         digest: &OnceLock<String>,
-    ) -> Result<Summary, Failure> {
+    ) -> Result<Summary, ClientError> {
         let sink = match self.sha256 {
             None => sink,
             Some(wanted) => Box::new(Digesting {

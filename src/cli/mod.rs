@@ -17,6 +17,7 @@ mod settings;
 mod value;
 
 use crate::error::plain;
+use crate::limits::settings as accepted;
 use crate::wire::ErrorCode;
 #[cfg(feature = "config")]
 use clap::ArgMatches;
@@ -51,7 +52,7 @@ enum Command {
 /// Reads the arguments of this process and does what they say.
 pub fn main() -> ExitCode {
     let line = joined(std::env::args_os());
-    let matches = Arguments::command().get_matches_from(&line);
+    let matches = command().get_matches_from(&line);
     #[cfg(feature = "config")]
     let (matches, completed) = match complete(line, matches) {
         Ok(completed) => completed,
@@ -95,14 +96,31 @@ fn complete(
         },
         _ => return Ok((matches, None)),
     };
-    let command = config::serve_command();
-    let completed = config::CommandLine::complete(&command, options, line, depth);
+    let serve = config::serve_command();
+    let completed = config::CommandLine::complete(&serve, options, line, depth);
     let completed = completed.map_err(|errors| {
         errors.iter().for_each(|error| say(error));
         Exit(2)
     })?;
-    let matches = Arguments::command().get_matches_from(completed.arguments());
+    let matches = command().get_matches_from(completed.arguments());
     Ok((matches, Some(completed)))
+}
+
+/// The command line, with what each option accepts in its help.
+fn command() -> clap::Command {
+    let client = |command| value::with_ranges(command, &[accepted::client::ALL]);
+    let command = Arguments::command()
+        .mut_subcommand("serve", serve::with_ranges)
+        .mut_subcommand("get", client)
+        .mut_subcommand("put", client)
+        .mut_subcommand("probe", |probe| {
+            value::with_ranges(probe, &[&[probe::MAX_TIME]])
+        });
+    #[cfg(feature = "config")]
+    let command = command.mut_subcommand("config", |config| {
+        config.mut_subcommand("print", serve::with_ranges)
+    });
+    command
 }
 
 /// How a process ends, as a number for scripts.
@@ -252,6 +270,35 @@ mod tests {
         );
         let kept = ["get", "--sha256", "h:f", &hex];
         assert_eq!(joined(&kept), kept);
+    }
+
+    #[test]
+    fn the_help_names_what_each_setting_accepts() {
+        for name in ["serve", "get", "put", "probe"] {
+            let mut command = command();
+            let subcommand = command.find_subcommand_mut(name).expect("a subcommand");
+            let help = subcommand.render_long_help().to_string();
+            assert!(!help.contains("{range}"), "{name}: {help}");
+        }
+        let mut command = command();
+        let serve = command.find_subcommand_mut("serve").expect("a subcommand");
+        for setting in [accepted::server::ALL, accepted::directory::ALL].concat() {
+            if setting == accepted::server::MAX_BUFFERED {
+                continue; // has no option
+            }
+            let mut arguments = serve.get_arguments();
+            let is_its = |arg: &&clap::Arg| {
+                let id = arg.get_id().as_str();
+                id == setting.name || (id, setting.name) == ("port_range", "ports")
+            };
+            let option = arguments.find(is_its).expect("an option");
+            let help = option.get_help().expect("a help").to_string();
+            assert!(
+                help.contains(&setting.to_string()),
+                "{}: {help}",
+                setting.name
+            );
+        }
     }
 
     #[test]

@@ -3,8 +3,9 @@
 use super::Exit;
 use super::place::{PLACES, Place};
 use super::settings::{Done, Outcome, Settings, Trouble};
-use super::value::{self, Parser};
+use super::value;
 use crate::error::plain;
+use crate::limits::settings::client;
 use crate::store::Source;
 use crate::sys::by_path;
 use std::io::{self, Read};
@@ -29,8 +30,8 @@ pub(super) struct Arguments {
     #[command(flatten)]
     settings: Settings,
 
-    /// Wait this long for the ACK of the last block, 1s to 365d: a device may write its flash first
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = value::long_time as Parser<_>, help_heading = "Protocol")]
+    /// Wait this long for the ACK of the last block, {range}: a device may write its flash first
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = value::time(client::FINAL_TIMEOUT), help_heading = "Protocol")]
     final_timeout: Duration,
 }
 

@@ -7,10 +7,11 @@
 use super::log::{Log, Verbosity};
 use super::value::{self, Parser};
 use crate::error::{Error, plain};
-use crate::event::Stats;
+use crate::event::{Gauges, Stats};
 use crate::limits;
+use crate::limits::settings::{Setting, directory, server as accepted};
 use crate::proto::Retransmit;
-use crate::server::{Builder, Listening, Server, Stop, Stopper};
+use crate::server::{BoundServer, Server, ServerBuilder, ServerConfig, ServerHandle, Stop};
 use crate::store::{Dir, WriteMode};
 use crate::sys;
 use crate::sys::privileges::{self, Account};
@@ -32,6 +33,8 @@ const ASSUMED_DESCRIPTORS: u64 = 1024;
 /// Fewer transfers at once than this deserve a warning: a room of boards that is switched on asks
 /// for more.
 const FEW_TRANSFERS: usize = 64;
+/// The port to listen on.
+const PORT: Setting = Setting::number("port", 0, u16::MAX as u64);
 /// How long running transfers may go on after the first SIGTERM or SIGINT.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -125,11 +128,11 @@ struct Uploads {
     #[arg(long, value_name = "DIR")]
     upload_dir: Option<PathBuf>,
 
-    /// Largest upload, in octets or with K, M, G or T behind the number, 1 to 16777215T
-    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = value::size as Parser<_>)]
+    /// Largest upload, in bytes or with K, M, G or T behind the number, {range}
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = value::size(directory::MAX_UPLOAD))]
     max_upload: u64,
 
-    /// Permission bits that uploads don't get, in octal, 000 to 777
+    /// Permission bits that uploads don't get, in octal, {range}
     #[arg(long, value_name = "BITS", default_value = "022", value_parser = value::umask as Parser<_>)]
     umask: u32,
 
@@ -147,7 +150,7 @@ struct Network {
     host: Vec<String>,
 
     /// UDP port; 0 takes a free one
-    #[arg(long, default_value_t = limits::PORT, value_parser = value::number(0..=u16::MAX))]
+    #[arg(long, default_value_t = limits::PORT, value_parser = value::number::<u16>(PORT))]
     port: u16,
 
     /// Listen also on an address that no interface has yet, as before the network is up [default:
@@ -155,7 +158,7 @@ struct Network {
     #[arg(long)]
     freebind: bool,
 
-    /// Ports to answer from, for firewalls, such as 2000:3000 [default: any free port]
+    /// Ports to answer from, for firewalls, such as 2000:3000; {range} [default: any free port]
     #[arg(long, value_name = "LO:HI", value_parser = value::port_range as Parser<_>)]
     port_range: Option<RangeInclusive<u16>>,
 
@@ -176,22 +179,21 @@ struct Network {
 #[derive(clap::Args)]
 #[command(next_help_heading = "Protocol")]
 struct Protocol {
-    /// Largest block size to agree to, in octets, 8 to 65464, even if it travels in fragments
-    /// [default: what the route to the client carries in one piece]
-    #[arg(long, value_name = "OCTETS", value_parser = value::block_size as Parser<_>)]
+    /// Largest block size to agree to, in bytes, {range}, even if it travels in fragments [default:
+    /// what the route to the client carries in one piece]
+    #[arg(long, value_name = "OCTETS", value_parser = value::number::<u16>(accepted::MAX_BLOCK_SIZE))]
     max_block_size: Option<u16>,
 
-    /// Largest window to agree to, in blocks, 1 to 32767
-    #[arg(long, value_name = "BLOCKS", default_value_t = limits::MAX_WINDOWSIZE, value_parser = value::window_size as Parser<_>)]
+    /// Largest window to agree to, in blocks, {range}
+    #[arg(long, value_name = "BLOCKS", default_value_t = limits::MAX_WINDOWSIZE, value_parser = value::number::<u16>(accepted::MAX_WINDOW_SIZE))]
     max_window_size: u16,
 
-    /// Wait this long for an answer before sending again, unless the client asks otherwise; 10ms to
-    /// 255s
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = value::time as Parser<_>)]
+    /// Retransmission interval, {range}, unless the client asks for another
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = value::time(accepted::TIMEOUT))]
     timeout: Duration,
 
-    /// Resends into silence before a transfer is given up, 0 to 100
-    #[arg(long, value_name = "COUNT", default_value_t = limits::DEFAULT_RETRIES, value_parser = value::retries as Parser<_>)]
+    /// Retransmissions into silence before a transfer is given up, {range}
+    #[arg(long, value_name = "COUNT", default_value_t = limits::DEFAULT_RETRIES, value_parser = value::number::<u32>(accepted::RETRIES))]
     retries: u32,
 
     /// When to send again: `adaptive` probes after the measured round trip, `rfc` only after the
@@ -205,65 +207,65 @@ struct Protocol {
     )]
     retransmit: When,
 
-    /// Blocks that a client must get through in a minute, or 4 KiB for each, 0 to 65535; 0 asks for
-    /// none
+    /// Abort transfers slower than this many blocks, or this many times 4 KiB, per minute, {range};
+    /// 0 disables
     #[arg(
         long,
         value_name = "BLOCKS",
         default_value_t = limits::MIN_PROGRESS,
-        value_parser = value::number(0..=limits::MAX_MIN_PROGRESS),
+        value_parser = value::number::<u32>(accepted::MIN_PROGRESS),
     )]
     min_progress: u32,
 
-    /// The longest that a transfer may take, 1s to 365d
-    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = value::long_time as Parser<_>)]
+    /// The longest that a transfer may take, {range}
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = value::time(accepted::MAX_TIME))]
     max_time: Duration,
 
-    /// Forget what clients taught: offer whole windows, large blocks and options to those that
-    /// failed with them [default: smaller ones for 10 minutes]
+    /// Do not reduce options for clients that recently failed with them [default: reduce for 10
+    /// minutes]
     #[arg(long)]
-    no_client_memory: bool,
+    no_client_history: bool,
 }
 
 /// How much at once.
 #[derive(clap::Args)]
 #[command(next_help_heading = "Capacity")]
 struct Capacity {
-    /// Threads that run transfers, 1 to 1024; waiting clients cost none
+    /// Threads that run transfers, {range}; waiting clients cost none
     #[arg(
         long,
         value_name = "COUNT",
         default_value_t = limits::DEFAULT_WORKERS,
-        value_parser = value::number(1..=limits::MAX_WORKERS),
+        value_parser = value::number::<usize>(accepted::WORKERS),
     )]
     workers: usize,
 
-    /// How long opening a file may take, on a disk or file server that hangs, before the client is
-    /// told, 1s to 1h
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = value::store_deadline as Parser<_>)]
+    /// Time for opening a file, {range}; after it, the client gets an ERROR
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = value::time(accepted::STORE_DEADLINE))]
     store_deadline: Duration,
 
-    /// Transfers at once [default: what the descriptor limit allows, at most 65536]
-    #[arg(long, value_name = "COUNT", value_parser = value::transfers as Parser<_>)]
+    /// Transfers at once, {range} [default: what the descriptor limit allows, at most 65536]
+    #[arg(long, value_name = "COUNT", value_parser = value::number::<usize>(accepted::MAX_TRANSFERS))]
     max_transfers: Option<usize>,
 
-    /// Transfers at once for one client address [default: no limit]
-    #[arg(long, value_name = "COUNT", value_parser = value::transfers as Parser<_>)]
+    /// Transfers at once for one client address, {range} [default: no limit]
+    #[arg(long, value_name = "COUNT", value_parser = value::number::<usize>(accepted::MAX_TRANSFERS_PER_CLIENT))]
     max_transfers_per_client: Option<usize>,
 
-    /// Transfers at once whose clients have not answered yet, as forged addresses never do
-    /// [default: all of them]
-    #[arg(long, value_name = "COUNT", value_parser = value::transfers as Parser<_>)]
-    max_unproven: Option<usize>,
+    /// Half-open transfers at once, {range}: their clients have not answered yet, as forged
+    /// addresses never do [default: all of them]
+    #[arg(long, value_name = "COUNT", value_parser = value::number::<usize>(accepted::MAX_HALF_OPEN))]
+    max_half_open: Option<usize>,
 
-    /// The same for one client address; whole labs may sit behind one [default: no limit of its
-    /// own]
-    #[arg(long, value_name = "COUNT", value_parser = value::transfers as Parser<_>)]
-    max_unproven_per_client: Option<usize>,
+    /// Half-open transfers at once for one client address, {range}; whole labs may sit behind one
+    /// [default: no limit of its own]
+    #[arg(long, value_name = "COUNT", value_parser = value::number::<usize>(accepted::MAX_HALF_OPEN_PER_CLIENT))]
+    max_half_open_per_client: Option<usize>,
 
-    /// The same for one network, an IPv4 /24 or an IPv6 /64 [default: no limit of its own]
-    #[arg(long, value_name = "COUNT", value_parser = value::transfers as Parser<_>)]
-    max_unproven_per_network: Option<usize>,
+    /// Half-open transfers at once for one network (IPv4 /24, IPv6 /64), {range} [default: no limit
+    /// of its own]
+    #[arg(long, value_name = "COUNT", value_parser = value::number::<usize>(accepted::MAX_HALF_OPEN_PER_NETWORK))]
+    max_half_open_per_network: Option<usize>,
 }
 
 /// What absolute links mean, as typed.
@@ -290,15 +292,6 @@ enum Write {
 }
 
 impl Write {
-    fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Create => "create",
-            Self::Overwrite => "overwrite",
-            Self::Unique => "unique",
-        }
-    }
-
     fn mode(self) -> Option<WriteMode> {
         match self {
             Self::None => None,
@@ -307,6 +300,11 @@ impl Write {
             Self::Unique => Some(WriteMode::Unique),
         }
     }
+}
+
+/// The options, with what each accepts in its help.
+pub(super) fn with_ranges(command: clap::Command) -> clap::Command {
+    value::with_ranges(command, &[accepted::ALL, directory::ALL])
 }
 
 /// Runs the subcommand. SIGHUP calls `reread`.
@@ -401,14 +399,13 @@ fn serve(
         }
         error => Trouble::from(error),
     })?;
-    let _ = control.set(server.stopper());
+    let _ = control.set(server.handle());
     let directory = directory.display();
     // Scripts take the address behind the last " on ".
-    match arguments.uploads.write {
-        Write::None => log.say(format_args!("serving {directory} on {addresses}")),
-        how => log.say(format_args!(
-            "serving {directory} with uploads ({}) to {} on {addresses}",
-            how.name(),
+    match arguments.uploads.write.mode() {
+        None => log.say(format_args!("serving {directory} on {addresses}")),
+        Some(mode) => log.say(format_args!(
+            "serving {directory} with uploads ({mode}) to {} on {addresses}",
             dir.upload_path().display()
         )),
     }
@@ -464,46 +461,48 @@ impl Arguments {
             .open_only()
     }
 
-    fn listen(&self, dir: Dir, max_transfers: usize) -> Result<Listening, Trouble> {
+    fn listen(&self, dir: Dir, max_transfers: usize) -> Result<BoundServer, Trouble> {
         let Self {
             network,
             protocol,
             capacity,
             ..
         } = self;
-        let builder = Server::builder(dir).limits(|limits| {
-            limits.workers = capacity.workers;
-            limits.store_deadline = capacity.store_deadline;
-            limits.max_transfers = max_transfers;
-            limits.max_transfers_per_client = capacity.max_transfers_per_client;
-            limits.max_unproven = capacity.max_unproven;
-            limits.max_unproven_per_client = capacity.max_unproven_per_client;
-            limits.max_unproven_per_network = capacity.max_unproven_per_network;
-            if let Some(octets) = protocol.max_block_size {
-                (limits.max_block_size, limits.fit_route) = (octets, false);
-            }
-            limits.max_window_size = protocol.max_window_size;
-            limits.timeout = protocol.timeout;
-            limits.retries = protocol.retries;
-            limits.ports.clone_from(&network.port_range);
-            limits.retransmit = match protocol.retransmit {
+        let config = ServerConfig {
+            workers: capacity.workers,
+            store_deadline: capacity.store_deadline,
+            max_transfers,
+            max_transfers_per_client: capacity.max_transfers_per_client,
+            max_half_open: capacity.max_half_open,
+            max_half_open_per_client: capacity.max_half_open_per_client,
+            max_half_open_per_network: capacity.max_half_open_per_network,
+            max_block_size: protocol.max_block_size.unwrap_or(limits::MAX_BLKSIZE),
+            // An explicit size is wanted even if it travels in fragments.
+            fit_route: protocol.max_block_size.is_none(),
+            max_window_size: protocol.max_window_size,
+            timeout: protocol.timeout,
+            retries: protocol.retries,
+            retransmit: match protocol.retransmit {
                 When::Adaptive => Retransmit::Adaptive,
                 When::Rfc => Retransmit::Rfc,
-            };
-            limits.min_progress = protocol.min_progress;
-            limits.max_time = protocol.max_time;
-            limits.client_memory = !protocol.no_client_memory;
-            limits.dont_fragment = network.dont_fragment;
-            limits.freebind = network.freebind;
-            limits.answer_broadcast = network.answer_broadcast;
-        });
+            },
+            min_progress: protocol.min_progress,
+            max_time: protocol.max_time,
+            ports: network.port_range.clone(),
+            client_history: !protocol.no_client_history,
+            dont_fragment: network.dont_fragment,
+            freebind: network.freebind,
+            answer_broadcast: network.answer_broadcast,
+            ..ServerConfig::default()
+        };
+        let builder = Server::builder(dir).config(config);
         if network.host.is_empty() {
             return Ok(builder.bind_any(network.port).listen()?);
         }
         let addresses = self.addresses()?;
         Ok(addresses
             .into_iter()
-            .fold(builder, Builder::bind)
+            .fold(builder, ServerBuilder::bind)
             .listen()?)
     }
 
@@ -630,7 +629,7 @@ fn step_down(name: &str, account: &Account, dir: &Dir) -> Result<(), String> {
 /// which a host name or a file server can hold up for long.
 fn obey(
     signals: Signals,
-    control: Arc<OnceLock<Stopper>>,
+    control: Arc<OnceLock<ServerHandle>>,
     log: Log,
     mut reread: impl FnMut() + Send + 'static,
 ) -> Result<(), String> {
@@ -658,12 +657,14 @@ fn obey(
                 server.reload();
             }
             (Signal::Report, server) => {
-                let counters = server.and_then(Stopper::stats).unwrap_or_default();
+                let counters = server.map(ServerHandle::stats).unwrap_or_default();
                 log.answer(format_args!(
                     "counters active={} {}",
                     counters.active,
                     Counters(&counters)
                 ));
+                let gauges = server.map(ServerHandle::gauges).unwrap_or_default();
+                log.answer(format_args!("gauges {}", Held(&gauges)));
             }
             (Signal::Debug, _) => {
                 let state = if log.toggle_debug() { "on" } else { "off" };
@@ -697,6 +698,27 @@ impl std::fmt::Display for Counters<'_> {
             stats.dropped,
             stats.bytes,
             stats.retransmits
+        )
+    }
+}
+
+/// What the server holds, as `key=value`.
+struct Held<'a>(&'a Gauges);
+
+impl std::fmt::Display for Held<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Gauges {
+            running,
+            parked,
+            queued,
+            in_store,
+            half_open,
+            workers,
+            buffered_bytes,
+        } = self.0;
+        write!(
+            f,
+            "running={running} parked={parked} queued={queued} in_store={in_store} half_open={half_open} workers={workers} buffered_bytes={buffered_bytes}"
         )
     }
 }

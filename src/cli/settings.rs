@@ -6,10 +6,10 @@ use super::format::{binary, decimal, millis, rate, shown};
 use super::place::{Family, Place};
 use super::value::{self, Parser};
 use super::{Exit, json};
-use crate::client::Client;
-use crate::error::Failure;
+use crate::client::{Client, ClientError};
 use crate::event::Summary;
 use crate::limits;
+use crate::limits::settings::client as accepted;
 use crate::text::Name;
 use crate::wire::{ErrorCode, Mode};
 use std::io::IsTerminal;
@@ -70,12 +70,12 @@ pub(super) struct Settings {
 #[derive(clap::Args)]
 #[command(next_help_heading = "Protocol")]
 struct Protocol {
-    /// Block size to ask for, in octets, 8 to 65464 [default: 1428, or what the route carries]
-    #[arg(long, value_name = "OCTETS", value_parser = value::block_size as Parser<_>)]
+    /// Block size to ask for, in bytes, {range} [default: 1428, or what the route carries]
+    #[arg(long, value_name = "OCTETS", value_parser = value::number::<u16>(accepted::BLKSIZE))]
     blksize: Option<u16>,
 
-    /// Window to ask for, in blocks, 1 to 32767
-    #[arg(long, value_name = "BLOCKS", default_value_t = limits::CLIENT_WINDOWSIZE, value_parser = value::window_size as Parser<_>)]
+    /// Window to ask for, in blocks, {range}
+    #[arg(long, value_name = "BLOCKS", default_value_t = limits::CLIENT_WINDOWSIZE, value_parser = value::number::<u16>(accepted::WINDOWSIZE))]
     windowsize: u16,
 
     /// Transfer mode, octet or netascii [default: what the URL says, or octet]
@@ -92,18 +92,18 @@ struct Protocol {
     #[arg(long)]
     no_tsize: bool,
 
-    /// Wait this long for an answer before sending again, 10ms to 255s; whole seconds that are
-    /// given here are asked of the server too [default: 1s]
-    #[arg(long, value_name = "TIME", value_parser = value::time as Parser<_>)]
+    /// Retransmission interval, {range}; whole seconds that are given here are asked of the server
+    /// too [default: 1s]
+    #[arg(long, value_name = "TIME", value_parser = value::time(accepted::TIMEOUT))]
     timeout: Option<Duration>,
 
-    /// Retransmissions into silence, 0 to 100; with 5 of them, a server that never answers is given
+    /// Retransmissions into silence, {range}; with 5 of them, a server that never answers is given
     /// up after 14s
-    #[arg(long, value_name = "COUNT", default_value_t = limits::DEFAULT_RETRIES, value_parser = value::retries as Parser<_>)]
+    #[arg(long, value_name = "COUNT", default_value_t = limits::DEFAULT_RETRIES, value_parser = value::number::<u32>(accepted::RETRIES))]
     retries: u32,
 
-    /// The longest that one file may take, 1s to 365d [default: any time]
-    #[arg(long, value_name = "TIME", value_parser = value::long_time as Parser<_>)]
+    /// The longest that one file may take, {range} [default: any time]
+    #[arg(long, value_name = "TIME", value_parser = value::time(accepted::MAX_TIME))]
     max_time: Option<Duration>,
 }
 
@@ -111,7 +111,7 @@ struct Protocol {
 #[derive(clap::Args)]
 #[command(next_help_heading = "Network")]
 struct Network {
-    /// Local port, or ports such as 2000:3000, for firewalls [default: any free port]
+    /// Local port, or ports such as 2000:3000, for firewalls; {range} [default: any free port]
     #[arg(long, value_name = "PORT", value_parser = value::ports as Parser<_>)]
     local_port: Option<RangeInclusive<u16>>,
 
@@ -165,7 +165,7 @@ impl Settings {
         let Self {
             protocol, network, ..
         } = self;
-        let mut client = Client::with_addresses(servers)
+        let mut client = Client::new(&servers[..])
             .windowsize(protocol.windowsize)
             .retries(protocol.retries)
             .options(!protocol.no_options)
@@ -260,35 +260,28 @@ impl Trouble {
     }
 }
 
-impl From<Failure> for Trouble {
-    fn from(failure: Failure) -> Self {
-        let exit = match &failure {
-            Failure::Aborted { code, .. } => Exit::of(*code),
-            Failure::Silent
-            | Failure::SilentAtRollover
-            | Failure::Unconfirmed
-            | Failure::Unanswered
-            | Failure::TooSlow
-            | Failure::TooLong => Exit::TIMED_OUT,
-            Failure::Unreachable => Exit::PORT_CLOSED,
+impl From<ClientError> for Trouble {
+    fn from(error: ClientError) -> Self {
+        let exit = match &error {
+            ClientError::Aborted { code, .. } => Exit::of(*code),
+            ClientError::Silent
+            | ClientError::SilentAtRollover
+            | ClientError::Unconfirmed
+            | ClientError::Unanswered
+            | ClientError::TooSlow
+            | ClientError::TooLong => Exit::TIMED_OUT,
+            ClientError::Unreachable => Exit::PORT_CLOSED,
             _ => Exit::FAILURE,
         };
-        let words = match &failure {
-            Failure::Aborted { code, text } => said(*code, text),
-            Failure::Silent => "the server fell silent".into(),
-            Failure::Unconfirmed => {
-                "the server never acknowledged the last block (the file may be stored there)".into()
+        // What helps here: the library knows no options.
+        let words = match &error {
+            ClientError::Aborted { code, text } => said(*code, text),
+            ClientError::AnsweredElsewhere(_) => format!("{error} (try tftpool probe)"),
+            ClientError::SizeDiffers { .. } => {
+                format!("{error} (if the server counts wrongly, try --no-tsize)")
             }
-            Failure::Unanswered => "the server never answered".into(),
-            Failure::Unreachable => "the server's port is closed (no TFTP server there)".into(),
-            Failure::NoWayBack => "no route to the server".into(),
-            Failure::TooSlow => "the server was too slow".into(),
-            Failure::AnsweredElsewhere(_) => format!("{failure} (try tftpool probe)"),
-            Failure::SizeDiffers { .. } => {
-                format!("{failure} (if the server counts wrongly, try --no-tsize)")
-            }
-            Failure::TooLarge { .. } => format!("{failure} (see --max-size)"),
-            _ => failure.to_string(),
+            ClientError::TooLarge { .. } => format!("{error} (see --max-size)"),
+            _ => error.to_string(),
         };
         Self { words, exit }
     }
@@ -392,7 +385,7 @@ mod tests {
 
     #[test]
     fn failures_are_told_from_the_clients_side() {
-        let aborted = |code, text: &[u8]| Failure::Aborted {
+        let aborted = |code, text: &[u8]| ClientError::Aborted {
             code: ErrorCode(code),
             text: Name::new(text),
         };
@@ -409,16 +402,16 @@ mod tests {
             ),
             (aborted(2, b""), "server sent error 2 without a text", 69),
             (
-                Failure::Unreachable,
+                ClientError::Unreachable,
                 "the server's port is closed (no TFTP server there)",
                 7,
             ),
             (
-                Failure::Unconfirmed,
+                ClientError::Unconfirmed,
                 "the server never acknowledged the last block (the file may be stored there)",
                 28,
             ),
-            (Failure::Unanswered, "the server never answered", 28),
+            (ClientError::Unanswered, "the server never answered", 28),
         ] {
             let trouble = Trouble::from(failure);
             assert_eq!((&*trouble.words, trouble.exit.code()), (words, code));

@@ -1,8 +1,7 @@
 //! Values of options. A wrong one is answered with what would be accepted.
 
-use crate::limits;
+use crate::limits::settings::{Setting, Value, client, directory, server};
 use crate::wire::Mode;
-use std::fmt::Display;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -12,59 +11,47 @@ use std::time::Duration;
 /// not for each function.
 pub(super) type Parser<T> = fn(&str) -> Result<T, String>;
 
-/// Whole numbers within `range`.
+/// Whole numbers that the setting accepts.
 pub(super) fn number<T>(
-    range: RangeInclusive<T>,
+    setting: Setting,
 ) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync
 where
-    T: FromStr + PartialOrd + Display + Clone + Send + Sync,
+    T: FromStr + Copy + Into<Value> + Send + Sync,
 {
     move |text| {
-        text.parse()
-            .ok()
-            .filter(|value| range.contains(value))
+        let number = text.parse().ok().filter(|number| setting.accepts(*number));
+        number.ok_or_else(|| format!("expected a number from {setting}"))
+    }
+}
+
+/// Times that the setting accepts: `1`, `1.5`, `500ms`, `2s`, `5m`, `24h`, `7d`. Seconds where
+/// there is no unit.
+pub(super) fn time(
+    setting: Setting,
+) -> impl Fn(&str) -> Result<Duration, String> + Clone + Send + Sync {
+    let units = [
+        ("ms", 1_000),
+        ("s", SECOND),
+        ("m", 60 * SECOND),
+        ("h", 60 * 60 * SECOND),
+        ("d", 24 * 60 * 60 * SECOND),
+    ];
+    move |text| {
+        let with_unit = units
+            .iter()
+            .find_map(|(unit, micros)| Some((text.strip_suffix(unit)?, *micros)));
+        let (digits, unit_micros) = with_unit.unwrap_or((text, SECOND));
+        micros(digits, unit_micros)
+            .map(Duration::from_micros)
+            .filter(|time| setting.accepts(*time))
             .ok_or_else(|| {
-                format!(
-                    "expected a number from {} to {}",
-                    range.start(),
-                    range.end()
-                )
+                format!("expected a time from {setting}, such as 500ms, 1.5, 2s, 5m, 24h or 7d")
             })
     }
 }
 
-/// Octets in a block (RFC 2348).
-pub(super) fn block_size(text: &str) -> Result<u16, String> {
-    number(limits::MIN_BLKSIZE..=limits::MAX_BLKSIZE)(text)
-}
-
-/// Blocks in a window (RFC 7440).
-pub(super) fn window_size(text: &str) -> Result<u16, String> {
-    number(1..=limits::MAX_WINDOWSIZE)(text)
-}
-
-/// Resends into silence.
-pub(super) fn retries(text: &str) -> Result<u32, String> {
-    number(0..=limits::MAX_RETRIES)(text)
-}
-
-/// Transfers at once.
-pub(super) fn transfers(text: &str) -> Result<usize, String> {
-    number(1..=limits::MAX_TRANSFERS)(text)
-}
-
-/// Times between 10 ms and 255 s: `1`, `1.5`, `500ms`, `2s`.
-pub(super) fn time(text: &str) -> Result<Duration, String> {
-    let (digits, unit_micros) = if let Some(digits) = text.strip_suffix("ms") {
-        (digits, 1000)
-    } else {
-        (text.strip_suffix('s').unwrap_or(text), 1_000_000)
-    };
-    micros(digits, unit_micros)
-        .map(Duration::from_micros)
-        .filter(|time| limits::TIMEOUTS.contains(time))
-        .ok_or_else(|| "expected a time from 10ms to 255s, such as 1, 1.5, 500ms or 2s".into())
-}
+/// A second in microseconds.
+const SECOND: u64 = 1_000_000;
 
 /// `1.5` of a unit, in microseconds, cut below them.
 fn micros(digits: &str, unit_micros: u64) -> Option<u64> {
@@ -80,48 +67,20 @@ fn micros(digits: &str, unit_micros: u64) -> Option<u64> {
         .checked_add(u64::try_from(part).ok()?)
 }
 
-/// Times between 1 s and 365 days: `90`, `90s`, `5m`, `24h`, `7d`.
-pub(super) fn long_time(text: &str) -> Result<Duration, String> {
-    seconds(text)
-        .filter(|time| limits::MAX_TIMES.contains(time))
-        .ok_or_else(|| "expected a time from 1s to 365d, such as 90, 90s, 5m, 24h or 7d".into())
-}
-
-/// Times between 1 s and an hour.
-pub(super) fn store_deadline(text: &str) -> Result<Duration, String> {
-    seconds(text)
-        .filter(|time| limits::STORE_DEADLINES.contains(time))
-        .ok_or_else(|| "expected a time from 1s to 1h, such as 10, 10s or 2m".into())
-}
-
-/// Whole seconds, minutes, hours or days.
-fn seconds(text: &str) -> Option<Duration> {
-    let units = [("s", 1), ("m", 60), ("h", 60 * 60), ("d", 24 * 60 * 60)];
-    let (digits, unit_seconds) = units
-        .iter()
-        .find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, *seconds)))
-        .unwrap_or((text, 1));
-    digits
-        .parse::<u64>()
-        .ok()
-        .and_then(|count| count.checked_mul(unit_seconds))
-        .map(Duration::from_secs)
-}
-
 /// Permission bits in octal.
 pub(super) fn umask(text: &str) -> Result<u32, String> {
     u32::from_str_radix(text, 8)
         .ok()
-        .filter(|bits| *bits <= 0o777 && !text.starts_with('+'))
-        .ok_or_else(|| "expected permission bits from 000 to 777".into())
+        .filter(|bits| directory::UMASK.accepts(*bits) && !text.starts_with('+'))
+        .ok_or_else(|| format!("expected permission bits from {}", directory::UMASK))
 }
 
 /// `LO:HI` or `LO-HI`, both included.
 pub(super) fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
     text.split_once([':', '-'])
         .and_then(|(low, high)| Some(low.parse().ok()?..=high.parse().ok()?))
-        .filter(|range| *range.start() > 0 && !range.is_empty())
-        .ok_or_else(|| "expected LO:HI or LO-HI with ports from 1 to 65535, LO not above HI".into())
+        .filter(|range| server::PORTS.check_range(Some(range)).is_ok())
+        .ok_or_else(|| format!("expected LO:HI or LO-HI with ports from {}", server::PORTS))
 }
 
 /// One port, or `LO:HI` or `LO-HI`.
@@ -129,7 +88,10 @@ pub(super) fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
     match text.parse() {
         Ok(port) if port > 0 => Ok(port..=port),
         _ => port_range(text).map_err(|_| {
-            "expected a port from 1 to 65535, or LO:HI or LO-HI with LO not above HI".into()
+            format!(
+                "expected a port, LO:HI or LO-HI with ports from {}",
+                client::LOCAL_PORTS
+            )
         }),
     }
 }
@@ -143,27 +105,56 @@ pub(super) fn address(text: &str) -> Result<IpAddr, String> {
 
 /// A transfer mode.
 pub(super) fn mode(text: &str) -> Result<Mode, String> {
-    [Mode::Octet, Mode::Netascii]
-        .into_iter()
-        .find(|mode| mode.as_str().eq_ignore_ascii_case(text))
-        .ok_or_else(|| "expected the mode octet or netascii".into())
+    text.parse()
+        .map_err(|_| "expected the mode octet or netascii".into())
 }
 
-/// Octets: `1000`, `64K`, `512M`, `4G`, `1T`, by powers of 1024.
-pub(super) fn size(text: &str) -> Result<u64, String> {
+/// Bytes that the setting accepts: `1000`, `64K`, `512M`, `4G`, `1T`, by powers of 1024.
+pub(super) fn size(setting: Setting) -> impl Fn(&str) -> Result<u64, String> + Clone + Send + Sync {
     let units = [('K', 10), ('M', 20), ('G', 30), ('T', 40)];
-    let (digits, shift) = units
-        .into_iter()
-        .find_map(|(unit, shift)| {
-            Some((text.strip_suffix([unit, unit.to_ascii_lowercase()])?, shift))
-        })
-        .unwrap_or((text, 0));
-    digits
-        .parse::<u64>()
-        .ok()
-        .filter(|count| *count > 0 && digits.bytes().all(|digit| digit.is_ascii_digit()))
-        .and_then(|count| count.checked_mul(1 << shift))
-        .ok_or_else(|| "expected a size from 1 to 16777215T, such as 1000, 64K, 512M or 4G".into())
+    move |text| {
+        let (digits, shift) = units
+            .into_iter()
+            .find_map(|(unit, shift)| {
+                Some((text.strip_suffix([unit, unit.to_ascii_lowercase()])?, shift))
+            })
+            .unwrap_or((text, 0));
+        digits
+            .parse::<u64>()
+            .ok()
+            .filter(|_| digits.bytes().all(|digit| digit.is_ascii_digit()))
+            .and_then(|count| count.checked_mul(1 << shift))
+            .filter(|size| setting.accepts(*size))
+            .ok_or_else(|| format!("expected a size from {setting}, such as 1000, 64K, 512M or 4G"))
+    }
+}
+
+/// Puts what each setting accepts into the help of its option, for `{range}`.
+pub(super) fn with_ranges(command: clap::Command, tables: &[&[Setting]]) -> clap::Command {
+    let accepted = |id: &str| {
+        let name = match id {
+            "port_range" => "ports",
+            "local_port" => "local_ports",
+            id => id,
+        };
+        let mut settings = tables.iter().copied().flatten();
+        settings.find(|setting| setting.name == name)
+    };
+    command.mut_args(|mut arg| {
+        let Some(setting) = accepted(arg.get_id().as_str()) else {
+            return arg;
+        };
+        let filled = |help: &clap::builder::StyledStr| {
+            help.to_string().replace("{range}", &setting.to_string())
+        };
+        if let Some(help) = arg.get_help().map(filled) {
+            arg = arg.help(help);
+        }
+        if let Some(help) = arg.get_long_help().map(filled) {
+            arg = arg.long_help(help);
+        }
+        arg
+    })
 }
 
 /// A SHA-256 digest.
@@ -214,14 +205,17 @@ mod tests {
             ("2s", 2000),
             ("10ms", 10),
             ("255", 255_000),
+            ("1m", 60_000),
+            ("0.05h", 180_000),
         ] {
+            let time = time(server::TIMEOUT);
             assert_eq!(time(text), Ok(Duration::from_millis(millis)), "{text}");
         }
         for wrong in [
-            "", "s", "9ms", "256", "-1", "+1", "1.", ".5", "1.-5", "1e0", "NaN", "inf", "1m",
+            "", "s", "9ms", "256", "-1", "+1", "1.", ".5", "1.-5", "1e0", "NaN", "inf", "5m",
             "1 h", "1.5.5",
         ] {
-            assert!(time(wrong).is_err(), "{wrong}");
+            assert!(time(server::TIMEOUT)(wrong).is_err(), "{wrong}");
         }
     }
 
@@ -234,19 +228,11 @@ mod tests {
             ("24h", 86_400),
             ("365d", 31_536_000),
         ] {
-            assert_eq!(long_time(text), Ok(Duration::from_secs(seconds)), "{text}");
+            let time = time(server::MAX_TIME);
+            assert_eq!(time(text), Ok(Duration::from_secs(seconds)), "{text}");
         }
-        for wrong in [
-            "",
-            "0",
-            "-1",
-            "1.5h",
-            "366d",
-            "h",
-            "1w",
-            "99999999999999999999d",
-        ] {
-            assert!(long_time(wrong).is_err(), "{wrong}");
+        for wrong in ["", "0", "-1", "366d", "h", "1w", "99999999999999999999d"] {
+            assert!(time(server::MAX_TIME)(wrong).is_err(), "{wrong}");
         }
     }
 
@@ -282,10 +268,10 @@ mod tests {
             ("4G", 4 << 30),
             ("16777215T", 16_777_215 << 40),
         ] {
-            assert_eq!(size(text), Ok(octets), "{text}");
+            assert_eq!(size(client::MAX_SIZE)(text), Ok(octets), "{text}");
         }
         for wrong in ["", "0", "-1", "+1", "1.5G", "K", "16777216T", "1KB", "1 K"] {
-            assert!(size(wrong).is_err(), "{wrong}");
+            assert!(size(client::MAX_SIZE)(wrong).is_err(), "{wrong}");
         }
     }
 
@@ -325,7 +311,7 @@ mod tests {
 
     #[test]
     fn a_wrong_number_is_told_the_range() {
-        let port = number(0..=u16::MAX);
+        let port = number::<u16>(Setting::number("port", 0, 65_535));
         assert_eq!(port("69"), Ok(69));
         for wrong in ["", "x", "65536", "-1"] {
             assert_eq!(

@@ -1,8 +1,9 @@
 //! The attempts of one call: which address is asked next, and whether with options.
 
+use super::error::ClientError;
 use super::guard::{Guard, Guarded};
 use super::{Client, Progress};
-use crate::error::{Failure, plain};
+use crate::error::TransferError;
 use crate::event::{Summary, TransferId};
 use crate::limits;
 use crate::proto::{Agreed, Policy, Receiver, Sender};
@@ -10,13 +11,17 @@ use crate::store::Sink;
 use crate::sys;
 use crate::text::Name;
 use crate::transfer::{
-    Answer, Body, Dial, Dialed, End, Ending, Exchange, Link, Origin, Scratch, Turn, now,
+    Answer, Body, Dial, Dialed, End, Ending, Exchange, GIVEN_UP, Link, Origin, Scratch, Turn, now,
 };
 use crate::wire::{Direction, ErrorCode, Options, Request};
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+
+fn network(error: io::Error) -> ClientError {
+    ClientError::Network(error.into())
+}
 
 /// What a transfer takes its octets from or gives them to, kept for the next attempt while none has
 /// moved.
@@ -44,12 +49,17 @@ impl Client {
         size: Option<u64>,
         load: &mut Load<'_>,
         guard: &Guard,
-    ) -> Result<Summary, Failure> {
+    ) -> Result<Summary, ClientError> {
+        self.check()?;
         if name.is_empty() || name.len() > limits::MAX_ASKED_NAME || name.contains(&0) {
-            return Err(Failure::Name);
+            return Err(ClientError::InvalidName);
         }
         let start = now();
-        let servers = self.servers.iter().filter(|server| {
+        let servers = self
+            .servers
+            .as_ref()
+            .map_err(|cause| ClientError::Lookup(cause.clone()))?;
+        let servers = servers.iter().filter(|server| {
             self.local
                 .is_none_or(|local| local.is_ipv4() == server.is_ipv4())
         });
@@ -62,8 +72,11 @@ impl Client {
                 refused: None,
             })
             .collect();
-        let mut last = Failure::Network("there is no address to ask".into());
+        let mut last = network(io::Error::other("there is no address to ask"));
         while let Some(mut address) = queue.pop_front() {
+            if self.cancel.is_cancelled() {
+                return Err(ClientError::Cancelled);
+            }
             let others = queue.iter().any(|other| !other.is_asked);
             let attempt = Attempt {
                 client: self,
@@ -89,7 +102,9 @@ impl Client {
             let then = lost.then(&address, attempt.may_wait);
             let failure = match (lost.failure, &address.refused) {
                 // Silence, or the end of the time, says less than what was heard before.
-                (Failure::Unanswered | Failure::TooLong, Some(refused)) if !lost.is_answered => {
+                (ClientError::Unanswered | ClientError::TooLong, Some(refused))
+                    if !lost.is_answered =>
+                {
                     refused.clone()
                 }
                 (failure, _) => failure,
@@ -129,7 +144,7 @@ struct Address {
     is_second: bool,
     is_asked: bool,
     /// What the network said to a request.
-    refused: Option<Failure>,
+    refused: Option<ClientError>,
 }
 
 impl Address {
@@ -161,7 +176,7 @@ struct Attempt<'a> {
 
 /// An attempt that came to nothing.
 struct Lost {
-    failure: Failure,
+    failure: ClientError,
     /// The server has answered with something else than an ERROR.
     is_answered: bool,
     /// The network, or ICMP, refused the last request.
@@ -187,37 +202,39 @@ impl Lost {
         let asks = address.asks;
         match &self.failure {
             // Old servers refuse with whatever code they have.
-            Failure::Aborted {
+            ClientError::Aborted {
                 code:
                     ErrorCode::NOT_DEFINED | ErrorCode::ILLEGAL_OPERATION | ErrorCode::OPTION_REFUSED,
                 ..
             } if asks && !self.is_answered => Then::Plain,
             // Its OACK was wrong, or what was agreed does not come through: large blocks, say.
-            Failure::Protocol(_) | Failure::Silent | Failure::Unconfirmed
+            ClientError::Protocol(_) | ClientError::Silent | ClientError::Unconfirmed
                 if asks && self.bytes == 0 =>
             {
                 Then::Plain
             }
             _ if self.is_answered => Then::GiveUp,
-            Failure::Unreachable | Failure::Network(_) if self.is_refused && !has_waited => {
+            ClientError::Unreachable | ClientError::Network(_)
+                if self.is_refused && !has_waited =>
+            {
                 Then::Later
             }
-            Failure::Unanswered | Failure::Unreachable | Failure::Network(_)
+            ClientError::Unanswered | ClientError::Unreachable | ClientError::Network(_)
                 if !address.is_second && (self.is_refused || asks) =>
             {
                 Then::Second
             }
-            Failure::Unanswered
-            | Failure::Unreachable
-            | Failure::AnsweredElsewhere(_)
-            | Failure::Network(_) => Then::NextAddress,
+            ClientError::Unanswered
+            | ClientError::Unreachable
+            | ClientError::AnsweredElsewhere(_)
+            | ClientError::Network(_) => Then::NextAddress,
             _ => Then::GiveUp,
         }
     }
 }
 
-impl From<Failure> for Lost {
-    fn from(failure: Failure) -> Self {
+impl From<ClientError> for Lost {
+    fn from(failure: ClientError) -> Self {
         Self {
             failure,
             is_answered: false,
@@ -230,9 +247,8 @@ impl From<Failure> for Lost {
 impl Attempt<'_> {
     fn make(&self, load: &mut Load<'_>, guard: &Guard) -> Result<Summary, Lost> {
         let client = self.client;
-        let network = |error: io::Error| Failure::Network(plain(&error));
         if let Some(words) = client.lacks_interface(self.server) {
-            return Err(Failure::Network(words).into());
+            return Err(network(io::Error::other(words)).into());
         }
         let (link, resends) = self.link()?;
         let local = link.local_addr().map_err(network)?;
@@ -262,7 +278,7 @@ impl Attempt<'_> {
                 End::receiving(machine, intake, client.mode)
             }
             Load::Body(body) => {
-                let body = body.take().ok_or(Failure::Unanswered)?;
+                let body = body.take().ok_or(ClientError::Unanswered)?;
                 End::sending(
                     Sender::requesting(&opening, now()),
                     body,
@@ -274,7 +290,7 @@ impl Attempt<'_> {
             id: TransferId(0),
             name: Name::new(self.name),
             direction: self.direction,
-            asked: request.options,
+            asked: request.options.clone(),
             arrived: self.start,
         };
         let mut scratch = Scratch::new();
@@ -283,9 +299,9 @@ impl Attempt<'_> {
             Ok(answer) => answer,
             Err(failure) => {
                 let is_refused = dial.refused().is_some();
-                let failure = match (failure, dial.stranger()) {
-                    (Failure::Unanswered | Failure::Unreachable, Some(stranger)) => {
-                        Failure::AnsweredElsewhere(stranger)
+                let failure = match (ClientError::from(failure), dial.stranger()) {
+                    (ClientError::Unanswered | ClientError::Unreachable, Some(stranger)) => {
+                        ClientError::AnsweredElsewhere(stranger)
                     }
                     (failure, _) => failure,
                 };
@@ -306,7 +322,7 @@ impl Attempt<'_> {
                 self.tell(&summary, guard);
                 return Ok(summary);
             }
-            Ending::Failed(failure) => failure,
+            Ending::Failed(failure) => ClientError::from(failure),
         };
         let returned = exchange.into_body();
         if summary.bytes == 0 {
@@ -337,12 +353,15 @@ impl Attempt<'_> {
                 }
                 Err(error) => error,
             };
+            if client.cancel.is_cancelled() {
+                return Err(ClientError::Cancelled.into());
+            }
             let left = end.saturating_duration_since(now());
             let is_down = sys::is_network_down(&error);
             if !is_down || !self.may_wait || left.is_zero() {
                 return Err(Lost {
                     is_refused: is_down,
-                    ..Failure::Network(plain(&error)).into()
+                    ..network(error).into()
                 });
             }
             std::thread::park_timeout(left.min(limits::CLIENT_PROGRESS_INTERVAL));
@@ -371,9 +390,13 @@ impl Attempt<'_> {
         dial: &mut Dial<'_>,
         scratch: &mut Scratch,
         guard: &Guard,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Answer, TransferError> {
         let mut told = self.start;
         loop {
+            if self.client.cancel.is_cancelled() {
+                dial.leave(GIVEN_UP);
+                return Err(TransferError::Cancelled);
+            }
             let until = match dial.run(scratch) {
                 Dialed::Answered(answer) => return Ok(answer),
                 Dialed::Failed(failure) => return Err(failure),
@@ -435,11 +458,11 @@ impl Attempt<'_> {
         }
     }
 
-    fn policy(&self) -> Result<Policy, Failure> {
+    fn policy(&self) -> Result<Policy, ClientError> {
         let client = self.client;
         let spent = now().saturating_duration_since(self.start);
         let max_time = match client.max_time.map(|most| most.saturating_sub(spent)) {
-            Some(Duration::ZERO) => return Err(Failure::TooLong),
+            Some(Duration::ZERO) => return Err(ClientError::TooLong),
             left => left,
         };
         Ok(Policy {

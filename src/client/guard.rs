@@ -1,9 +1,11 @@
 //! What a server says is not believed: what may come is compared with what was announced.
 
-use crate::error::{Failure, Refusal};
+use super::cancel::CancelHandle;
+use super::error::ClientError;
+use crate::error::Refusal;
 use crate::proto::Agreed;
 use crate::store::Sink;
-use crate::transfer::Surroundings;
+use crate::transfer::{GIVEN_UP, Surroundings};
 use crate::wire::{Direction, ErrorCode, Mode};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,18 +18,20 @@ pub(super) struct Guard {
     /// Octets of the file, as announced; [`UNKNOWN`] where they were not.
     size: AtomicU64,
     /// Why the sink took no more.
-    pub(super) trouble: OnceLock<Failure>,
+    pub(super) trouble: OnceLock<ClientError>,
+    cancel: CancelHandle,
 }
 
 const UNKNOWN: u64 = u64::MAX;
 
 impl Guard {
-    pub(super) fn new(most: u64, mode: Mode) -> Self {
+    pub(super) fn new(most: u64, mode: Mode, cancel: CancelHandle) -> Self {
         Self {
             most,
             is_exact: mode == Mode::Octet,
             size: AtomicU64::new(UNKNOWN),
             trouble: OnceLock::new(),
+            cancel,
         }
     }
 
@@ -53,13 +57,16 @@ impl Guard {
         Ok(())
     }
 
-    fn refuse(&self, failure: Failure, text: &'static str) -> Refusal {
+    fn refuse(&self, failure: ClientError, text: &'static str) -> Refusal {
         let _ = self.trouble.set(failure);
         Refusal::new(ErrorCode::DISK_FULL, text)
     }
 
     fn too_large(&self) -> Refusal {
-        self.refuse(Failure::TooLarge { limit: self.most }, "file is too large")
+        self.refuse(
+            ClientError::TooLarge { limit: self.most },
+            "file is too large",
+        )
     }
 
     /// Whether `received` octets may have come so far, or are the whole file.
@@ -69,7 +76,7 @@ impl Guard {
         }
         match self.announced().filter(|_| self.is_exact) {
             Some(announced) if received > announced || (is_whole && received < announced) => {
-                let failure = Failure::SizeDiffers {
+                let failure = ClientError::SizeDiffers {
                     announced,
                     received,
                 };
@@ -86,7 +93,11 @@ impl Surroundings for Guard {
     }
 
     fn is_stopping(&self) -> bool {
-        false
+        self.cancel.is_cancelled()
+    }
+
+    fn farewell(&self) -> &'static str {
+        GIVEN_UP
     }
 
     fn is_dedicated(&self) -> bool {

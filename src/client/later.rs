@@ -1,6 +1,8 @@
 //! A source that is not there yet: the caller's thread waits for it.
 
-use crate::error::Failure;
+use super::cancel::CancelHandle;
+use super::error::ClientError;
+use crate::limits::CLIENT_PROGRESS_INTERVAL;
 use crate::store::{Kind, Source};
 use crate::transfer::now;
 use std::sync::Arc;
@@ -17,23 +19,32 @@ impl Wake for Unpark {
     }
 }
 
-/// Waits until a source is there, but no longer than the transfer may take.
-pub(super) fn resolved(mut source: Source, max_time: Option<Duration>) -> Result<Source, Failure> {
+/// Waits until a source is there, but no longer than the transfer may take, and not after a cancel.
+pub(super) fn resolved(
+    mut source: Source,
+    max_time: Option<Duration>,
+    cancel: &CancelHandle,
+) -> Result<Source, ClientError> {
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
     let mut context = Context::from_waker(&waker);
     let end = max_time.and_then(|most| now().checked_add(most));
-    while let Source(Kind::Later(later)) = &mut source {
-        match (later.as_mut().poll(&mut context), end) {
-            (Poll::Ready(answer), _) => source = answer.map_err(Failure::Store)?,
-            (Poll::Pending, None) => std::thread::park(),
-            (Poll::Pending, Some(end)) => {
-                let left = end.saturating_duration_since(now());
-                if left.is_zero() {
-                    return Err(Failure::TooLong);
-                }
-                std::thread::park_timeout(left);
-            }
+    while let Source(Kind::Later(later), _) = &mut source {
+        if let Poll::Ready(answer) = later.as_mut().poll(&mut context) {
+            source = answer.map_err(ClientError::Store)?;
+            continue;
         }
+        if cancel.is_cancelled() {
+            return Err(ClientError::Cancelled);
+        }
+        let left = end.map(|end| end.saturating_duration_since(now()));
+        if left == Some(Duration::ZERO) {
+            return Err(ClientError::TooLong);
+        }
+        // A cancel wakes no thread.
+        let pause = left.map_or(CLIENT_PROGRESS_INTERVAL, |left| {
+            left.min(CLIENT_PROGRESS_INTERVAL)
+        });
+        std::thread::park_timeout(pause);
     }
     Ok(source)
 }
@@ -57,15 +68,20 @@ mod tests {
             Poll::Ready(Ok(Source::future(async { Ok(Source::bytes(*b"x")) })))
         }));
         let waking = std::thread::spawn(move || receiver.iter().for_each(Waker::wake));
-        let source = resolved(source, None).expect("a source");
+        let cancel = CancelHandle::new();
+        let source = resolved(source, None, &cancel).expect("a source");
         assert!(matches!(source.0, Kind::Bytes(_)));
         waking.join().expect("it ends with the future");
 
         let refused = Source::future(async { Err(Refusal::not_found()) });
-        let failure = resolved(refused, None).expect_err("a refusal");
-        assert_eq!(failure, Failure::Store(Refusal::not_found()));
+        let failure = resolved(refused, None, &cancel).expect_err("a refusal");
+        assert_eq!(failure, ClientError::Store(Refusal::not_found()));
         let never = Source::future(std::future::pending());
-        let failure = resolved(never, Some(Duration::from_millis(1)));
-        assert_eq!(failure.expect_err("no source"), Failure::TooLong);
+        let failure = resolved(never, Some(Duration::from_millis(1)), &cancel);
+        assert_eq!(failure.expect_err("no source"), ClientError::TooLong);
+        cancel.cancel();
+        let never = Source::future(std::future::pending());
+        let failure = resolved(never, None, &cancel);
+        assert_eq!(failure.expect_err("no source"), ClientError::Cancelled);
     }
 }

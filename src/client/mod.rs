@@ -11,6 +11,8 @@
 //! then the silence was not the options' fault.
 
 mod attempts;
+mod cancel;
+mod error;
 mod guard;
 mod later;
 mod writer;
@@ -19,12 +21,16 @@ pub(crate) use self::writer::Writer;
 #[cfg(feature = "cli")]
 pub(crate) use self::writer::unwritten;
 
+pub use self::cancel::CancelHandle;
+pub use self::error::ClientError;
+
 use self::attempts::Load;
 use self::guard::Guard;
 use self::later::resolved;
-use crate::error::{Failure, plain};
+use crate::error::Cause;
 use crate::event::Summary;
 use crate::limits;
+use crate::limits::settings::client as accepted;
 use crate::store::mappings::Mappings;
 use crate::store::{Sink, Source};
 use crate::sys;
@@ -32,7 +38,7 @@ use crate::transfer::{Body, Link, NO_ANSWER, SocketOptions, Trouble, now};
 use crate::wire::{Direction, Mode, OptionName, Options};
 use std::fmt;
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,15 +48,16 @@ use std::time::Duration;
 /// ```no_run
 /// use tftpool::Client;
 ///
-/// let client = Client::new("192.0.2.1:69".parse()?).windowsize(64);
-/// let mut kernel = Vec::new();
-/// let summary = client.get("boot/vmlinuz", &mut kernel)?;
-/// println!("{} octets in {:?}", summary.bytes, summary.duration);
+/// let client = Client::new(("tftp.lan", 69)).windowsize(64);
+/// let config: Vec<u8> = client.get("boot/grub.cfg")?;
+/// let summary = client.get_to("boot/vmlinuz", std::fs::File::create("vmlinuz")?)?;
+/// println!("{} bytes in {:?}", summary.bytes, summary.duration);
+/// client.put("reports/board7", "booted")?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
 pub struct Client {
-    servers: Vec<SocketAddr>,
+    servers: Result<Vec<SocketAddr>, Cause>,
     /// As asked for; `None` leaves it to the route.
     blksize: Option<u16>,
     windowsize: u16,
@@ -65,6 +72,7 @@ pub struct Client {
     local: Option<IpAddr>,
     sockets: SocketOptions,
     watch: Option<Watch>,
+    cancel: CancelHandle,
     /// Bytes, and time, after which a transfer is broken off as if it were complete.
     sample: Option<(u64, Duration)>,
 }
@@ -88,17 +96,16 @@ pub struct Progress {
 }
 
 impl Client {
-    /// A client of this server.
-    pub fn new(server: SocketAddr) -> Self {
-        Self::with_addresses([server])
-    }
-
-    /// A client of a server that has several addresses. The next one is asked when one does not
-    /// answer, and at once when its port is closed or no route leads to it; such an address is
-    /// asked again after the others.
-    pub fn with_addresses(servers: impl IntoIterator<Item = SocketAddr>) -> Self {
+    /// A client of this server: an address, a list of addresses, or a name and a port, which is
+    /// looked up now. A name that has no address is an error of the first transfer.
+    ///
+    /// Where there are several addresses, the next one is asked when one does not answer, and at
+    /// once when its port is closed or no route leads to it; such an address is asked again after
+    /// the others.
+    pub fn new(server: impl ToSocketAddrs) -> Self {
+        let servers = server.to_socket_addrs().map(Iterator::collect);
         Self {
-            servers: servers.into_iter().collect(),
+            servers: servers.map_err(Cause::from),
             blksize: None,
             windowsize: limits::CLIENT_WINDOWSIZE,
             mode: Mode::Octet,
@@ -112,23 +119,24 @@ impl Client {
             local: None,
             sockets: SocketOptions::default(),
             watch: None,
+            cancel: CancelHandle::new(),
             sample: None,
         }
     }
 
-    /// Octets in a block to ask for, 8 to 65464 (RFC 2348); others are moved into that range.
-    /// Without it 1428, or what the route to the server carries in one piece, if that is less.
+    /// Bytes in a block to ask for: 8 to 65464 (RFC 2348). Without it 1428, or what the route to
+    /// the server carries in one piece, if that is less.
     #[must_use]
-    pub fn blksize(mut self, octets: u16) -> Self {
-        self.blksize = Some(octets.clamp(limits::MIN_BLKSIZE, limits::MAX_BLKSIZE));
+    pub fn blksize(mut self, bytes: u16) -> Self {
+        self.blksize = Some(bytes);
         self
     }
 
-    /// Blocks in a window to ask for, 1 to 32767 (RFC 7440); others are moved into that range. 16
-    /// without it. A download asks for no more than the socket's receive buffer holds.
+    /// Blocks in a window to ask for: 1 to 32767 (RFC 7440). 16 without it. A download asks for no
+    /// more than the socket's receive buffer holds.
     #[must_use]
     pub fn windowsize(mut self, blocks: u16) -> Self {
-        self.windowsize = blocks.clamp(1, limits::MAX_WINDOWSIZE);
+        self.windowsize = blocks;
         self
     }
 
@@ -155,34 +163,33 @@ impl Client {
         self
     }
 
-    /// How long an answer is waited for before something is sent again; 1 s without it. Whole
-    /// seconds from 1 to 255 are asked of the server as well (RFC 2349).
+    /// Retransmission interval: 10ms to 255s. 1 s without it. Whole seconds are asked of the server
+    /// as well (RFC 2349).
     #[must_use]
     pub fn timeout(mut self, interval: Duration) -> Self {
-        let (least, most) = (*limits::TIMEOUTS.start(), *limits::TIMEOUTS.end());
-        self.timeout = Some(interval.clamp(least, most));
+        self.timeout = Some(interval);
         self
     }
 
-    /// Retransmissions into silence before the transfer is given up, at most 100; 5 without it. The
+    /// Retransmissions into silence before the transfer is given up: 0 to 100. 5 without it. The
     /// waits are 1, 2 and from then on 4 intervals of [`timeout`](Self::timeout). A first request
     /// goes out once with options and once without, at least; both share the retransmissions: 14 s
     /// in all without other settings.
     #[must_use]
     pub fn retries(mut self, count: u32) -> Self {
-        self.retries = count.min(limits::MAX_RETRIES);
+        self.retries = count;
         self
     }
 
-    /// The longest that one file may take, everything included; any time without it.
+    /// The longest that one file may take, everything included: 1ms to 365d. Any time without it.
     #[must_use]
     pub fn max_time(mut self, time: Duration) -> Self {
         self.max_time = Some(time);
         self
     }
 
-    /// Shortest silence behind the last block of an upload that ends it; 60 s without it. A device
-    /// may write the whole file to its flash before it acknowledges that block. Where
+    /// Shortest silence behind the last block of an upload that ends it: 0s to 365d. 60 s without
+    /// it. A device may write the whole file to its flash before it acknowledges that block. Where
     /// [`retries`](Self::retries) allow a longer silence, they count.
     #[must_use]
     pub fn final_timeout(mut self, silence: Duration) -> Self {
@@ -190,15 +197,15 @@ impl Client {
         self
     }
 
-    /// Most octets of a file that are taken; 16 GiB without it. A server that announces a size is
-    /// held to that as well.
+    /// Most bytes of a file that are taken: 1 to 16777215T. 16 GiB without it. A server that
+    /// announces a size is held to that as well.
     #[must_use]
-    pub fn max_size(mut self, octets: u64) -> Self {
-        self.max_size = octets;
+    pub fn max_size(mut self, bytes: u64) -> Self {
+        self.max_size = bytes;
         self
     }
 
-    /// Local ports to choose from; the system chooses without it.
+    /// Local ports to choose from: 1 to 65535, the lower one first. The system chooses without it.
     #[must_use]
     pub fn local_ports(mut self, ports: RangeInclusive<u16>) -> Self {
         self.sockets.ports = Some(ports);
@@ -228,17 +235,35 @@ impl Client {
         self
     }
 
-    /// Gets a file (RRQ) and writes it out in large pieces. What was written stays written when the
-    /// transfer fails later.
+    /// Lets this handle end transfers of the client from another thread.
+    #[must_use]
+    pub fn cancelled_by(mut self, handle: &CancelHandle) -> Self {
+        self.cancel = handle.clone();
+        self
+    }
+
+    /// Gets a file (RRQ) into memory. [`max_size`](Self::max_size) limits how much.
     ///
     /// # Errors
-    /// The [`Failure`] says what went wrong, and whose fault it is; [`Failure::Aborted`] holds what
-    /// the server said.
-    pub fn get<W>(&self, name: impl AsRef<[u8]>, into: &mut W) -> Result<Summary, Failure>
-    where
-        W: Write + Send + ?Sized,
-    {
-        self.get_into(name, Box::new(Writer::new(into)))
+    /// The [`ClientError`] says what went wrong; [`ClientError::Aborted`] holds what the server
+    /// said.
+    pub fn get(&self, name: impl AsRef<[u8]>) -> Result<Vec<u8>, ClientError> {
+        let mut content = Vec::new();
+        self.get_to(name, &mut content)?;
+        Ok(content)
+    }
+
+    /// Gets a file (RRQ) and writes it out in large pieces. What was written stays written when the
+    /// transfer fails later. A `&mut` writer is a writer too.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn get_to(
+        &self,
+        name: impl AsRef<[u8]>,
+        writer: impl Write + Send,
+    ) -> Result<Summary, ClientError> {
+        self.get_into(name, Box::new(Writer::new(writer)))
     }
 
     /// Gets a file (RRQ) into a [`Sink`], which is committed before the last ACK goes out.
@@ -249,27 +274,32 @@ impl Client {
         &self,
         name: impl AsRef<[u8]>,
         sink: Box<dyn Sink + '_>,
-    ) -> Result<Summary, Failure> {
-        let guard = Guard::new(self.max_size, self.mode);
+    ) -> Result<Summary, ClientError> {
+        let guard = Guard::new(self.max_size, self.mode, self.cancel.clone());
         let size = (self.asks_size && self.mode == Mode::Octet).then_some(0);
         let mut load = Load::Sink(Some(sink));
         let outcome = self.ask_all(Direction::Read, name.as_ref(), size, &mut load, &guard);
         outcome.map_err(|failure| match (failure, guard.trouble.get()) {
-            (Failure::Store(_), Some(trouble)) => trouble.clone(),
+            (ClientError::Store(_), Some(trouble)) => trouble.clone(),
             (failure, _) => failure,
         })
     }
 
-    /// Puts a file (WRQ). The server decides where, and whether it may replace another.
+    /// Puts a file (WRQ): bytes, text, an open file, or another [`Source`]. The server decides
+    /// where, and whether it may replace another.
     ///
     /// # Errors
-    /// As [`get`](Self::get); [`Failure::Read`] where the source cannot be read.
-    pub fn put(&self, name: impl AsRef<[u8]>, source: Source) -> Result<Summary, Failure> {
-        let source = resolved(source, self.max_time)?;
+    /// As [`get`](Self::get); [`ClientError::Read`] where the source cannot be read.
+    pub fn put(
+        &self,
+        name: impl AsRef<[u8]>,
+        source: impl Into<Source>,
+    ) -> Result<Summary, ClientError> {
+        let source = resolved(source.into(), self.max_time, &self.cancel)?;
         let mappings = Mappings::new(0, Duration::ZERO);
         let body = Body::new(source, self.mode, &mappings, now()).map_err(unreadable)?;
         let size = body.length();
-        let guard = Guard::new(u64::MAX, self.mode);
+        let guard = Guard::new(u64::MAX, self.mode, self.cancel.clone());
         guard.announce(size);
         let size = size.filter(|_| self.asks_size);
         let mut load = Load::Body(Some(body));
@@ -284,9 +314,22 @@ impl Client {
         name: &[u8],
         octets: u64,
         time: Duration,
-    ) -> Result<Summary, Failure> {
+    ) -> Result<Summary, ClientError> {
         self.sample = Some((octets, time));
-        self.get(name, &mut io::sink())
+        self.get_to(name, io::sink())
+    }
+
+    /// Checks what was set: in one place for all, and as the server does.
+    fn check(&self) -> Result<(), ClientError> {
+        accepted::BLKSIZE.check_some(self.blksize)?;
+        accepted::WINDOWSIZE.check(self.windowsize)?;
+        accepted::TIMEOUT.check_some(self.timeout)?;
+        accepted::RETRIES.check(self.retries)?;
+        accepted::MAX_TIME.check_some(self.max_time)?;
+        accepted::FINAL_TIMEOUT.check(self.final_timeout)?;
+        accepted::MAX_SIZE.check(self.max_size)?;
+        accepted::LOCAL_PORTS.check_range(self.sockets.ports.as_ref())?;
+        Ok(())
     }
 
     /// Octets of a datagram that the route to this server carries in one piece; any number where
@@ -372,18 +415,69 @@ impl fmt::Debug for Client {
     }
 }
 
-fn unreadable(trouble: Trouble) -> Failure {
+fn unreadable(trouble: Trouble) -> ClientError {
     match trouble {
-        Trouble::Changed => Failure::FileChanged,
-        Trouble::Read(cause) => Failure::Read(cause),
-        Trouble::Pending => Failure::Read(NO_ANSWER.into()),
-        Trouble::Network(error) => Failure::Network(plain(&error)),
+        Trouble::Changed => ClientError::FileChanged,
+        Trouble::Read(cause) => ClientError::Read(cause.into()),
+        Trouble::Pending => ClientError::Read(NO_ANSWER.into()),
+        Trouble::Network(error) => ClientError::Network(error.into()),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    type Breaking = (&'static str, fn(Client) -> Client);
+
+    /// One wrong value for each setting. They are errors of the call, before anything is sent.
+    const BREAKING: &[Breaking] = &[
+        ("blksize", |it| it.blksize(7)),
+        ("windowsize", |it| it.windowsize(0)),
+        ("timeout", |it| it.timeout(Duration::from_millis(9))),
+        ("retries", |it| it.retries(101)),
+        ("max_time", |it| it.max_time(Duration::ZERO)),
+        ("final_timeout", |it| it.final_timeout(Duration::MAX)),
+        ("max_size", |it| it.max_size(0)),
+        ("local_ports", |it| it.local_ports(0..=9)),
+    ];
+
+    #[test]
+    fn each_setting_of_the_table_is_checked() {
+        let names: Vec<_> = BREAKING.iter().map(|(name, _)| *name).collect();
+        let table: Vec<_> = accepted::ALL.iter().map(|it| it.name).collect();
+        assert_eq!(names, table);
+        let good = Client::new("127.0.0.1:69");
+        assert_eq!(good.check(), Ok(()));
+        for (name, set) in BREAKING {
+            match set(good.clone()).put("file", "content") {
+                Err(ClientError::Setting(wrong)) => assert_eq!(wrong.name(), *name),
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+    }
+
+    /// The comment above each method says what the table says.
+    #[test]
+    fn each_comment_names_the_range() {
+        let source = include_str!("mod.rs");
+        for setting in accepted::ALL {
+            let method = format!("    pub fn {}(", setting.name);
+            let (before, _) = source.split_once(&method).expect("a method");
+            let comment = before.rsplit("\n\n").next().unwrap_or_default();
+            let comment = comment.replace("\n    /// ", " ");
+            let range = setting.to_string();
+            assert!(comment.contains(&range), "{}: {comment}", setting.name);
+        }
+    }
+
+    #[test]
+    fn a_name_without_an_address_is_an_error_of_the_transfer() {
+        use std::error::Error;
+        let error = Client::new("no port").get("file").expect_err("no server");
+        assert!(matches!(error, ClientError::Lookup(_)), "{error}");
+        assert!(error.source().is_some_and(|cause| cause.is::<io::Error>()));
+    }
 
     #[test]
     fn a_link_local_address_is_taken_on_the_servers_interface() {

@@ -27,7 +27,9 @@ pub use receiver::{Receiver, Verdict};
 pub use sender::Sender;
 
 use crate::limits;
-use crate::wire::ErrorCode;
+use crate::wire::{ErrorCode, UnknownWord};
+use std::fmt;
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 /// What a machine wants done.
@@ -81,12 +83,39 @@ pub enum Outcome {
 
 /// When to send again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum Retransmit {
     /// Probe on the measured round trip; the agreed interval is the upper bound.
     #[default]
     Adaptive,
     /// Only when the interval of RFC 2349 has passed, to the letter.
     Rfc,
+}
+
+impl Retransmit {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Adaptive => "adaptive",
+            Self::Rfc => "rfc",
+        }
+    }
+}
+
+impl fmt::Display for Retransmit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Retransmit {
+    type Err = UnknownWord;
+
+    fn from_str(text: &str) -> Result<Self, UnknownWord> {
+        let all = [Self::Adaptive, Self::Rfc];
+        let found = all.into_iter().find(|it| it.as_str() == text);
+        found.ok_or(UnknownWord("adaptive or rfc"))
+    }
 }
 
 /// The local settings of one transfer.
@@ -101,7 +130,7 @@ pub struct Policy {
     /// Earliest probe; a sender that has seen losses halves it.
     pub probe_floor: Duration,
     /// Sends of the opening datagram to a peer that has not answered; plain DATA 1 is sent
-    /// [`limits::UNPROVEN_DATA_SENDS`] times at most.
+    /// [`limits::HALF_OPEN_DATA_SENDS`] times at most.
     pub opening_sends: u32,
     /// Blocks that must get through in a minute, or 4 KiB for each; 0 asks for none, as a client
     /// does.
@@ -121,7 +150,7 @@ impl Default for Policy {
             retries: limits::DEFAULT_RETRIES,
             retransmit: Retransmit::Adaptive,
             probe_floor: limits::PROBE_FLOOR,
-            opening_sends: limits::UNPROVEN_OACK_SENDS,
+            opening_sends: limits::HALF_OPEN_OACK_SENDS,
             min_progress: 0,
             max_time: None,
             final_timeout: Duration::ZERO,

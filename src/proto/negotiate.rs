@@ -58,6 +58,166 @@ impl Default for Terms {
     }
 }
 
+/// What an option means: one row of the table.
+struct Rule {
+    name: OptionName,
+    /// A server's answer to the value that was asked for: what holds goes into the agreement, and
+    /// the value into the OACK. `None` leaves the option out.
+    grant: fn(&mut Negotiation<'_>, u64) -> Option<u64>,
+    /// A client's look at the value that it asked for and at the one in the OACK: what holds goes
+    /// into the agreement.
+    ///
+    /// # Errors
+    /// What is wrong, as the text of an ERROR 8.
+    accept: fn(&mut Agreed, asked: u64, granted: u64) -> Result<(), &'static str>,
+}
+
+/// What is granted so far.
+struct Negotiation<'a> {
+    asked: &'a Options,
+    size: Option<u64>,
+    terms: &'a Terms,
+    agreed: Agreed,
+    answer: Options,
+}
+
+/// The table. The order counts: a window is measured by the block size before it.
+const RULES: &[Rule] = &[
+    Rule {
+        name: OptionName::Blksize,
+        grant: |negotiation, size| {
+            let blksize = negotiation.block_size(size)?;
+            negotiation.agreed.blksize = blksize;
+            Some(blksize.into())
+        },
+        accept: accept_block_size,
+    },
+    Rule {
+        name: OptionName::Blksize2,
+        grant: |negotiation, size| {
+            if negotiation.answer.is_present(OptionName::Blksize) {
+                return None;
+            }
+            let blksize = 1 << negotiation.block_size(size)?.ilog2();
+            negotiation.agreed.blksize = blksize;
+            Some(blksize.into())
+        },
+        accept: accept_block_size,
+    },
+    Rule {
+        name: OptionName::Windowsize,
+        grant: |negotiation, blocks| {
+            let (terms, agreed) = (negotiation.terms, &mut negotiation.agreed);
+            let most = u64::from(terms.max_windowsize.min(MAX_WINDOWSIZE))
+                .min(terms.in_flight / u64::from(agreed.blksize));
+            agreed.windowsize = match blocks {
+                0 => return None,
+                blocks => blocks.min(most).max(1) as u16,
+            };
+            Some(agreed.windowsize.into())
+        },
+        accept: |agreed, asked, granted| {
+            let blocks = u16::try_from(not_raised(asked, granted)?).ok();
+            let blocks = blocks.filter(|blocks| *blocks > 0);
+            agreed.windowsize = blocks.ok_or("window size out of range")?;
+            Ok(())
+        },
+    },
+    // RFC 2349: an accepted timeout is acknowledged with the same value; any other is left out.
+    Rule {
+        name: OptionName::Timeout,
+        grant: |negotiation, seconds| {
+            let is_accepted = (1..=MAX_TIMEOUT_SECONDS).contains(&seconds);
+            is_accepted.then(|| {
+                negotiation.agreed.timeout = Some(Duration::from_secs(seconds));
+                seconds
+            })
+        },
+        accept: |agreed, asked, granted| {
+            agreed.timeout = Some(Duration::from_secs(unchanged(asked, granted)?));
+            Ok(())
+        },
+    },
+    Rule {
+        name: OptionName::Utimeout,
+        grant: |negotiation, micros| {
+            if !UTIMEOUT_MICROS.contains(&micros) {
+                return None;
+            }
+            let interval = Duration::from_micros(micros);
+            let agreed = negotiation.agreed.timeout.get_or_insert(interval);
+            (*agreed == interval).then_some(micros)
+        },
+        accept: |agreed, asked, granted| {
+            agreed.timeout = Some(Duration::from_micros(unchanged(asked, granted)?));
+            Ok(())
+        },
+    },
+    Rule {
+        name: OptionName::Tsize,
+        grant: |negotiation, _| {
+            let is_error = |size: &u64| *size == 0 && negotiation.asked.are_curls();
+            let size = negotiation.size.filter(|size| !is_error(size));
+            negotiation.agreed.tsize = size;
+            size
+        },
+        accept: |agreed, _, granted| {
+            agreed.tsize = Some(granted);
+            Ok(())
+        },
+    },
+    Rule {
+        name: OptionName::Rollover,
+        grant: |negotiation, first| {
+            negotiation.agreed.rollover = match first {
+                0 => Rollover::Zero,
+                1 => Rollover::One,
+                _ => return None,
+            };
+            Some(first)
+        },
+        accept: |agreed, asked, granted| match granted {
+            _ if granted != asked => Err("rollover was changed"),
+            1 => {
+                agreed.rollover = Rollover::One;
+                Ok(())
+            }
+            _ => Ok(()),
+        },
+    },
+];
+
+impl Negotiation<'_> {
+    /// RFC 2348: the answer "must be less than or equal to the value specified by the client";
+    /// raising one under 8 is therefore not possible, and it is left out.
+    fn block_size(&self, asked: u64) -> Option<u16> {
+        let most = self.terms.max_blksize.clamp(MIN_BLKSIZE, MAX_BLKSIZE);
+        let fits = asked >= u64::from(MIN_BLKSIZE);
+        fits.then(|| asked.min(most.into()) as u16)
+    }
+}
+
+fn accept_block_size(agreed: &mut Agreed, asked: u64, granted: u64) -> Result<(), &'static str> {
+    let size = u16::try_from(not_raised(asked, granted)?).ok();
+    let size = size.filter(|size| (MIN_BLKSIZE..=MAX_BLKSIZE).contains(size));
+    agreed.blksize = size.ok_or("block size out of range")?;
+    Ok(())
+}
+
+fn not_raised(asked: u64, granted: u64) -> Result<u64, &'static str> {
+    match granted > asked {
+        true => Err("option value was raised"),
+        false => Ok(granted),
+    }
+}
+
+fn unchanged(asked: u64, granted: u64) -> Result<u64, &'static str> {
+    match granted == asked {
+        true => Ok(granted),
+        false => Err("timeout was changed"),
+    }
+}
+
 /// A server's answer to the options of a request: what holds, and the OACK that says so. If the
 /// OACK is empty, none is sent.
 ///
@@ -65,65 +225,20 @@ impl Default for Terms {
 /// ones on WRQ. Leave it out where the number of bytes on the wire is not known. An empty file has
 /// `tsize=0` (RFC 2349); only curl, which takes that for an error, gets none.
 pub fn grant(asked: &Options, size: Option<u64>, terms: &Terms) -> (Agreed, Options) {
-    use OptionName::{
-        Blksize, Blksize2, Rollover as RolloverOption, Timeout, Tsize, Utimeout, Windowsize,
+    let mut negotiation = Negotiation {
+        asked,
+        size,
+        terms,
+        agreed: Agreed::default(),
+        answer: Options::NONE,
     };
-    let mut agreed = Agreed::default();
-    let mut answer = Options::default();
-
-    // RFC 2348: the answer "must be less than or equal to the value specified by the client";
-    // raising one under 8 is therefore not possible, and it is left out.
-    let fits = |size: &u64| *size >= u64::from(MIN_BLKSIZE);
-    let most = u64::from(terms.max_blksize.clamp(MIN_BLKSIZE, MAX_BLKSIZE));
-    if let Some(size) = asked.get(Blksize).filter(fits) {
-        agreed.blksize = size.min(most) as u16;
-        answer = answer.with(Blksize, agreed.blksize.into());
-    } else if let Some(size) = asked.get(Blksize2).filter(fits) {
-        agreed.blksize = 1 << size.min(most).ilog2();
-        answer = answer.with(Blksize2, agreed.blksize.into());
-    }
-
-    if let Some(blocks) = asked.get(Windowsize).filter(|blocks| *blocks > 0) {
-        let most = u64::from(terms.max_windowsize.min(MAX_WINDOWSIZE))
-            .min(terms.in_flight / u64::from(agreed.blksize));
-        agreed.windowsize = blocks.min(most).max(1) as u16;
-        answer = answer.with(Windowsize, agreed.windowsize.into());
-    }
-
-    // RFC 2349: an accepted timeout is acknowledged with the same value; any other is left out.
-    if let Some(seconds) = asked
-        .get(Timeout)
-        .filter(|seconds| (1..=MAX_TIMEOUT_SECONDS).contains(seconds))
-    {
-        agreed.timeout = Some(Duration::from_secs(seconds));
-        answer = answer.with(Timeout, seconds);
-    }
-    if let Some(micros) = asked
-        .get(Utimeout)
-        .filter(|micros| UTIMEOUT_MICROS.contains(micros))
-    {
-        let interval = Duration::from_micros(micros);
-        if *agreed.timeout.get_or_insert(interval) == interval {
-            answer = answer.with(Utimeout, micros);
+    for rule in RULES {
+        let wanted = asked.get(rule.name);
+        if let Some(value) = wanted.and_then(|wanted| (rule.grant)(&mut negotiation, wanted)) {
+            negotiation.answer = negotiation.answer.with(rule.name, value);
         }
     }
-
-    if let (Some(_), Some(size)) = (asked.get(Tsize), size)
-        && !(size == 0 && asked.are_curls())
-    {
-        agreed.tsize = Some(size);
-        answer = answer.with(Tsize, size);
-    }
-
-    if let Some(first @ (0 | 1)) = asked.get(RolloverOption) {
-        agreed.rollover = if first == 0 {
-            Rollover::Zero
-        } else {
-            Rollover::One
-        };
-        answer = answer.with(RolloverOption, first);
-    }
-    (agreed, answer)
+    (negotiation.agreed, negotiation.answer)
 }
 
 /// A client's check of an OACK against what it asked for.
@@ -131,62 +246,20 @@ pub fn grant(asked: &Options, size: Option<u64>, terms: &Terms) -> (Agreed, Opti
 /// # Errors
 /// What is wrong with the OACK, as the text of an ERROR 8.
 pub fn accept(asked: &Options, oack: &Options) -> Result<Agreed, &'static str> {
-    use OptionName::{
-        Blksize, Blksize2, Rollover as RolloverOption, Timeout, Tsize, Utimeout, Windowsize,
-    };
     // RFC 2347: an option that was not requested is not to be in the OACK.
-    if oack.unknown() > 0
-        || OptionName::ALL
-            .into_iter()
-            .any(|name| oack.is_present(name) && !asked.is_present(name))
-    {
+    let is_uninvited = |name: &OptionName| oack.is_present(*name) && !asked.is_present(*name);
+    if oack.has_unknown() || OptionName::ALL.iter().any(is_uninvited) {
         return Err("option was not asked for");
     }
-    if OptionName::ALL
-        .into_iter()
-        .any(|name| oack.is_present(name) && oack.get(name).is_none())
-    {
+    let is_invalid = |name: &OptionName| oack.is_present(*name) && oack.get(*name).is_none();
+    if OptionName::ALL.iter().any(is_invalid) {
         return Err("option value is not a number");
     }
-    let at_most_asked = |name| match (oack.get(name), asked.get(name)) {
-        (Some(granted), Some(wanted)) if granted > wanted => Err("option value was raised"),
-        (granted, _) => Ok(granted),
-    };
-    let mut agreed = Agreed {
-        tsize: oack.get(Tsize),
-        ..Agreed::default()
-    };
-    for name in [Blksize, Blksize2] {
-        if let Some(size) = at_most_asked(name)? {
-            if !(u64::from(MIN_BLKSIZE)..=u64::from(MAX_BLKSIZE)).contains(&size) {
-                return Err("block size out of range");
-            }
-            agreed.blksize = size as u16;
+    let mut agreed = Agreed::default();
+    for rule in RULES {
+        if let (Some(asked), Some(granted)) = (asked.get(rule.name), oack.get(rule.name)) {
+            (rule.accept)(&mut agreed, asked, granted)?;
         }
-    }
-    if let Some(blocks) = at_most_asked(Windowsize)? {
-        agreed.windowsize = u16::try_from(blocks)
-            .ok()
-            .filter(|blocks| *blocks > 0)
-            .ok_or("window size out of range")?;
-    }
-    for (name, interval) in [
-        (Timeout, Duration::from_secs as fn(u64) -> Duration),
-        (Utimeout, Duration::from_micros),
-    ] {
-        if let Some(value) = oack.get(name) {
-            if asked.get(name) != Some(value) {
-                return Err("timeout was changed");
-            }
-            agreed.timeout = Some(interval(value));
-        }
-    }
-    match oack.get(RolloverOption) {
-        Some(first) if asked.get(RolloverOption) != Some(first) => {
-            return Err("rollover was changed");
-        }
-        Some(1) => agreed.rollover = Rollover::One,
-        _ => {}
     }
     Ok(agreed)
 }
@@ -216,6 +289,15 @@ mod tests {
         )
         .1
         .to_string()
+    }
+
+    #[test]
+    fn each_option_has_one_rule() {
+        for name in OptionName::ALL {
+            let rules = RULES.iter().filter(|rule| rule.name == *name);
+            assert_eq!(rules.count(), 1, "{name}");
+        }
+        assert_eq!(RULES.len(), OptionName::ALL.len());
     }
 
     #[test]

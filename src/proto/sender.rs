@@ -11,8 +11,8 @@ use super::progress::Progress;
 use super::timer::{Expiry, Timer};
 use super::{Agreed, Outcome, Policy, Rollover, Step};
 use crate::limits::{
-    MAX_WINDOWSIZE, OACK_INTERVAL, REPEATED_ACK_INTERVAL, SILENT_BYTES, SILENT_BYTES_MOST,
-    SILENT_BYTES_PER_ACK, UNPROVEN_DATA_SENDS,
+    HALF_OPEN_DATA_SENDS, MAX_WINDOWSIZE, OACK_INTERVAL, REPEATED_ACK_INTERVAL, SILENT_BYTES,
+    SILENT_BYTES_MOST, SILENT_BYTES_PER_ACK,
 };
 use crate::wire::Packet;
 use std::collections::VecDeque;
@@ -73,7 +73,7 @@ pub struct Sender {
     progress: Progress,
 
     retransmits: u64,
-    torn: u64,
+    lossy_windows: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -216,7 +216,7 @@ impl Sender {
             sender.timer.begin_opening(OACK_INTERVAL);
         } else {
             sender.opening_due = false;
-            sender.opening = Opening::new(UNPROVEN_DATA_SENDS);
+            sender.opening = Opening::new(HALF_OPEN_DATA_SENDS);
         }
         sender
     }
@@ -280,7 +280,7 @@ impl Sender {
             timer,
             progress: Progress::new(policy, agreed.blksize, now),
             retransmits: 0,
-            torn: 0,
+            lossy_windows: 0,
         }
     }
 
@@ -367,7 +367,7 @@ impl Sender {
             self.echo.suspected &= self.acked + 1 < self.resent_end;
             self.recovery.reported = false;
         } else if !is_echo {
-            self.torn += 1;
+            self.lossy_windows += 1;
             self.timer.lost();
             self.pace.torn((block - self.acked).min(self.window - 1));
             self.recovery.reported = true;
@@ -505,7 +505,7 @@ impl Sender {
             self.repeats.answered = now; // some answer every block
             return;
         }
-        self.torn += 1;
+        self.lossy_windows += 1;
         self.repeats.count += 1;
         self.repeats.answered = now;
         if self.repeats.count > 1 {
@@ -704,7 +704,7 @@ impl Sender {
             Ok(Expiry::Resend) => {
                 self.echo.suspected = false;
                 if self.window_is_sent() {
-                    self.torn += 1;
+                    self.lossy_windows += 1;
                     if self.timer.resends() > 1 {
                         self.pace.unanswered();
                     }
@@ -911,8 +911,8 @@ impl Sender {
     }
 
     /// Windows of which a part was lost, so far.
-    pub fn torn(&self) -> u64 {
-        self.torn
+    pub fn lossy_windows(&self) -> u64 {
+        self.lossy_windows
     }
 
     /// Smoothed round trip, where one was measured.

@@ -23,7 +23,7 @@ impl From<&wire::Request<'_>> for Asked {
             direction: request.direction,
             name: Name::new(request.name),
             mode: request.mode,
-            options: request.options,
+            options: request.options.clone(),
         }
     }
 }
@@ -95,7 +95,7 @@ impl AdmittedRequest {
             bytes: 0,
             duration: now.saturating_duration_since(self.arrived),
             retransmits: 0,
-            torn: 0,
+            lossy_windows: 0,
             blksize: DEFAULT_BLKSIZE,
             windowsize: 1,
             rtt: None,

@@ -10,7 +10,7 @@
 //! one list of what makes room for a request:
 //!
 //! 1. complete uploads, the one that has been complete for longest first;
-//! 2. half-open transfers that have had [`UNPROVEN_CHANCE`], and established ones whose peers have
+//! 2. half-open transfers that have had [`HALF_OPEN_CHANCE`], and established ones whose peers have
 //!    been silent for longer than [`patience`] allows: those of the address that has the most
 //!    transfers first, and of these the one whose time was up first.
 //!
@@ -20,8 +20,8 @@ use super::by_id::ById;
 use super::ports::{Lease, Ports, Supply, without_port};
 use crate::event::{DropReason, TransferId};
 use crate::limits::{
-    HALF_OPEN_PER_TID, MOST_SILENCE, SHARE_PER_FREE_PLACE, SILENCE_PER_WINDOW, TRANSFERS_PER_TID,
-    UNPROVEN_CHANCE,
+    HALF_OPEN_CHANCE, HALF_OPEN_PER_TID, MOST_SILENCE, SHARE_PER_FREE_PLACE, SILENCE_PER_WINDOW,
+    TRANSFERS_PER_TID,
 };
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -44,11 +44,11 @@ pub struct Quota {
     /// Of one client address.
     pub per_client: Option<usize>,
     /// Half-open ones, in all. Never more than half of the ports of one local address.
-    pub unproven: usize,
+    pub half_open: usize,
     /// Half-open ones of one client address.
-    pub unproven_per_client: Option<usize>,
+    pub half_open_per_client: Option<usize>,
     /// Half-open ones of one network: an IPv4 /24 or an IPv6 /64.
-    pub unproven_per_network: Option<usize>,
+    pub half_open_per_network: Option<usize>,
 }
 
 /// What to do with a request.
@@ -98,7 +98,7 @@ enum State {
 /// others.
 pub fn patience(windows: u64) -> Duration {
     let earned = SILENCE_PER_WINDOW.saturating_mul(u32::try_from(windows).unwrap_or(u32::MAX));
-    (UNPROVEN_CHANCE + earned.min(MOST_SILENCE)).min(MOST_SILENCE)
+    (HALF_OPEN_CHANCE + earned.min(MOST_SILENCE)).min(MOST_SILENCE)
 }
 
 /// The table.
@@ -230,10 +230,15 @@ impl Desk {
         }
     }
 
+    /// Transfers whose peers have not answered.
+    pub fn half_open_transfers(&self) -> usize {
+        self.group(Scope::All, |group| group.half_open.len())
+    }
+
     /// True where so many peers have not answered yet that OACKs are repeated less.
     pub fn is_tense(&self, tid: &Tid) -> bool {
         let half_open = |scope| self.group(scope, |group| group.half_open.len());
-        half_open(Scope::All) * 2 >= self.quota.unproven
+        half_open(Scope::All) * 2 >= self.quota.half_open
             || half_open(tid.address()) * 2 >= self.half_of_the_ports(tid)
     }
 
@@ -269,7 +274,7 @@ impl Desk {
             tid,
             digest,
             state: State::HalfOpen,
-            due: now + UNPROVEN_CHANCE,
+            due: now + HALF_OPEN_CHANCE,
             lease,
         };
         self.list(id, &entry);
@@ -317,11 +322,11 @@ impl Desk {
         if quota.per_client.is_some_and(|most| held >= most) {
             return Some((client, Victims::Incomplete, DropReason::ClientFull));
         }
-        if is_full(client, quota.unproven_per_client) {
-            return Some((client, Victims::HalfOpen, DropReason::ClientUnprovenFull));
+        if is_full(client, quota.half_open_per_client) {
+            return Some((client, Victims::HalfOpen, DropReason::ClientHalfOpenFull));
         }
-        if is_full(tid.network(), quota.unproven_per_network) {
-            let reason = DropReason::NetworkUnprovenFull;
+        if is_full(tid.network(), quota.half_open_per_network) {
+            let reason = DropReason::NetworkHalfOpenFull;
             return Some((tid.network(), Victims::HalfOpen, reason));
         }
         // What stays free behind the new transfer is for addresses that have none.
@@ -332,12 +337,12 @@ impl Desk {
         if self.entries.len() >= quota.transfers {
             return Some((Scope::All, Victims::Any, DropReason::Full));
         }
-        let unproven = DropReason::UnprovenFull;
-        if half_open(Scope::All) >= quota.unproven {
-            return Some((Scope::All, Victims::HalfOpen, unproven));
+        let full = DropReason::HalfOpenFull;
+        if half_open(Scope::All) >= quota.half_open {
+            return Some((Scope::All, Victims::HalfOpen, full));
         }
         let is_over = half_open(address) >= self.half_of_the_ports(tid);
-        is_over.then_some((address, Victims::HalfOpen, unproven))
+        is_over.then_some((address, Victims::HalfOpen, full))
     }
 
     /// What is never answered must leave ports to others.
@@ -558,7 +563,7 @@ impl Desk {
         while let Some(id) = self.granted.pop_front() {
             if let Some(lease) = self.entries.get(&id).and_then(|entry| entry.lease.as_ref()) {
                 let port = lease.port();
-                self.spare(id, now + UNPROVEN_CHANCE);
+                self.spare(id, now + HALF_OPEN_CHANCE);
                 return Some((id, port));
             }
         }
@@ -606,9 +611,9 @@ mod tests {
     const QUOTA: Quota = Quota {
         transfers: 100,
         per_client: None,
-        unproven: 100,
-        unproven_per_client: None,
-        unproven_per_network: None,
+        half_open: 100,
+        half_open_per_client: None,
+        half_open_per_network: None,
     };
     const MS: Duration = Duration::from_millis(1);
 
@@ -755,7 +760,7 @@ mod tests {
             let id = admitted(desk.ask(tid(1, 1000), digest, now));
             desk.proven(id, now);
         }
-        let later = now + UNPROVEN_CHANCE;
+        let later = now + HALF_OPEN_CHANCE;
         let full = Verdict::Drop(DropReason::Duplicate);
         assert_eq!(desk.ask(tid(1, 1000), 9, later), full);
     }
@@ -800,10 +805,10 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_unproven_makes_room_after_its_chance() {
+    fn the_oldest_half_open_makes_room_after_its_chance() {
         let now = start();
         let mut desk = desk(Quota {
-            unproven: 2,
+            half_open: 2,
             ..QUOTA
         });
         desk.established(tid(1, 1), now);
@@ -811,11 +816,11 @@ mod tests {
         let oldest = admitted(desk.ask(tid(2, 1), 0, now));
         assert!(desk.is_tense(&tid(4, 1)));
         let younger = admitted(desk.ask(tid(3, 1), 0, now + MS));
-        let full = Verdict::Drop(DropReason::UnprovenFull);
-        assert_eq!(desk.ask(tid(4, 1), 0, now + UNPROVEN_CHANCE - MS), full);
-        let later = now + UNPROVEN_CHANCE;
+        let full = Verdict::Drop(DropReason::HalfOpenFull);
+        assert_eq!(desk.ask(tid(4, 1), 0, now + HALF_OPEN_CHANCE - MS), full);
+        let later = now + HALF_OPEN_CHANCE;
         assert_eq!(desk.ask(tid(4, 1), 0, later), Verdict::MakeRoom(oldest));
-        desk.spare(oldest, later + UNPROVEN_CHANCE);
+        desk.spare(oldest, later + HALF_OPEN_CHANCE);
         assert_eq!(desk.ask(tid(4, 1), 0, later), full);
         let later = later + MS;
         assert_eq!(desk.ask(tid(4, 1), 0, later), Verdict::MakeRoom(younger));
@@ -836,20 +841,20 @@ mod tests {
         let silent = admitted(desk.ask(tid(2, 1), 0, now));
         let full = Verdict::Drop(DropReason::Full);
         assert_eq!(desk.ask(tid(3, 1), 0, now), full);
-        let later = now + UNPROVEN_CHANCE;
+        let later = now + HALF_OPEN_CHANCE;
         assert_eq!(desk.ask(tid(3, 1), 0, later), Verdict::MakeRoom(silent));
         desk.end(silent);
         desk.established(tid(3, 1), later);
-        desk.spare(running, later + 10 * UNPROVEN_CHANCE);
-        let later = later + UNPROVEN_CHANCE;
+        desk.spare(running, later + 10 * HALF_OPEN_CHANCE);
+        let later = later + HALF_OPEN_CHANCE;
         assert_eq!(desk.ask(tid(4, 1), 0, later), full, "all of them run");
     }
 
     /// A request is one packet, and an acknowledgement is another.
     #[test]
     fn an_established_transfer_may_be_silent_for_a_second_and_one_for_each_window() {
-        assert_eq!(patience(0), UNPROVEN_CHANCE);
-        assert_eq!(patience(1), UNPROVEN_CHANCE + SILENCE_PER_WINDOW);
+        assert_eq!(patience(0), HALF_OPEN_CHANCE);
+        assert_eq!(patience(1), HALF_OPEN_CHANCE + SILENCE_PER_WINDOW);
         assert_eq!(patience(58), MOST_SILENCE - SILENCE_PER_WINDOW);
         assert_eq!(patience(59), MOST_SILENCE);
         assert_eq!(patience(u64::MAX), MOST_SILENCE);
@@ -874,19 +879,19 @@ mod tests {
     fn who_never_answers_has_few_where_that_was_asked_for() {
         let now = start();
         let mut desk = desk(Quota {
-            unproven_per_client: Some(2),
-            unproven_per_network: Some(3),
+            half_open_per_client: Some(2),
+            half_open_per_network: Some(3),
             ..QUOTA
         });
         let first = admitted(desk.ask(tid(1, 1), 0, now));
         let second = admitted(desk.ask(tid(1, 2), 0, now));
-        let full = Verdict::Drop(DropReason::ClientUnprovenFull);
+        let full = Verdict::Drop(DropReason::ClientHalfOpenFull);
         assert_eq!(desk.ask(tid(1, 3), 0, now), full);
         // Whoever answers may have more; so may the neighbours, but together no more than three.
         desk.proven(first, now);
         admitted(desk.ask(tid(1, 3), 0, now));
         admitted(desk.ask(tid(2, 1), 0, now));
-        let full = Verdict::Drop(DropReason::NetworkUnprovenFull);
+        let full = Verdict::Drop(DropReason::NetworkHalfOpenFull);
         assert_eq!(desk.ask(tid(3, 1), 0, now), full);
         let elsewhere = Tid {
             peer: ([127, 0, 1, 1], 1).into(),
@@ -910,14 +915,14 @@ mod tests {
     /// Requests that were never answered may be forged, or those of a ROM that was reset.
     #[test]
     fn a_quota_makes_room_among_the_transfers_that_it_counts_and_keeps_the_established_ones() {
-        let (per_client, half_open) = (DropReason::ClientFull, DropReason::ClientUnprovenFull);
-        let per_network = DropReason::NetworkUnprovenFull;
+        let (per_client, half_open) = (DropReason::ClientFull, DropReason::ClientHalfOpenFull);
+        let per_network = DropReason::NetworkHalfOpenFull;
         for (host, reason) in [(1, per_client), (1, half_open), (7, per_network)] {
             let two = |wanted| (reason == wanted).then_some(2);
             let mut desk = desk(Quota {
                 per_client: two(per_client),
-                unproven_per_client: two(half_open),
-                unproven_per_network: two(per_network),
+                half_open_per_client: two(half_open),
+                half_open_per_network: two(per_network),
                 ..QUOTA
             });
             let now = start();
@@ -930,8 +935,8 @@ mod tests {
             let first = admitted(desk.ask(tid(host, 1), 0, now + MS));
             let second = admitted(desk.ask(tid(host, 2), 0, now + 2 * MS));
             let full = Verdict::Drop(reason);
-            assert_eq!(desk.ask(tid(1, 3), 0, now + UNPROVEN_CHANCE), full);
-            let later = now + UNPROVEN_CHANCE + MS;
+            assert_eq!(desk.ask(tid(1, 3), 0, now + HALF_OPEN_CHANCE), full);
+            let later = now + HALF_OPEN_CHANCE + MS;
             let room = Verdict::MakeRoom(first);
             assert_eq!(desk.ask(tid(1, 3), 0, later), room, "{reason:?}");
             // Established transfers count for one of the three, and do not go.
@@ -948,7 +953,7 @@ mod tests {
         let now = start();
         let mut desk = desk(Quota {
             transfers: 5_334,
-            unproven: 5_334,
+            half_open: 5_334,
             ..QUOTA
         });
         for port in 1..=5_000 {
@@ -975,7 +980,7 @@ mod tests {
         for (places, share) in shares {
             let quota = |transfers| Quota {
                 transfers,
-                unproven: transfers,
+                half_open: transfers,
                 ..QUOTA
             };
             for (mut desk, what) in [
@@ -1008,7 +1013,7 @@ mod tests {
         let now = start();
         let mut desk = desk(Quota {
             transfers: 1600,
-            unproven: 1600,
+            half_open: 1600,
             ..QUOTA
         });
         let full = Verdict::Drop(DropReason::Full);
@@ -1040,7 +1045,7 @@ mod tests {
         for host in 20..22 {
             admitted(desk.ask(tid(host, 1), 0, now + MS));
         }
-        let later = now + UNPROVEN_CHANCE + MS;
+        let later = now + HALF_OPEN_CHANCE + MS;
         assert_eq!(desk.ask(tid(2, 1), 0, later), Verdict::MakeRoom(flood[0]));
         // A lab gets as many as the flood has, and the flood nothing of the lab's.
         for round in 0u16..100 {
@@ -1067,7 +1072,7 @@ mod tests {
         }
         desk.established(tid(3, 1), now);
         let full = Verdict::Drop(DropReason::Full);
-        assert_eq!(desk.ask(tid(2, 1), 0, now + UNPROVEN_CHANCE), full);
+        assert_eq!(desk.ask(tid(2, 1), 0, now + HALF_OPEN_CHANCE), full);
         let later = now + patience(1);
         assert_eq!(desk.ask(tid(2, 1), 0, later), Verdict::MakeRoom(first));
     }
@@ -1081,7 +1086,7 @@ mod tests {
             ..QUOTA
         });
         let silent = admitted(desk.ask(tid(9, 1), 0, now));
-        let later = now + UNPROVEN_CHANCE;
+        let later = now + HALF_OPEN_CHANCE;
         let done = desk.established(tid(1, 1), later);
         desk.finished(done, later);
         desk.finished(done, later + MS);
@@ -1090,7 +1095,7 @@ mod tests {
         assert_eq!(desk.ask(tid(1, 3), 0, later), full_for_it);
         assert_eq!(desk.ask(tid(2, 1), 0, later), Verdict::MakeRoom(done));
         // One that cannot go now is not named again at once.
-        desk.spare(done, later + UNPROVEN_CHANCE);
+        desk.spare(done, later + HALF_OPEN_CHANCE);
         assert_eq!(desk.ask(tid(2, 1), 0, later), Verdict::MakeRoom(silent));
         [silent, done].into_iter().for_each(|id| desk.end(id));
         assert_eq!(desk.ask(tid(1, 3), 0, later), full_for_it);
@@ -1135,7 +1140,7 @@ mod tests {
             let ids: Vec<_> = (1..=5)
                 .map(|host| admitted(desk.ask(tid(host, 1), 0, now)))
                 .collect();
-            let full = Verdict::Drop(DropReason::UnprovenFull);
+            let full = Verdict::Drop(DropReason::HalfOpenFull);
             assert_eq!(desk.ask(tid(6, 1), 0, now), full);
             assert!(desk.is_tense(&tid(6, 1)));
             let mut elsewhere = tid(7, 1);
@@ -1143,7 +1148,7 @@ mod tests {
             assert!(!desk.is_tense(&elsewhere));
             admitted(desk.ask(elsewhere, 0, now - MS));
             // It is the oldest, and its port would be of no use.
-            let later = now + UNPROVEN_CHANCE;
+            let later = now + HALF_OPEN_CHANCE;
             assert_eq!(desk.ask(tid(6, 1), 0, later), Verdict::MakeRoom(ids[0]));
             // A second port of requests at the same address has no more ports.
             let mut beside = tid(8, 1);
@@ -1166,16 +1171,16 @@ mod tests {
                 .iter()
                 .all(|it| matches!(it, Verdict::Admit(_, None)))
         );
-        let full = Verdict::Drop(DropReason::UnprovenFull);
+        let full = Verdict::Drop(DropReason::HalfOpenFull);
         assert_eq!(desk.ask(tid(4, 1), 0, now), full);
         let [first, second] = [waiting[0], waiting[1]].map(admitted);
         desk.end(first);
         assert_eq!(desk.granted(now), None);
-        let late = now + UNPROVEN_CHANCE - MS;
+        let late = now + HALF_OPEN_CHANCE - MS;
         desk.end(running[2]);
         assert!(matches!(desk.granted(late), Some((id, _)) if id == second));
         // It has a second from the moment when it can be answered.
-        let due = late + UNPROVEN_CHANCE;
+        let due = late + HALF_OPEN_CHANCE;
         assert_eq!(desk.entries[&second].due, due);
     }
 
@@ -1188,7 +1193,7 @@ mod tests {
             desk.established(tid(host, 1), now);
         }
         let waits = admitted(desk.ask(tid(2, 1), 0, now));
-        let later = now + UNPROVEN_CHANCE;
+        let later = now + HALF_OPEN_CHANCE;
         assert!(desk.waits(waits));
         assert!(matches!(
             desk.ask(tid(3, 1), 0, later),

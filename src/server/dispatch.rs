@@ -11,7 +11,7 @@ use super::message::{Job, Message, Report};
 use super::pool::Pool;
 use super::shared::Shared;
 use super::warnings::ThrottledWarnings;
-use crate::error::{Error, Failure, Refusal, plain};
+use crate::error::{Error, Refusal, TransferError, plain};
 use crate::event::{DropReason, Event, TransferId};
 use crate::limits::{MAPPING_IDLE, MAX_REQUEST, SPARE_WORKERS};
 use crate::sys::udp::Listener;
@@ -132,6 +132,7 @@ impl Loop {
             self.endpoint.timeout(time, &mut self.lanes);
             self.act();
             self.upkeep(time);
+            self.publish();
             let is_finished = self.endpoint.is_finished(time, &mut self.lanes);
             self.act();
             if is_finished {
@@ -144,6 +145,17 @@ impl Loop {
         };
         self.leave();
         result
+    }
+
+    /// Tells handles what only the loop knows.
+    fn publish(&self) {
+        let Shared {
+            requests,
+            half_open,
+            ..
+        } = &*self.lanes.shared;
+        requests.store(self.endpoint.requests(), Ordering::Relaxed);
+        half_open.store(self.endpoint.half_open(), Ordering::Relaxed);
     }
 
     /// Takes the messages that are there. False where there is none.
@@ -377,12 +389,12 @@ impl LaneAccess for Lanes {
         self.shared.lanes[lane].recall(id);
     }
 
-    fn end(&mut self, lane: usize, id: TransferId, failure: Failure) -> Option<Instant> {
+    fn end(&mut self, lane: usize, id: TransferId, failure: TransferError) -> Option<Instant> {
         let shared = &self.shared;
         let mut waiting = shared.lanes[lane].take_or_recall(id)?;
         let farewell = match failure {
-            Failure::Stopped => Some(STOPPING),
-            Failure::Cancelled => Some(CANCELLED),
+            TransferError::Stopped => Some(STOPPING),
+            TransferError::Cancelled => Some(CANCELLED),
             _ => None,
         };
         let may_refuse = || shared.may_refuse(now());

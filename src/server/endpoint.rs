@@ -13,9 +13,9 @@ use super::by_id::ById;
 use super::desk::{Desk, Quota, Scope, Tid, Verdict, patience};
 use super::message::Report;
 use super::ports::{Lease, Supply};
-use crate::error::{Failure, Refusal, plain};
+use crate::error::{Refusal, TransferError, plain};
 use crate::event::{DropReason, Event, Name, TransferId};
-use crate::limits::{ERRORS_PER_SECOND, PORT_WAIT, STUCK_AFTER, UNPROVEN_CHANCE};
+use crate::limits::{ERRORS_PER_SECOND, HALF_OPEN_CHANCE, PORT_WAIT, STUCK_AFTER};
 use crate::sys::is_scarce;
 use crate::wire::{self, Direction, ErrorCode, Malformed, Packet};
 use std::borrow::Cow;
@@ -56,7 +56,7 @@ pub(super) trait LaneAccess {
     fn recall(&mut self, lane: usize, id: TransferId);
     /// Ends a transfer that is parked and has the job to close it done; says when its peer was last
     /// sent something new. One that is in its turn is recalled instead.
-    fn end(&mut self, lane: usize, id: TransferId, failure: Failure) -> Option<Instant>;
+    fn end(&mut self, lane: usize, id: TransferId, failure: TransferError) -> Option<Instant>;
     /// A complete upload that is in its turn is closed when that is over, and reported.
     fn abandon(&mut self, id: TransferId);
     /// Every turn ends its transfer from now on.
@@ -139,7 +139,7 @@ struct Slot {
     /// To be looked at when the transfer is parked: the same request once more, and why it is to
     /// end.
     again: Option<Arrival>,
-    fail_later: Option<Failure>,
+    fail_later: Option<TransferError>,
 }
 
 /// A request that was read and looked well-formed.
@@ -181,6 +181,8 @@ pub(super) struct Endpoint {
     config: Config,
     desk: Desk,
     slots: ById<Slot>,
+    /// Slots that have a lane.
+    transfers: usize,
     /// When requests are looked at; outdated entries are skipped, and removed when they outnumber
     /// the rest.
     timers: BinaryHeap<Reverse<(Instant, TransferId)>>,
@@ -207,6 +209,7 @@ impl Endpoint {
             desk: Desk::new(config.quota, config.supply.clone()),
             config,
             slots: ById::default(),
+            transfers: 0,
             timers: BinaryHeap::new(),
             without_socket: VecDeque::new(),
             next_retry: now,
@@ -242,6 +245,16 @@ impl Endpoint {
         self.slots.len()
     }
 
+    /// Requests that are no transfers yet.
+    pub(super) fn requests(&self) -> usize {
+        self.slots.len().saturating_sub(self.transfers)
+    }
+
+    /// Transfers, and requests on their way to become one, whose peers have not answered.
+    pub(super) fn half_open(&self) -> usize {
+        self.desk.half_open_transfers()
+    }
+
     /// True while this request or transfer is not over.
     pub(super) fn has(&self, id: TransferId) -> bool {
         self.slots.contains_key(&id)
@@ -255,6 +268,7 @@ impl Endpoint {
             && self.without_socket.is_empty()
             && self.closing.is_empty()
             && self.closed_soon == 0
+            && self.transfers == 0
     }
 
     fn act(&mut self, action: Action) {
@@ -293,7 +307,7 @@ impl Endpoint {
             return Err(DropReason::Broadcast);
         }
         if tid.peer.port() == 0 || tid.peer == tid.local {
-            return Err(DropReason::NoReturn);
+            return Err(DropReason::NoReturnAddress);
         }
         let request = match wire::parse(bytes) {
             Ok(Packet::Request(_)) if is_cut => Err(Malformed::LongRequest),
@@ -354,18 +368,18 @@ impl Endpoint {
         self.act(Action::Report(Event::Dropped { peer, reason }));
         let (what, why) = match reason {
             DropReason::Full => ("requests dropped", "too many transfers (max_transfers)"),
-            DropReason::UnprovenFull => ("requests dropped", "too many peers that never answer"),
+            DropReason::HalfOpenFull => ("requests dropped", "too many peers that never answer"),
             DropReason::ClientFull => (
                 "requests dropped",
                 "a client has too many (max_transfers_per_client)",
             ),
-            DropReason::ClientUnprovenFull => (
+            DropReason::ClientHalfOpenFull => (
                 "requests dropped",
-                "a client never answers (max_unproven_per_client)",
+                "a client never answers (max_half_open_per_client)",
             ),
-            DropReason::NetworkUnprovenFull => (
+            DropReason::NetworkHalfOpenFull => (
                 "requests dropped",
-                "a network never answers (max_unproven_per_network)",
+                "a network never answers (max_half_open_per_network)",
             ),
             DropReason::Malformed(_) | DropReason::NotARequest => {
                 ("datagrams ignored", "not requests")
@@ -416,7 +430,7 @@ impl Endpoint {
         for id in self.desk.given_up(tid) {
             let lane = self.slots.get(&id).and_then(|slot| slot.lane);
             if !lane.is_some_and(|lane| lanes.has_unread(lane, id)) {
-                self.end(id, Failure::Superseded, now, lanes);
+                self.end(id, TransferError::Superseded, now, lanes);
             }
         }
     }
@@ -442,7 +456,7 @@ impl Endpoint {
             direction: asked.direction,
             name: asked.name.clone(),
             mode: asked.mode,
-            options: asked.options,
+            options: asked.options.clone(),
             ignored: arrival.ignored,
         }));
         let mut opening = AdmittedRequest::new(id, tid, asked, at);
@@ -642,10 +656,10 @@ impl Endpoint {
             if let Some(opening) = slot.opening.clone()
                 && opening.give_up()
             {
-                self.forget(&opening, Failure::Evicted, now, lanes);
+                self.forget(&opening, TransferError::Evicted, now, lanes);
                 return true;
             }
-            self.desk.spare(id, now + UNPROVEN_CHANCE);
+            self.desk.spare(id, now + HALF_OPEN_CHANCE);
             return false;
         };
         let (moved, windows) = facts.moved;
@@ -656,13 +670,13 @@ impl Endpoint {
             Some(until)
         } else {
             // Its answer may lie unread.
-            lanes.has_unread(lane, id).then_some(now + UNPROVEN_CHANCE)
+            lanes.has_unread(lane, id).then_some(now + HALF_OPEN_CHANCE)
         };
         if let Some(until) = spared_until {
             self.desk.spare(id, until);
             return false;
         }
-        self.end_parked(id, Failure::Evicted, now, lanes)
+        self.end_parked(id, TransferError::Evicted, now, lanes)
     }
 
     /// A request has waited for a port for a while. Where a port is about to come back the request
@@ -703,7 +717,7 @@ impl Endpoint {
                 // A request that no worker has got to has a port, and nothing else that could be
                 // given up.
                 Some(id) if scope == Scope::All && !self.can_close(id, now, lanes) => {
-                    self.desk.spare(id, now + UNPROVEN_CHANCE);
+                    self.desk.spare(id, now + HALF_OPEN_CHANCE);
                 }
                 Some(id) if self.make_room(id, now, lanes) => return true,
                 Some(_) => {}
@@ -739,7 +753,7 @@ impl Endpoint {
             // would change nothing.
             let why = format!("no way back to the client: {}", plain(error));
             self.warn("requests dropped", why);
-            return self.forget(&opening, Failure::NoWayBack, now, lanes);
+            return self.forget(&opening, TransferError::NoRoute, now, lanes);
         }
         let is_held = error.kind() == io::ErrorKind::AddrInUse;
         if is_held && self.desk.has_chosen_port(opening.id) {
@@ -842,7 +856,7 @@ impl Endpoint {
             return;
         };
         slot.opening = None;
-        slot.lane = Some(lane);
+        self.transfers += usize::from(slot.lane.replace(lane).is_none());
         if slot.again.is_some() || slot.fail_later.is_some() {
             lanes.recall(lane, id);
         }
@@ -867,17 +881,23 @@ impl Endpoint {
     /// The peer has answered this transfer: older ones of its TID are over, without a packet.
     fn established(&mut self, id: TransferId, now: Instant, lanes: &mut impl LaneAccess) {
         for older in self.desk.proven(id, now) {
-            self.end(older, Failure::Superseded, now, lanes);
+            self.end(older, TransferError::Superseded, now, lanes);
         }
     }
 
-    /// Ends a transfer because the embedder wants it; see [`Failure::Cancelled`].
+    /// Ends a transfer because the embedder wants it; see [`TransferError::Cancelled`].
     pub(super) fn cancel(&mut self, id: TransferId, now: Instant, lanes: &mut impl LaneAccess) {
-        self.end(id, Failure::Cancelled, now, lanes);
+        self.end(id, TransferError::Cancelled, now, lanes);
     }
 
     /// Ends a transfer, at once where it is parked, else as soon as it comes back.
-    fn end(&mut self, id: TransferId, failure: Failure, now: Instant, lanes: &mut impl LaneAccess) {
+    fn end(
+        &mut self,
+        id: TransferId,
+        failure: TransferError,
+        now: Instant,
+        lanes: &mut impl LaneAccess,
+    ) {
         if !self.end_parked(id, failure.clone(), now, lanes)
             && let Some(slot) = self.slots.get_mut(&id)
         {
@@ -889,7 +909,7 @@ impl Endpoint {
     fn end_parked(
         &mut self,
         id: TransferId,
-        failure: Failure,
+        failure: TransferError,
         now: Instant,
         lanes: &mut impl LaneAccess,
     ) -> bool {
@@ -953,6 +973,8 @@ impl Endpoint {
         lanes: &mut impl LaneAccess,
     ) {
         let slot = self.slots.remove(&id);
+        let had_lane = slot.as_ref().is_some_and(|slot| slot.lane.is_some());
+        self.transfers -= usize::from(had_lane);
         // What requests that were answered long ago leave behind must not outgrow the table.
         if self.timers.len() > TIMERS_PER_SLOT * self.slots.len() + TIMERS_KEPT {
             let slots = &self.slots;
@@ -1015,7 +1037,7 @@ impl Endpoint {
     fn forget(
         &mut self,
         opening: &AdmittedRequest,
-        failure: Failure,
+        failure: TransferError,
         now: Instant,
         lanes: &mut impl LaneAccess,
     ) {
@@ -1091,7 +1113,7 @@ impl Endpoint {
                     let why = "the server was stopped";
                     self.refuse(&opening, why.into(), false, now, lanes);
                 }
-                None => _ = self.end_parked(id, Failure::Stopped, now, lanes),
+                None => _ = self.end_parked(id, TransferError::Stopped, now, lanes),
             }
         }
         self.without_socket.clear();

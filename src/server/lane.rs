@@ -275,7 +275,12 @@ impl Lane {
 
     /// True while any transfer is not in its turn.
     pub(super) fn has_parked(&self) -> bool {
-        self.table().parked > 0
+        self.parked() > 0
+    }
+
+    /// Transfers that are not in their turns.
+    pub(super) fn parked(&self) -> usize {
+        self.table().parked
     }
 
     fn table(&self) -> MutexGuard<'_, Table<Waiting>> {

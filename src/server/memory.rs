@@ -6,14 +6,14 @@
 //! An ERROR is no such answer, unless blocks have got through to its address. A transfer that the
 //! client ends with an ERROR says nothing about the path: windows and blocks become smaller after
 //! silence only. What was learned belongs to an address and the options it asks with, and is
-//! forgotten after [`MEMORY_TIME`]. Where several clients share an address nothing is learned or
-//! used: what is good for one may be bad for the others.
+//! forgotten after [`CLIENT_HISTORY_TIME`]. Where several clients share an address nothing is
+//! learned or used: what is good for one may be bad for the others.
 
-use crate::event::Lesson;
+use crate::event::ClientLimit;
 use crate::limits::{
-    DEFAULT_BLKSIZE, LESSON_BLKSIZES, LESSON_OPENING_RESENDS, LESSON_REFUSALS, LESSON_TORN_WINDOWS,
-    LESSON_WINDOW, LESSONS_PER_CLIENT, MAX_BLKSIZE, MAX_WINDOWSIZE, MEMORY_CLIENTS, MEMORY_OVERLAP,
-    MEMORY_TIME,
+    CLIENT_HISTORY_CLIENTS, CLIENT_HISTORY_OVERLAP, CLIENT_HISTORY_TIME, CLIENT_LIMIT_BLKSIZES,
+    CLIENT_LIMIT_LOSSY_WINDOWS, CLIENT_LIMIT_OPENING_RESENDS, CLIENT_LIMIT_REFUSALS,
+    CLIENT_LIMIT_WINDOW, CLIENT_LIMITS_PER_CLIENT, DEFAULT_BLKSIZE, MAX_BLKSIZE, MAX_WINDOWSIZE,
 };
 use crate::transfer::{Course, Outset};
 use crate::wire::{OptionName, Options};
@@ -42,7 +42,7 @@ impl Default for Advice {
 
 /// The table.
 #[derive(Default)]
-pub(super) struct Memory {
+pub(super) struct ClientHistory {
     /// By address; the port is 0. A link-local address keeps its scope.
     clients: HashMap<SocketAddr, Client>,
     /// Who was heard of last stands last, by a number that only grows.
@@ -76,7 +76,7 @@ struct Span {
     to: Instant,
 }
 
-impl Memory {
+impl ClientHistory {
     /// What to grant to a request with these options.
     pub(super) fn advise(&self, peer: SocketAddr, asked: &Options, now: Instant) -> Advice {
         let Some(client) = self.clients.get(&address(peer)) else {
@@ -97,7 +97,7 @@ impl Memory {
         asked: &Options,
         course: &Course,
         now: Instant,
-    ) -> Option<Lesson> {
+    ) -> Option<ClientLimit> {
         let is_worth_it = course.blocks > 0 || !asked.is_empty();
         if !is_worth_it {
             return None;
@@ -121,7 +121,7 @@ impl Memory {
     fn has_fetched(&self, peer: SocketAddr, now: Instant) -> bool {
         let client = self.clients.get(&address(peer));
         let last = client.and_then(|client| client.last);
-        last.is_some_and(|last| now < last.to + MEMORY_TIME)
+        last.is_some_and(|last| now < last.to + CLIENT_HISTORY_TIME)
     }
 
     /// The client's entry, moved to the end of the line; the one at its beginning makes room.
@@ -129,7 +129,7 @@ impl Memory {
         let address = address(peer);
         if let Some(client) = self.clients.get(&address) {
             self.order.remove(&client.place);
-        } else if self.clients.len() >= MEMORY_CLIENTS
+        } else if self.clients.len() >= CLIENT_HISTORY_CLIENTS
             && let Some((_, oldest)) = self.order.pop_first()
         {
             self.clients.remove(&oldest);
@@ -161,10 +161,10 @@ impl Client {
                 .to
                 .min(span.to)
                 .saturating_duration_since(last.from.max(span.from));
-            last.port != span.port && both > MEMORY_OVERLAP
+            last.port != span.port && both > CLIENT_HISTORY_OVERLAP
         };
         if self.last.as_ref().is_some_and(is_beside) {
-            self.shared_until = Some(now + MEMORY_TIME);
+            self.shared_until = Some(now + CLIENT_HISTORY_TIME);
             self.lessons.clear();
         }
         if self.last.is_none_or(|last| last.to < span.to) {
@@ -179,7 +179,7 @@ impl Client {
             .iter()
             .position(|(options, _)| *options == asked);
         let index = known.unwrap_or_else(|| {
-            if self.lessons.len() == LESSONS_PER_CLIENT {
+            if self.lessons.len() == CLIENT_LIMITS_PER_CLIENT {
                 self.lessons.remove(0);
             }
             self.lessons.push((asked, Lessons::none(now)));
@@ -198,16 +198,16 @@ impl Lessons {
         Self {
             advice: Advice::default(),
             refusals: 0,
-            until: now + MEMORY_TIME,
+            until: now + CLIENT_HISTORY_TIME,
         }
     }
 
-    fn take(&mut self, course: &Course, now: Instant) -> Option<Lesson> {
+    fn take(&mut self, course: &Course, now: Instant) -> Option<ClientLimit> {
         let lesson = match course.outset {
             Outset::Plain => None,
             Outset::Refused => {
                 self.refusals += 1;
-                (self.refusals == LESSON_REFUSALS).then_some(Lesson::NoOptions)
+                (self.refusals == CLIENT_LIMIT_REFUSALS).then_some(ClientLimit::NoOptions)
             }
             Outset::Agreed => {
                 self.refusals = 0;
@@ -218,35 +218,38 @@ impl Lessons {
             }
         }?;
         match lesson {
-            Lesson::Blksize(octets) => self.advice.max_blksize = octets,
-            Lesson::Window(blocks) => self.advice.max_windowsize = blocks,
-            Lesson::NoOptions => self.advice.options = false,
+            ClientLimit::Blksize(octets) => self.advice.max_blksize = octets,
+            ClientLimit::Window(blocks) => self.advice.max_windowsize = blocks,
+            ClientLimit::NoOptions => self.advice.options = false,
         }
-        self.until = now + MEMORY_TIME;
+        self.until = now + CLIENT_HISTORY_TIME;
         Some(lesson)
     }
 }
 
 /// The peer took the OACK, and then not one block: they are too large for some link on the way.
-fn smaller_block(course: &Course) -> Option<Lesson> {
+fn smaller_block(course: &Course) -> Option<ClientLimit> {
     let never_arrived = course.blocks == 0
         && course.failed
         && course.blksize > DEFAULT_BLKSIZE
-        && course.retransmits >= LESSON_OPENING_RESENDS;
-    let smaller = LESSON_BLKSIZES
+        && course.retransmits >= CLIENT_LIMIT_OPENING_RESENDS;
+    let smaller = CLIENT_LIMIT_BLKSIZES
         .into_iter()
         .find(|size| *size < course.blksize);
-    never_arrived.then_some(Lesson::Blksize(smaller?))
+    never_arrived.then_some(ClientLimit::Blksize(smaller?))
 }
 
 /// Of its windows at least a third came back torn, and at such places that the pace had to give in:
 /// its receiver has no room for more. Loss that strikes anywhere is no reason: with smaller windows
 /// it would strike as often.
-fn smaller_window(course: &Course) -> Option<Lesson> {
+fn smaller_window(course: &Course) -> Option<ClientLimit> {
     let whole = course.blocks / u64::from(course.windowsize);
-    let is_torn = course.torn >= LESSON_TORN_WINDOWS && course.torn * 2 > whole;
-    let smaller = (course.windowsize / 2).max(course.burst).max(LESSON_WINDOW);
-    (is_torn && smaller < course.windowsize).then_some(Lesson::Window(smaller))
+    let is_torn =
+        course.lossy_windows >= CLIENT_LIMIT_LOSSY_WINDOWS && course.lossy_windows * 2 > whole;
+    let smaller = (course.windowsize / 2)
+        .max(course.burst)
+        .max(CLIENT_LIMIT_WINDOW);
+    (is_torn && smaller < course.windowsize).then_some(ClientLimit::Window(smaller))
 }
 
 fn address(mut peer: SocketAddr) -> SocketAddr {
@@ -257,8 +260,8 @@ fn address(mut peer: SocketAddr) -> SocketAddr {
 /// The size that stands beside `tsize` belongs to a file and not to a client.
 fn fingerprint(asked: &Options) -> Options {
     match asked.is_present(OptionName::Tsize) {
-        true => asked.with(OptionName::Tsize, 0),
-        false => *asked,
+        true => asked.known().with(OptionName::Tsize, 0),
+        false => asked.known(),
     }
 }
 
@@ -295,7 +298,7 @@ mod tests {
             blksize: 1468,
             windowsize: 64,
             blocks: 1000,
-            torn: 0,
+            lossy_windows: 0,
             burst: 64,
             retransmits: 0,
         }
@@ -303,7 +306,7 @@ mod tests {
 
     fn torn(now: Instant) -> Course {
         Course {
-            torn: 20,
+            lossy_windows: 20,
             burst: 2,
             ..good(now)
         }
@@ -331,37 +334,37 @@ mod tests {
 
     #[test]
     fn torn_windows_are_halved_down_to_four() {
-        let (mut memory, now) = (Memory::default(), start());
+        let (mut memory, now) = (ClientHistory::default(), start());
         assert_eq!(memory.learn(peer(1), &asked(), &good(now), now), None);
         let mut windowsize = 64;
         for smaller in [32, 16, 8, 4] {
             let course = Course {
                 windowsize,
-                torn: 1000,
+                lossy_windows: 1000,
                 ..torn(now)
             };
             let lesson = memory.learn(peer(1), &asked(), &course, now);
-            assert_eq!(lesson, Some(Lesson::Window(smaller)));
+            assert_eq!(lesson, Some(ClientLimit::Window(smaller)));
             windowsize = memory.advise(peer(9), &asked(), now).max_windowsize;
             assert_eq!(windowsize, smaller);
         }
         let course = Course {
             windowsize,
-            torn: 1000,
+            lossy_windows: 1000,
             ..torn(now)
         };
         assert_eq!(memory.learn(peer(1), &asked(), &course, now), None);
         // What the pace found out need not be found again.
-        let mut memory = Memory::default();
+        let mut memory = ClientHistory::default();
         let course = Course {
             burst: 40,
             ..torn(now)
         };
         let lesson = memory.learn(peer(1), &asked(), &course, now);
-        assert_eq!(lesson, Some(Lesson::Window(40)));
+        assert_eq!(lesson, Some(ClientLimit::Window(40)));
         // Loss that strikes anywhere, which the pace leaves alone, teaches nothing; neither do a
         // few torn among many, nor a few at all.
-        let mut memory = Memory::default();
+        let mut memory = ClientHistory::default();
         let course = Course {
             burst: 64,
             ..torn(now)
@@ -369,7 +372,7 @@ mod tests {
         assert_eq!(memory.learn(peer(1), &asked(), &course, now), None);
         for few in [3, 7] {
             let course = Course {
-                torn: few,
+                lossy_windows: few,
                 ..torn(now)
             };
             assert_eq!(memory.learn(peer(1), &asked(), &course, now), None);
@@ -383,13 +386,13 @@ mod tests {
 
     #[test]
     fn two_refusals_in_a_row_end_the_options() {
-        let (mut memory, now) = (Memory::default(), start());
+        let (mut memory, now) = (ClientHistory::default(), start());
         for course in [good(now), refused(now), good(now), refused(now)] {
             assert_eq!(memory.learn(peer(1), &asked(), &course, now), None);
             assert!(memory.advise(peer(1), &asked(), now).options);
         }
         let lesson = memory.learn(peer(2), &asked(), &refused(now), now);
-        assert_eq!(lesson, Some(Lesson::NoOptions));
+        assert_eq!(lesson, Some(ClientLimit::NoOptions));
         assert!(!memory.advise(peer(3), &asked(), now).options);
         // What was then fetched without options does not bring them back.
         let plain = Course {
@@ -403,26 +406,26 @@ mod tests {
     /// It may be a forged address and a guessed port.
     #[test]
     fn who_has_not_fetched_anything_lately_cannot_refuse_for_good() {
-        let (mut memory, now) = (Memory::default(), start());
-        let refuse = |memory: &mut Memory, now: Instant| {
+        let (mut memory, now) = (ClientHistory::default(), start());
+        let refuse = |memory: &mut ClientHistory, now: Instant| {
             let lessons = (0..4).map(|_| memory.learn(peer(1), &asked(), &refused(now), now));
             lessons.flatten().collect::<Vec<_>>()
         };
         assert_eq!(refuse(&mut memory, now), []);
         assert!(memory.clients.is_empty(), "nor takes it a place");
         memory.learn(peer(1), &Options::default(), &good(now), now);
-        let later = now + MEMORY_TIME + 1000 * MS;
+        let later = now + CLIENT_HISTORY_TIME + 1000 * MS;
         assert_eq!(refuse(&mut memory, later), []);
-        assert_eq!(refuse(&mut memory, later - MS), [Lesson::NoOptions]);
+        assert_eq!(refuse(&mut memory, later - MS), [ClientLimit::NoOptions]);
     }
 
     #[test]
     fn blocks_that_never_arrive_get_smaller_by_steps() {
-        let (mut memory, now) = (Memory::default(), start());
+        let (mut memory, now) = (ClientHistory::default(), start());
         for (blksize, smaller) in [(65464, 1428), (1468, 1428), (1428, 1024), (1024, 512)] {
             let course = never_arrived(now, blksize);
             let lesson = memory.learn(peer(1), &asked(), &course, now);
-            assert_eq!(lesson, Some(Lesson::Blksize(smaller)));
+            assert_eq!(lesson, Some(ClientLimit::Blksize(smaller)));
             assert_eq!(memory.advise(peer(1), &asked(), now).max_blksize, smaller);
         }
         assert_eq!(
@@ -430,7 +433,7 @@ mod tests {
             None
         );
         // Fewer copies than this may have been lost one by one.
-        for (lost, lesson) in [(2, None), (3, Some(Lesson::Blksize(1428)))] {
+        for (lost, lesson) in [(2, None), (3, Some(ClientLimit::Blksize(1428)))] {
             let course = Course {
                 retransmits: lost,
                 ..never_arrived(now, 1468)
@@ -456,9 +459,9 @@ mod tests {
 
     #[test]
     fn everything_is_forgotten_after_its_time() {
-        let (mut memory, now) = (Memory::default(), start());
+        let (mut memory, now) = (ClientHistory::default(), start());
         memory.learn(peer(1), &asked(), &torn(now), now);
-        let later = now + MEMORY_TIME;
+        let later = now + CLIENT_HISTORY_TIME;
         assert_eq!(
             memory.advise(peer(1), &asked(), later - MS).max_windowsize,
             32
@@ -472,7 +475,7 @@ mod tests {
     /// with the same options.
     #[test]
     fn the_size_that_is_asked_with_makes_no_difference() {
-        let (mut memory, now) = (Memory::default(), start());
+        let (mut memory, now) = (ClientHistory::default(), start());
         let sized = |size| asked().with(OptionName::Tsize, size);
         memory.learn(peer(1), &sized(0), &torn(now), now);
         assert_eq!(memory.advise(peer(1), &sized(7), now).max_windowsize, 32);
@@ -481,7 +484,7 @@ mod tests {
 
     #[test]
     fn clients_that_share_an_address_are_left_alone() {
-        let (mut memory, now) = (Memory::default(), start());
+        let (mut memory, now) = (ClientHistory::default(), start());
         memory.learn(peer(1), &asked(), &torn(now), now);
         assert_eq!(memory.advise(peer(9), &asked(), now).max_windowsize, 32);
         let beside = Course {
@@ -495,15 +498,15 @@ mod tests {
             None
         );
         // Ten minutes later it may be a single client again.
-        let later = now + MEMORY_TIME;
+        let later = now + CLIENT_HISTORY_TIME;
         let lesson = memory.learn(peer(3), &asked(), &torn(later), later);
-        assert_eq!(lesson, Some(Lesson::Window(32)));
+        assert_eq!(lesson, Some(ClientLimit::Window(32)));
     }
 
     /// A transfer that was given up may last while its client asks again from another port.
     #[test]
     fn what_stands_still_is_nobody_else() {
-        let (mut memory, now) = (Memory::default(), start());
+        let (mut memory, now) = (ClientHistory::default(), start());
         let given_up = Course {
             failed: true,
             ..good(now)
@@ -517,15 +520,15 @@ mod tests {
 
     #[test]
     fn it_remembers_no_more_clients_than_it_may_and_the_newest_of_them() {
-        let (mut memory, now) = (Memory::default(), start());
-        let many = MEMORY_CLIENTS as u32 + 10;
+        let (mut memory, now) = (ClientHistory::default(), start());
+        let many = CLIENT_HISTORY_CLIENTS as u32 + 10;
         let client = |number: u32| SocketAddr::from((std::net::Ipv4Addr::from(number), 1));
         for number in 0..many {
             memory.learn(client(0), &asked(), &torn(now), now);
             memory.learn(client(number), &asked(), &torn(now), now);
         }
-        assert_eq!(memory.clients.len(), MEMORY_CLIENTS);
-        assert_eq!(memory.order.len(), MEMORY_CLIENTS);
+        assert_eq!(memory.clients.len(), CLIENT_HISTORY_CLIENTS);
+        assert_eq!(memory.order.len(), CLIENT_HISTORY_CLIENTS);
         assert!(memory.clients.contains_key(&address(client(0))));
         assert!(memory.clients.contains_key(&address(client(many - 1))));
         assert!(!memory.clients.contains_key(&address(client(5))));
@@ -535,7 +538,7 @@ mod tests {
         }
         assert_eq!(
             memory.clients[&address(client(0))].lessons.len(),
-            LESSONS_PER_CLIENT
+            CLIENT_LIMITS_PER_CLIENT
         );
     }
 }

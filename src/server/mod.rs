@@ -1,4 +1,4 @@
-//! The server: [`Builder`] → [`Listening`] → [`Server`].
+//! The server: [`ServerBuilder`] → [`BoundServer`] → [`Server`].
 //!
 //! One loop on the listening sockets, a bounded pool of workers, and one transfer at a time in each
 //! worker's hands.
@@ -6,10 +6,11 @@
 mod admitted;
 mod bucket;
 mod by_id;
-
+mod config;
 mod desk;
 mod dispatch;
 mod endpoint;
+mod handle;
 mod idle;
 mod lane;
 mod mailbox;
@@ -25,14 +26,16 @@ mod waker;
 mod warnings;
 mod worker;
 
+pub use config::ServerConfig;
 pub use desk::{Desk, Quota, Scope, Tid, Verdict, patience};
+pub use handle::ServerHandle;
 pub use ports::{Lease, Ports, Supply};
 pub use reporter::Events;
 
 use crate::error::Error;
-use crate::event::{Stats, TransferId};
+use crate::event::{Gauges, Stats, TransferId};
 use crate::limits;
-use crate::proto::{Policy, Retransmit, Terms};
+use crate::proto::{Policy, Terms};
 use crate::store::Store;
 use crate::store::mappings::Mappings;
 use crate::sys::udp::{self, Listener, SocketOptions};
@@ -42,213 +45,50 @@ use dispatch::Loop;
 use endpoint::Config;
 use idle::Idle;
 use lane::Lane;
-use mailbox::{Mailbox, mailbox};
-use memory::Memory;
-use message::Message;
+use mailbox::mailbox;
+use memory::ClientHistory;
 use reporter::Reporter;
+use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Messages that may wait for the loop; a worker with one more waits.
 const MAIL: usize = 1024;
 
-/// What a server grants and how much it takes on. [`Default`] is right for a room full of boards.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Limits {
-    /// Threads that run transfers, 1 to 1024. They are started when they are needed.
-    pub workers: usize,
-    /// How long the store may take to answer a request before its client gets an ERROR: 1 s to an
-    /// hour.
-    pub store_deadline: Duration,
-    /// Transfers at once, 1 to 65,536. Each holds a socket and perhaps a file: two descriptors. One
-    /// client address has 15 of 16 places at most, and never the last of two or more: the rest is
-    /// for addresses that have none.
-    pub max_transfers: usize,
-    /// Transfers at once of one client address; `None` for no limit. Whole labs sit behind one
-    /// address.
-    pub max_transfers_per_client: Option<usize>,
-    /// Transfers at once whose peers have not answered yet: their addresses may be forged. When
-    /// there are so many, the oldest that has had a second makes room. `None` for as many as
-    /// `max_transfers`; never more than half of the ports that one local address has.
-    pub max_unproven: Option<usize>,
-    /// The same of one client address; `None` for no limit of its own.
-    pub max_unproven_per_client: Option<usize>,
-    /// The same of one network, an IPv4 /24 or an IPv6 /64; `None` for no limit of its own.
-    pub max_unproven_per_network: Option<usize>,
-    /// Octets that streams and netascii transfers may keep for resending, all together: 64 KiB or
-    /// more. When they are used up, windows and blocks get smaller.
-    pub max_buffered: u64,
-    /// Largest block size that is agreed, in octets: 8 to 65464 (RFC 2348).
-    pub max_block_size: u16,
-    /// Agree to no block size that the route to the client does not carry in one piece.
-    pub fit_route: bool,
-    /// Largest window that is agreed, in blocks: 1 to 32767 (RFC 7440). The octets in a window are
-    /// limited too.
-    pub max_window_size: u16,
-    /// Retransmission interval where the client asks for none: 10 ms to 255 s. It doubles up to
-    /// four times itself.
-    pub timeout: Duration,
-    /// Resends in one silence, after which a transfer fails: up to 100.
-    pub retries: u32,
-    /// When to send again.
-    pub retransmit: Retransmit,
-    /// Blocks that a client must get through in a minute, or 4 KiB for each of them: up to 65,535;
-    /// 0 asks for none.
-    pub min_progress: u32,
-    /// The longest that a transfer may take: 1 s to 365 days.
-    pub max_time: Duration,
-    /// Ports for transfers (the server's TIDs); `None` leaves the choice to the system.
-    pub ports: Option<RangeInclusive<u16>>,
-    /// Remember for ten minutes which clients need smaller windows or blocks, or no options.
-    pub client_memory: bool,
-    /// Forbid routers to fragment blocks.
-    pub dont_fragment: bool,
-    /// Listen also on an address that no interface has yet. The server takes requests there as soon
-    /// as one has it. Linux only.
-    pub freebind: bool,
-    /// Answer read requests that are sent to an IPv4 broadcast address, from the address of the
-    /// interface they come in by. RFC 1123 has them ignored. No ERROR goes to such a request:
-    /// another server may have the file.
-    pub answer_broadcast: bool,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            workers: limits::DEFAULT_WORKERS,
-            store_deadline: limits::STORE_DEADLINE,
-            max_transfers: limits::DEFAULT_TRANSFERS,
-            max_transfers_per_client: None,
-            max_unproven: None,
-            max_unproven_per_client: None,
-            max_unproven_per_network: None,
-            max_buffered: limits::BUFFERED_TOTAL_OCTETS,
-            max_block_size: limits::MAX_BLKSIZE,
-            fit_route: true,
-            max_window_size: limits::MAX_WINDOWSIZE,
-            timeout: limits::DEFAULT_TIMEOUT,
-            retries: limits::DEFAULT_RETRIES,
-            retransmit: Retransmit::Adaptive,
-            min_progress: limits::MIN_PROGRESS,
-            max_time: limits::MAX_TIME,
-            ports: None,
-            client_memory: true,
-            dont_fragment: false,
-            freebind: false,
-            answer_broadcast: false,
-        }
-    }
-}
-
-impl Limits {
-    fn check(&self) -> Result<(), Error> {
-        let checks = [
-            (
-                (1..=limits::MAX_WORKERS).contains(&self.workers),
-                "workers",
-                "from 1 to 1024",
-            ),
-            (
-                limits::STORE_DEADLINES.contains(&self.store_deadline),
-                "store_deadline",
-                "from 1 s to 1 h",
-            ),
-            (
-                (1..=limits::MAX_TRANSFERS).contains(&self.max_transfers),
-                "max_transfers",
-                "from 1 to 65536",
-            ),
-            (
-                self.max_transfers_per_client != Some(0),
-                "max_transfers_per_client",
-                "1 or more",
-            ),
-            (self.max_unproven != Some(0), "max_unproven", "1 or more"),
-            (
-                self.max_unproven_per_client != Some(0),
-                "max_unproven_per_client",
-                "1 or more",
-            ),
-            (
-                self.max_unproven_per_network != Some(0),
-                "max_unproven_per_network",
-                "1 or more",
-            ),
-            (
-                self.max_buffered >= limits::MIN_BUFFERED_TOTAL_OCTETS,
-                "max_buffered",
-                "64 KiB or more",
-            ),
-            (
-                (limits::MIN_BLKSIZE..=limits::MAX_BLKSIZE).contains(&self.max_block_size),
-                "max_block_size",
-                "from 8 to 65464 octets",
-            ),
-            (
-                (1..=limits::MAX_WINDOWSIZE).contains(&self.max_window_size),
-                "max_window_size",
-                "from 1 to 32767 blocks",
-            ),
-            (
-                limits::TIMEOUTS.contains(&self.timeout),
-                "timeout",
-                "from 10 ms to 255 s",
-            ),
-            (
-                self.retries <= limits::MAX_RETRIES,
-                "retries",
-                "at most 100",
-            ),
-            (
-                self.min_progress <= limits::MAX_MIN_PROGRESS,
-                "min_progress",
-                "at most 65535 blocks a minute",
-            ),
-            (
-                limits::MAX_TIMES.contains(&self.max_time),
-                "max_time",
-                "from 1 s to 365 days",
-            ),
-            (
-                self.ports
-                    .as_ref()
-                    .is_none_or(|ports| *ports.start() > 0 && !ports.is_empty()),
-                "ports",
-                "a range within 1 to 65535",
-            ),
-        ];
-        match checks.into_iter().find(|(is_good, ..)| !is_good) {
-            Some((_, name, accepted)) => Err(Error::Setting { name, accepted }),
-            None => Ok(()),
-        }
-    }
-}
-
 /// Sets up a server. Made by [`Server::builder`].
-pub struct Builder {
+pub struct ServerBuilder {
     store: Box<dyn Store>,
-    limits: Limits,
-    doors: Vec<DoorPlan>,
+    config: ServerConfig,
+    targets: Vec<BindTarget>,
 }
 
-enum DoorPlan {
+impl fmt::Debug for ServerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerBuilder")
+            .field("targets", &self.targets)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug)]
+enum BindTarget {
     Address(SocketAddr),
     AnyAddress(u16),
     Socket(UdpSocket),
 }
 
-impl Builder {
+impl ServerBuilder {
     /// Listens at this address. Port 0 lets the system choose. May be called several times; without
     /// any of these calls the server listens at port 69 of all addresses.
     #[must_use]
     pub fn bind(mut self, address: SocketAddr) -> Self {
-        self.doors.push(DoorPlan::Address(address));
+        self.targets.push(BindTarget::Address(address));
         self
     }
 
@@ -256,47 +96,47 @@ impl Builder {
     /// warning in the log.
     #[must_use]
     pub fn bind_any(mut self, port: u16) -> Self {
-        self.doors.push(DoorPlan::AnyAddress(port));
+        self.targets.push(BindTarget::AnyAddress(port));
         self
     }
 
     /// Listens at a socket that is bound already.
     #[must_use]
     pub fn socket(mut self, socket: UdpSocket) -> Self {
-        self.doors.push(DoorPlan::Socket(socket));
+        self.targets.push(BindTarget::Socket(socket));
         self
     }
 
-    /// Changes limits.
+    /// Uses this configuration instead of [`ServerConfig::default`].
     #[must_use]
-    pub fn limits(mut self, change: impl FnOnce(&mut Limits)) -> Self {
-        change(&mut self.limits);
+    pub fn config(mut self, config: ServerConfig) -> Self {
+        self.config = config;
         self
     }
 
-    /// Binds the sockets. Nothing is answered before [`Listening::start`]: privileges can be
+    /// Binds the sockets. Nothing is answered before [`BoundServer::start`]: privileges can be
     /// dropped in between.
     ///
     /// # Errors
-    /// [`Error::Setting`] for a limit out of its range, [`Error::Bind`] for an address that cannot
+    /// [`Error::Setting`] for a value out of its range, [`Error::Bind`] for an address that cannot
     /// be bound, [`Error::Overlap`] for one that this server listens on already.
-    pub fn listen(mut self) -> Result<Listening, Error> {
-        self.limits.check()?;
-        if self.doors.is_empty() {
-            self.doors.push(DoorPlan::AnyAddress(limits::PORT));
+    pub fn listen(mut self) -> Result<BoundServer, Error> {
+        self.config.check()?;
+        if self.targets.is_empty() {
+            self.targets.push(BindTarget::AnyAddress(limits::PORT));
         }
         let mut listeners = Vec::new();
-        for door in self.doors {
-            match door {
-                DoorPlan::Address(address) => {
-                    let listener = bind(address, self.limits.freebind);
+        for target in self.targets {
+            match target {
+                BindTarget::Address(address) => {
+                    let listener = bind(address, self.config.freebind);
                     listeners.push(listener.map_err(|error| blame(error, &listeners))?);
                 }
-                DoorPlan::AnyAddress(port) => {
+                BindTarget::AnyAddress(port) => {
                     let both = bind_any(port).map_err(|error| blame(error, &listeners))?;
                     listeners.extend(both);
                 }
-                DoorPlan::Socket(socket) => {
+                BindTarget::Socket(socket) => {
                     listeners.push(Listener::from_socket(socket).map_err(|cause| {
                         Error::System {
                             doing: "use the given socket",
@@ -316,9 +156,9 @@ impl Builder {
             }
         }
         let addresses = listeners.iter().map(Listener::local_addr).collect();
-        Ok(Listening {
+        Ok(BoundServer {
             store: self.store,
-            limits: self.limits,
+            config: self.config,
             listeners,
             addresses,
         })
@@ -327,7 +167,7 @@ impl Builder {
     /// Binds the sockets and serves.
     ///
     /// # Errors
-    /// Those of [`listen`](Self::listen) and [`Listening::start`].
+    /// Those of [`listen`](Self::listen) and [`BoundServer::start`].
     pub fn start(self) -> Result<Server, Error> {
         self.listen()?.start()
     }
@@ -416,14 +256,23 @@ impl Supply {
 }
 
 /// A server whose sockets are bound, and which does not serve yet.
-pub struct Listening {
+pub struct BoundServer {
     store: Box<dyn Store>,
-    limits: Limits,
+    config: ServerConfig,
     listeners: Vec<Listener>,
     addresses: Vec<SocketAddr>,
 }
 
-impl Listening {
+impl fmt::Debug for BoundServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BoundServer")
+            .field("addresses", &self.addresses)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl BoundServer {
     /// Where it listens, with the real ports.
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.addresses
@@ -433,27 +282,27 @@ impl Listening {
     ///
     /// # Errors
     /// [`Error::System`] when the system refuses a thread or a descriptor, [`Error::Bind`] when it
-    /// does not let this process use [`Limits::ports`].
+    /// does not let this process use [`ServerConfig::ports`].
     pub fn start(self) -> Result<Server, Error> {
         let Self {
             store,
-            limits,
+            config,
             listeners,
             addresses,
         } = self;
-        check_ports(limits.ports.as_ref(), &listeners)?;
+        check_ports(config.ports.as_ref(), &listeners)?;
         let system = |doing| move |cause| Error::System { doing, cause };
         let poll = mio::Poll::new().map_err(system("watch sockets"))?;
         let waker =
             mio::Waker::new(poll.registry(), dispatch::WAKER).map_err(system("watch sockets"))?;
         let (mailbox, mail) = mailbox(MAIL, waker);
-        let supply = limits
+        let supply = config
             .ports
             .clone()
             .map_or_else(Supply::of_the_system, Supply::Range);
         // One processor is for the loop, and for the network of the kernel.
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let lanes = (processors - 1).clamp(1, limits.workers);
+        let lanes = (processors - 1).clamp(1, config.workers);
         let lanes = (0..lanes)
             .map(|_| Lane::new())
             .collect::<io::Result<Arc<[_]>>>()
@@ -461,53 +310,57 @@ impl Listening {
         let shared = Arc::new(shared::Shared {
             store,
             mappings: Mappings::new(limits::CACHED_MAPPINGS, limits::MAPPING_IDLE),
-            memory: limits.client_memory.then(|| Mutex::new(Memory::default())),
-            buffers: Buffers::new(limits.max_buffered),
+            memory: config
+                .client_history
+                .then(|| Mutex::new(ClientHistory::default())),
+            buffers: Buffers::new(config.max_buffered),
             refusals: Mutex::new(TokenBucket::new(limits::REFUSALS_PER_SECOND, now())),
-            reporter: Reporter::default(),
+            reporter: Arc::default(),
             terms: Terms {
-                max_blksize: limits.max_block_size,
-                max_windowsize: limits.max_window_size,
+                max_blksize: config.max_block_size,
+                max_windowsize: config.max_window_size,
                 in_flight: most_in_flight(supply.len()),
             },
             policy: Policy {
-                timeout: limits.timeout,
-                retries: limits.retries,
-                retransmit: limits.retransmit,
-                min_progress: limits.min_progress,
-                max_time: Some(limits.max_time),
+                timeout: config.timeout,
+                retries: config.retries,
+                retransmit: config.retransmit,
+                min_progress: config.min_progress,
+                max_time: Some(config.max_time),
                 ..Policy::default()
             },
-            fit_route: limits.fit_route,
+            fit_route: config.fit_route,
             sockets: SocketOptions {
                 ports: None, // each request has its own
-                dont_fragment: limits.dont_fragment,
+                dont_fragment: config.dont_fragment,
                 interface: None,
             },
-            store_slots: limits.workers.div_ceil(2),
+            store_slots: config.workers.div_ceil(2),
             in_store: AtomicUsize::new(0),
-            store_deadline: limits.store_deadline,
+            store_deadline: config.store_deadline,
             slow_calls: AtomicUsize::new(0),
-            most_workers: limits.workers,
+            most_workers: config.workers,
             workers: AtomicUsize::new(0),
             idle: Idle::default(),
             stopping: AtomicBool::new(false),
             lanes,
             is_watching: AtomicBool::new(false),
+            requests: AtomicUsize::new(0),
+            half_open: AtomicUsize::new(0),
         });
         let quota = Quota {
-            transfers: limits.max_transfers,
-            per_client: limits.max_transfers_per_client,
-            unproven: limits.max_unproven.unwrap_or(limits.max_transfers),
-            unproven_per_client: limits.max_unproven_per_client,
-            unproven_per_network: limits.max_unproven_per_network,
+            transfers: config.max_transfers,
+            per_client: config.max_transfers_per_client,
+            half_open: config.max_half_open.unwrap_or(config.max_transfers),
+            half_open_per_client: config.max_half_open_per_client,
+            half_open_per_network: config.max_half_open_per_network,
         };
-        let config = Config {
+        let endpoint = Config {
             quota,
             supply,
             takes_uploads: shared.store.takes_uploads(),
-            answer_broadcast: limits.answer_broadcast,
-            store_deadline: limits.store_deadline,
+            answer_broadcast: config.answer_broadcast,
+            store_deadline: config.store_deadline,
         };
         let ends = (mailbox.clone(), mail);
         let event_loop = Loop::new(
@@ -515,19 +368,40 @@ impl Listening {
             ends,
             Arc::clone(&shared),
             listeners,
-            config,
-            limits.workers,
+            endpoint,
+            config.workers,
         )?;
         let thread = std::thread::Builder::new()
             .name("tftp-loop".into())
-            .spawn(move || event_loop.run())
+            .spawn({
+                let closing = CloseOnDrop(Arc::clone(&shared.reporter));
+                move || {
+                    let _closing = closing;
+                    event_loop.run()
+                }
+            })
             .map_err(system("start a thread"))?;
         Ok(Server {
-            addresses,
-            shared,
-            mailbox,
+            handle: ServerHandle {
+                addresses: addresses.into(),
+                mailbox,
+                reporter: Arc::clone(&shared.reporter),
+                shared: Arc::downgrade(&shared),
+            },
             thread: Some(thread),
+            #[cfg(test)]
+            shared,
         })
+    }
+}
+
+/// Ends the queues of events when the loop is over, also where it panicked: no reader waits for a
+/// server that is gone.
+struct CloseOnDrop(Arc<Reporter>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 
@@ -537,16 +411,18 @@ fn most_in_flight(ports: usize) -> u64 {
     by_ports.clamp(limits::LEAST_IN_FLIGHT, limits::IN_FLIGHT_OCTETS)
 }
 
-/// A running server. Dropping it stops it as [`Stop::Now`] does.
+/// A running server. Dropping it stops it as [`Stop::Now`] does. Other threads observe and control
+/// it through a [`ServerHandle`].
 pub struct Server {
-    addresses: Vec<SocketAddr>,
-    shared: Arc<shared::Shared>,
-    mailbox: Mailbox<Message>,
+    handle: ServerHandle,
     thread: Option<JoinHandle<Result<(), Error>>>,
+    #[cfg(test)]
+    shared: Arc<shared::Shared>,
 }
 
 /// How to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Stop {
     /// Running transfers end with an ERROR.
     Now,
@@ -557,61 +433,62 @@ pub enum Stop {
 impl Server {
     /// Begins to set up a server for this store: a [`Dir`](crate::Dir), a closure, or any
     /// [`Store`].
-    pub fn builder(store: impl Store + 'static) -> Builder {
-        Builder {
+    pub fn builder(store: impl Store + 'static) -> ServerBuilder {
+        ServerBuilder {
             store: Box::new(store),
-            limits: Limits::default(),
-            doors: Vec::new(),
+            config: ServerConfig::default(),
+            targets: Vec::new(),
         }
     }
 
-    /// Where it listens first, with the real port.
+    /// The first address that it listens on, with the real port.
     pub fn local_addr(&self) -> SocketAddr {
-        self.addresses[0]
+        self.handle.local_addr()
     }
 
-    /// Where it listens, with the real ports.
+    /// The addresses that it listens on, with the real ports.
     pub fn local_addrs(&self) -> &[SocketAddr] {
-        &self.addresses
+        self.handle.local_addrs()
     }
 
     /// False once it has stopped, by itself or because it was told to.
     pub fn is_running(&self) -> bool {
-        self.thread
-            .as_ref()
-            .is_some_and(|thread| !thread.is_finished())
+        self.handle.is_running()
     }
 
-    /// What happens from now on. Bounded: a reader that is too slow misses events and is told so;
-    /// the server never waits for it.
+    /// What happens from now on: see [`ServerHandle::events`].
     pub fn events(&self) -> Events {
-        self.shared.reporter.listen()
+        self.handle.events()
     }
 
     /// What has happened so far, counted.
     pub fn stats(&self) -> Stats {
-        self.shared.reporter.stats()
+        self.handle.stats()
     }
 
-    /// A handle for another thread, such as one that waits for signals.
-    pub fn stopper(&self) -> Stopper {
-        Stopper {
-            mailbox: self.mailbox.clone(),
-            shared: Arc::downgrade(&self.shared),
-        }
+    /// What it holds at the moment.
+    pub fn gauges(&self) -> Gauges {
+        self.handle.gauges()
     }
 
-    /// Asks it to stop; [`join`](Self::join) waits for it.
+    /// A handle for another thread, such as one that waits for signals or exports the counters.
+    pub fn handle(&self) -> ServerHandle {
+        self.handle.clone()
+    }
+
+    /// Asks it to stop; [`join`](Self::join) waits for it. A second call can only hasten the end.
     pub fn stop(&self, stop: Stop) {
-        self.mailbox.post(Message::Stop(stop));
+        self.handle.stop(stop);
     }
 
-    /// Ends one transfer, if it still runs: the peer is told with ERROR 0, and
-    /// [`Event::Failed`](crate::Event::Failed) says
-    /// [`Failure::Cancelled`](crate::Failure::Cancelled). A request that is still inside the store
-    /// ends when the store has answered.
+    /// Reloads external state of the store: see [`ServerHandle::reload`].
+    pub fn reload(&self) {
+        self.handle.reload();
+    }
+
+    /// Ends one transfer, if it still runs: see [`ServerHandle::cancel`].
     pub fn cancel(&self, id: TransferId) {
-        self.mailbox.post(Message::Cancel(id));
+        self.handle.cancel(id);
     }
 
     /// Waits until it has stopped; returns what happened until then, counted.
@@ -642,42 +519,11 @@ impl Drop for Server {
     }
 }
 
-impl std::fmt::Debug for Server {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server")
-            .field("addresses", &self.addresses)
+            .field("addresses", &self.local_addrs())
             .finish_non_exhaustive()
-    }
-}
-
-/// Stops or reloads a [`Server`], or cancels its transfers, from any thread.
-#[derive(Clone)]
-pub struct Stopper {
-    mailbox: Mailbox<Message>,
-    /// Weak: a handle that outlives its server holds no store open.
-    shared: Weak<shared::Shared>,
-}
-
-impl Stopper {
-    /// Asks the server to stop. A second call can only hasten the end.
-    pub fn stop(&self, stop: Stop) {
-        self.mailbox.post(Message::Stop(stop));
-    }
-
-    /// Ends one transfer, as [`Server::cancel`] does.
-    pub fn cancel(&self, id: TransferId) {
-        self.mailbox.post(Message::Cancel(id));
-    }
-
-    /// Lets the store look at the world anew ([`Store::reload`]) and forgets mapped files that are
-    /// not in use.
-    pub fn reload(&self) {
-        self.mailbox.post(Message::Reload);
-    }
-
-    /// What has happened so far, counted; `None` once the server is gone.
-    pub fn stats(&self) -> Option<Stats> {
-        self.shared.upgrade().map(|shared| shared.reporter.stats())
     }
 }
 
@@ -719,11 +565,28 @@ mod tests {
         assert!(matches!(error, Error::Overlap { bound, .. } if bound == address));
     }
 
+    #[test]
+    fn readers_of_events_come_to_an_end_where_the_loop_panics() {
+        let reporter = Arc::new(Reporter::default());
+        let mut events = reporter.listen();
+        let closing = CloseOnDrop(Arc::clone(&reporter));
+        let event_loop = std::thread::spawn(move || {
+            let _closing = closing;
+            panic!("on purpose");
+        });
+        assert!(event_loop.join().is_err());
+        assert!(reporter.is_closed());
+        assert!(events.next().is_none());
+    }
+
     /// It sends nothing twice.
     fn start() -> Server {
         let server = Server::builder(store_fn(shelf)).bind(HERE);
-        let server = server.limits(|limits| limits.timeout = 2 * PATIENCE);
-        server.start().expect("a server")
+        let config = ServerConfig {
+            timeout: 2 * PATIENCE,
+            ..ServerConfig::default()
+        };
+        server.config(config).start().expect("a server")
     }
 
     fn budget(server: &Server, errors: u32) {
@@ -752,7 +615,7 @@ mod tests {
     }
 
     fn wait_for(events: &mut Events, is_wanted: impl Fn(&Event) -> bool) {
-        while !is_wanted(&events.next_within(PATIENCE).expect("an event")) {}
+        while !is_wanted(&events.recv_timeout(PATIENCE).expect("an event")) {}
     }
 
     /// Whoever asked may have forged its address: all ERRORs to such peers come out of one budget,

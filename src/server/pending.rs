@@ -3,6 +3,7 @@
 
 use super::admitted::AdmittedRequest;
 use crate::error::Refusal;
+use crate::event::Name;
 use crate::store::{Kind, Later, Source};
 use crate::transfer::{Link, tell};
 use crate::wire::ErrorCode;
@@ -15,6 +16,8 @@ pub(super) struct PendingRequest {
     pub(super) opening: Arc<AdmittedRequest>,
     pub(super) link: Link,
     pub(super) source: Later,
+    /// The name that it has in the store, unless the source that comes knows better.
+    pub(super) name: Option<Name>,
     pub(super) waker: Waker,
     /// When the store has answered.
     pub(super) since: Instant,
@@ -38,8 +41,14 @@ impl PendingRequest {
         let mut context = Context::from_waker(&self.waker);
         loop {
             match self.source.as_mut().poll(&mut context) {
-                Poll::Ready(Ok(Source(Kind::Later(next)))) => self.source = next,
-                Poll::Ready(answer) => return Poll::Ready(answer),
+                Poll::Ready(Ok(Source(kind, name))) => {
+                    self.name = name.or(self.name.take());
+                    match kind {
+                        Kind::Later(next) => self.source = next,
+                        kind => return Poll::Ready(Ok(Source(kind, self.name.take()))),
+                    }
+                }
+                Poll::Ready(Err(refusal)) => return Poll::Ready(Err(refusal)),
                 Poll::Pending if now >= self.until => {
                     let refusal = Refusal::new(ErrorCode::NOT_DEFINED, "server is busy");
                     return Poll::Ready(Err(refusal.because("the store does not answer")));

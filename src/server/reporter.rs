@@ -1,6 +1,6 @@
 //! Where events go: the log, the counters, and whoever listens. Never waits for any of them.
 
-use crate::error::{Failure, Fault};
+use crate::error::{Fault, TransferError};
 use crate::event::{Event, Stats};
 use crate::limits::{EVENT_QUEUE, REFUSAL_LINES_PER_SECOND};
 use crate::transfer::now;
@@ -56,7 +56,7 @@ impl Cheap {
         let (place, is_warning) = match event {
             Event::Refused { .. } => (0, false),
             Event::Failed(summary, failure) if summary.bytes == 0 && !failure.is_common() => {
-                (1, failure.fault() == Fault::Here)
+                (1, failure.fault() == Fault::Local)
             }
             Event::Probe(_) => (2, false),
             _ => return None,
@@ -144,7 +144,7 @@ impl Reporter {
         if cheap.is_none_or(|cheap| self.flood().take(cheap, now())) {
             event.log();
         }
-        if let Event::Failed(summary, Failure::SilentAtRollover) = event
+        if let Event::Failed(summary, TransferError::SilentAtRollover) = event
             && !self.is_rollover_known.swap(true, Ordering::Relaxed)
         {
             log::warn!(
@@ -174,7 +174,11 @@ impl Reporter {
     }
 
     pub(super) fn stats(&self) -> Stats {
-        self.lock().stats
+        self.lock().stats.clone()
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().closed
     }
 
     pub(super) fn listen(&self) -> Events {
@@ -235,14 +239,14 @@ impl Listener {
 pub struct Events(Receiver<Event>);
 
 impl Events {
-    /// The next event, if there is one already.
-    pub fn try_next(&mut self) -> Option<Event> {
+    /// The next event, if there is one already; it does not wait.
+    pub fn try_recv(&self) -> Option<Event> {
         self.0.try_recv().ok()
     }
 
     /// The next event, waiting for it no longer than `patience`; `None` also when the server has
     /// ended.
-    pub fn next_within(&mut self, patience: std::time::Duration) -> Option<Event> {
+    pub fn recv_timeout(&self, patience: std::time::Duration) -> Option<Event> {
         self.0.recv_timeout(patience).ok()
     }
 }
@@ -266,7 +270,7 @@ mod tests {
     fn progress_gives_way_and_is_not_missed() {
         let reporter = Reporter::default();
         assert!(!reporter.is_heard());
-        let mut events = reporter.listen();
+        let events = reporter.listen();
         assert!(reporter.is_heard());
         let progress = |bytes| Event::Progress {
             id: crate::TransferId(1),
@@ -274,7 +278,7 @@ mod tests {
         };
         (0..EVENT_QUEUE as u64).for_each(|bytes| reporter.report(progress(bytes)));
         (0..EVENT_QUEUE / 2 - 1).for_each(|_| reporter.report(dropped()));
-        let read = std::iter::from_fn(|| events.try_next()).collect::<Vec<_>>();
+        let read = std::iter::from_fn(|| events.try_recv()).collect::<Vec<_>>();
         assert_eq!(read.len(), EVENT_QUEUE, "half of them progress");
         assert!(!read.iter().any(|it| matches!(it, Event::Lagged { .. })));
         drop(events);
@@ -282,7 +286,7 @@ mod tests {
         assert!(!reporter.is_heard());
     }
 
-    fn failed(bytes: u64, failure: Failure) -> Event {
+    fn failed(bytes: u64, failure: TransferError) -> Event {
         let peer = ([127, 0, 0, 1], 1).into();
         let summary = Summary {
             id: crate::TransferId(1),
@@ -293,7 +297,7 @@ mod tests {
             bytes,
             duration: std::time::Duration::ZERO,
             retransmits: 0,
-            torn: 0,
+            lossy_windows: 0,
             blksize: 512,
             windowsize: 1,
             rtt: None,
@@ -304,15 +308,18 @@ mod tests {
     #[test]
     fn lines_that_any_host_can_bring_about_are_known() {
         let cheap = |place, is_warning| Some(Cheap { place, is_warning });
-        assert_eq!(Cheap::of(&failed(512, Failure::FileChanged)), None);
-        let no_line = failed(0, Failure::Evicted);
+        assert_eq!(Cheap::of(&failed(512, TransferError::FileChanged)), None);
+        let no_line = failed(0, TransferError::Evicted);
         assert_eq!(Cheap::of(&no_line), None);
         assert_eq!(
-            Cheap::of(&failed(0, Failure::Read("x".into()))),
+            Cheap::of(&failed(0, TransferError::Read("x".into()))),
             cheap(1, true)
         );
-        assert_eq!(Cheap::of(&failed(0, Failure::TooLong)), cheap(1, false));
-        let Event::Failed(summary, _) = failed(1000, Failure::Silent) else {
+        assert_eq!(
+            Cheap::of(&failed(0, TransferError::TooLong)),
+            cheap(1, false)
+        );
+        let Event::Failed(summary, _) = failed(1000, TransferError::Silent) else {
             unreachable!("it was just made");
         };
         assert_eq!(Cheap::of(&Event::Probe(summary)), cheap(2, false));
@@ -362,7 +369,7 @@ mod tests {
     fn a_count_is_written_when_it_is_due_and_not_before() {
         let reporter = Reporter::default();
         assert_eq!(reporter.due(), None);
-        let failed = failed(0, Failure::Read("no such disk".into()));
+        let failed = failed(0, TransferError::Read("no such disk".into()));
         let begun = now();
         while reporter.due().is_none() {
             reporter.report(failed.clone());
@@ -408,14 +415,14 @@ mod tests {
         (0..EVENT_QUEUE + 5).for_each(|_| reporter.report(dropped()));
         assert_eq!(reporter.stats().dropped, EVENT_QUEUE as u64 + 5);
         for _ in 0..EVENT_QUEUE {
-            assert!(matches!(events.try_next(), Some(Event::Dropped { .. })));
+            assert!(matches!(events.try_recv(), Some(Event::Dropped { .. })));
         }
         reporter.report(dropped());
         assert!(matches!(
-            events.try_next(),
+            events.try_recv(),
             Some(Event::Lagged { missed: 5 })
         ));
-        assert!(matches!(events.try_next(), Some(Event::Dropped { .. })));
+        assert!(matches!(events.try_recv(), Some(Event::Dropped { .. })));
         reporter.close();
         assert!(events.next().is_none());
     }

@@ -3,9 +3,9 @@
 use super::bucket::TokenBucket;
 use super::idle::Idle;
 use super::lane::Lane;
-use super::memory::{Advice, Memory};
+use super::memory::{Advice, ClientHistory};
 use super::reporter::Reporter;
-use crate::event::Event;
+use crate::event::{Event, Gauges};
 use crate::proto::{Policy, Terms};
 use crate::store::Store;
 use crate::store::mappings::Mappings;
@@ -20,12 +20,13 @@ use std::time::{Duration, Instant};
 pub(super) struct Shared {
     pub(super) store: Box<dyn Store>,
     pub(super) mappings: Mappings,
-    pub(super) reporter: Reporter,
+    /// Outlives the rest where a handle does.
+    pub(super) reporter: Arc<Reporter>,
     pub(super) buffers: Arc<Buffers>,
     /// ERROR replies to requests that were refused.
     pub(super) refusals: Mutex<TokenBucket>,
     /// What clients have taught; locked once when a transfer opens, and once when it ends.
-    pub(super) memory: Option<Mutex<Memory>>,
+    pub(super) memory: Option<Mutex<ClientHistory>>,
     pub(super) terms: Terms,
     pub(super) policy: Policy,
     pub(super) fit_route: bool,
@@ -49,6 +50,10 @@ pub(super) struct Shared {
     pub(super) lanes: Arc<[Lane]>,
     /// The loop looks for workers that block while they run a lane.
     pub(super) is_watching: AtomicBool,
+    /// Requests that are no transfers yet, and half-open transfers, as the loop has counted them in
+    /// its last turn.
+    pub(super) requests: AtomicUsize,
+    pub(super) half_open: AtomicUsize,
 }
 
 impl Shared {
@@ -92,6 +97,23 @@ impl Shared {
 }
 
 impl Shared {
+    /// What the server holds.
+    pub(super) fn gauges(&self) -> Gauges {
+        let lanes = || self.lanes.iter();
+        let in_store =
+            self.in_store.load(Ordering::Relaxed) + self.slow_calls.load(Ordering::Relaxed);
+        let requests = self.requests.load(Ordering::Relaxed);
+        Gauges {
+            running: lanes().map(Lane::count).sum(),
+            parked: lanes().map(Lane::parked).sum(),
+            queued: requests.saturating_sub(in_store),
+            half_open: self.half_open.load(Ordering::Relaxed),
+            in_store,
+            workers: self.workers.load(Ordering::Relaxed),
+            buffered_bytes: self.buffers.held(),
+        }
+    }
+
     /// A transfer has ended: learns from it, then tells everybody. Once.
     pub(super) fn conclude(&self, transfer: &mut Transfer, ending: Ending) {
         if !transfer.conclude() {
@@ -99,7 +121,7 @@ impl Shared {
         }
         let summary = transfer.summary();
         let peer = summary.peer;
-        let learn = |memory: &Mutex<Memory>| {
+        let learn = |memory: &Mutex<ClientHistory>| {
             let course = transfer.course(&ending)?;
             // An ERROR from the right port is an answer too: its sender has seen the OACK.
             if !transfer.is_proven() && course.outset != Outset::Refused {
@@ -114,8 +136,8 @@ impl Shared {
             Ending::Probed => Event::Probe(summary),
             Ending::Failed(failure) => Event::Failed(summary, failure),
         });
-        if let Some(lesson) = learned {
-            self.reporter.report(Event::Learned { peer, lesson });
+        if let Some(limit) = learned {
+            self.reporter.report(Event::ClientLimited { peer, limit });
         }
     }
 

@@ -11,11 +11,11 @@ use super::pending::PendingRequest;
 use super::shared::Shared;
 use super::store_slot::StoreSlot;
 use super::waker::TransferWaker;
-use crate::error::{Failure, Refusal, plain};
-use crate::event::{Event, TransferId};
+use crate::error::{Refusal, TransferError};
+use crate::event::{Event, Name, TransferId};
 use crate::limits::{
-    BUFFERED_BLKSIZE, DALLY, DATA_HEADER, OPENINGS_PER_TURN, PATIENCE, RECEIVED_WINDOW_OCTETS,
-    SPARE_IDLE, STUCK_AFTER, UNCHECKED_BLKSIZE, UNPROVEN_DATA_SENDS,
+    BUFFERED_BLKSIZE, DALLY, DATA_HEADER, HALF_OPEN_DATA_SENDS, OPENINGS_PER_TURN, PATIENCE,
+    RECEIVED_WINDOW_OCTETS, SPARE_IDLE, STUCK_AFTER, UNCHECKED_BLKSIZE,
 };
 use crate::proto::{self, Agreed, Policy, Sender, Terms, grant};
 use crate::store::{Kind, Later, Request, Sink, Source};
@@ -324,7 +324,7 @@ impl Worker {
             None => {
                 self.context.listens(false);
                 transfer.leave("internal error", || self.context.may_refuse());
-                Err(Ending::Failed(Failure::Panicked))
+                Err(Ending::Failed(TransferError::Panicked))
             }
         };
         match until {
@@ -379,9 +379,9 @@ impl Worker {
                 Poll::Ready(source) => source,
                 Poll::Pending => return Poll::Pending,
             };
-            Poll::Ready(source.and_then(|source| self.context.body(source, mode)))
+            Poll::Ready(source.and_then(|source| self.context.granted(source, mode)))
         });
-        let panicked = || Poll::Ready(Err(failed_read("the store panicked".into())));
+        let panicked = || Poll::Ready(Err(failed_read().because(PANICKED)));
         match answer.unwrap_or_else(panicked) {
             Poll::Pending if !self.context.is_stopping() => {
                 let until = request.until;
@@ -390,11 +390,11 @@ impl Worker {
             Poll::Pending => {
                 request.end(Some(STOPPING), || self.context.may_refuse());
                 let summary = request.opening.summary(now());
-                let event = Event::Failed(summary, Failure::Stopped);
+                let event = Event::Failed(summary, TransferError::Stopped);
                 self.context.shared.reporter.report(event);
                 self.end_request(*request, lane);
             }
-            Poll::Ready(Ok(body)) => {
+            Poll::Ready(Ok(granted)) => {
                 let PendingRequest {
                     opening,
                     link,
@@ -402,7 +402,6 @@ impl Worker {
                     ..
                 } = *request;
                 close(source);
-                let granted = Granted::Read(body);
                 let transfer = self.context.begin(granted, &opening, link);
                 self.turn(transfer, lane);
             }
@@ -472,12 +471,13 @@ impl Worker {
             granted => granted,
         };
         match granted {
-            Ok(Answer::Later(source)) => {
+            Ok(Answer::Later(source, name)) => {
                 let since = now();
                 Some(Waiting::Request(Box::new(PendingRequest {
                     opening,
                     link,
                     source,
+                    name,
                     waker: waker.clone(),
                     since,
                     until: since + self.context.shared.store_deadline,
@@ -513,14 +513,16 @@ impl Worker {
 
 /// What the store gave.
 enum Granted {
-    Read(Body),
+    /// With the name that it has in the store.
+    Read(Body, Option<Name>),
     Write(Box<dyn Sink>),
 }
 
 /// When it did.
 enum Answer {
     Now(Granted),
-    Later(Later),
+    /// With the name that it has in the store.
+    Later(Later, Option<Name>),
 }
 
 /// Takes no octet of a file that the store has refused.
@@ -630,7 +632,7 @@ impl WorkerContext {
             direction,
             ref name,
             mode,
-            options,
+            ref options,
         } = opening.asked;
         let Tid { peer, local } = opening.tid;
         let question = Request {
@@ -649,34 +651,30 @@ impl WorkerContext {
                 Ok(Answer::Now(Granted::Write(sink)))
             }
             Direction::Read => match store.read(&question)? {
-                Source(Kind::Later(source)) => Ok(Answer::Later(source)),
-                source => {
-                    let body = self.body(source, mode)?;
-                    Ok(Answer::Now(Granted::Read(body)))
-                }
+                Source(Kind::Later(source), name) => Ok(Answer::Later(source, name)),
+                source => self.granted(source, mode).map(Answer::Now),
             },
         });
         answer.unwrap_or_else(|| {
-            let detail = "the store panicked".into();
-            Err(match direction {
-                Direction::Read => failed_read(detail),
-                Direction::Write => {
-                    Refusal::new(ErrorCode::NOT_DEFINED, "write error").because(detail)
-                }
-            })
+            let refusal = match direction {
+                Direction::Read => failed_read(),
+                Direction::Write => Refusal::new(ErrorCode::NOT_DEFINED, "write error"),
+            };
+            Err(refusal.because(PANICKED))
         })
     }
 
-    /// The body of what the store has given.
-    fn body(&self, source: Source, mode: Mode) -> Result<Body, Refusal> {
-        Body::new(source, mode, &self.shared.mappings, now()).map_err(|trouble| {
-            failed_read(match trouble {
-                Trouble::Changed => "the file changed".into(),
-                Trouble::Read(cause) => cause,
-                Trouble::Pending => NO_ANSWER.into(),
-                Trouble::Network(error) => plain(&error),
-            })
-        })
+    /// Opens what the store has given.
+    fn granted(&self, source: Source, mode: Mode) -> Result<Granted, Refusal> {
+        let served = source.1.clone();
+        match Body::new(source, mode, &self.shared.mappings, now()) {
+            Ok(body) => Ok(Granted::Read(body, served)),
+            Err(Trouble::Changed) => Err(failed_read().because("the file changed")),
+            Err(Trouble::Pending) => Err(failed_read().because(NO_ANSWER)),
+            Err(Trouble::Read(error) | Trouble::Network(error)) => {
+                Err(failed_read().caused_by(error))
+            }
+        }
     }
 
     /// Tells the peer of a refusal, within the budget, and reports it. Returns when.
@@ -722,7 +720,9 @@ impl WorkerContext {
     fn begin(&self, granted: Granted, opening: &AdmittedRequest, link: Link) -> Box<Transfer> {
         let (shared, request) = (&self.shared, &opening.asked);
         let (size, in_flight, share) = match &granted {
-            Granted::Read(body) => (body.length(), body.in_flight(), body.share(&shared.buffers)),
+            Granted::Read(body, _) => {
+                (body.length(), body.in_flight(), body.share(&shared.buffers))
+            }
             Granted::Write(_) => (
                 request.options.get(OptionName::Tsize),
                 RECEIVED_WINDOW_OCTETS,
@@ -731,13 +731,13 @@ impl WorkerContext {
         };
         let advice = shared.advise(opening.tid.peer, &request.options);
         let options = match advice.options {
-            true => request.options,
-            false => Options::default(),
+            true => &request.options,
+            false => &Options::NONE,
         };
         let terms = Terms {
             in_flight: shared.terms.in_flight.min(in_flight).min(share),
             max_blksize: self
-                .max_blksize(&options, &link)
+                .max_blksize(options, &link)
                 .min(advice.max_blksize)
                 .min(
                     u16::try_from(share)
@@ -746,13 +746,15 @@ impl WorkerContext {
                 ),
             max_windowsize: shared.terms.max_windowsize.min(advice.max_windowsize),
         };
-        let (agreed, answer) = grant(&options, size, &terms);
+        let (agreed, answer) = grant(options, size, &terms);
         let mut policy = shared.policy;
         if opening.tense {
-            policy.opening_sends = UNPROVEN_DATA_SENDS;
+            policy.opening_sends = HALF_OPEN_DATA_SENDS;
         }
+        let mut served = request.name.clone();
         let (end, datagram) = match granted {
-            Granted::Read(mut body) => {
+            Granted::Read(mut body, name) => {
+                served = name.unwrap_or(served);
                 body.reserve(&shared.buffers, &agreed);
                 answer_read(body, &agreed, &answer, &policy)
             }
@@ -766,6 +768,8 @@ impl WorkerContext {
         let (blksize, windowsize) = (agreed.blksize, agreed.windowsize);
         shared.reporter.report(Event::Started {
             id: opening.id,
+            name: request.name.clone(),
+            served,
             blksize,
             windowsize,
             size,
@@ -776,7 +780,7 @@ impl WorkerContext {
             id: opening.id,
             name: request.name.clone(),
             direction: request.direction,
-            asked: request.options,
+            asked: request.options.clone(),
             arrived: opening.arrived,
         };
         Box::new(Transfer::new(origin, end, link, local, agreed, datagram))
@@ -810,9 +814,12 @@ fn option_ack(answer: &Options) -> Option<Vec<u8>> {
     Some(datagram)
 }
 
-fn failed_read(detail: String) -> Refusal {
-    Refusal::new(ErrorCode::NOT_DEFINED, "read error").because(detail)
+fn failed_read() -> Refusal {
+    Refusal::new(ErrorCode::NOT_DEFINED, "read error")
 }
+
+/// Why a request is refused whose store panicked.
+const PANICKED: &str = "the store panicked";
 
 /// Runs an embedder's code; `None` where it panicked. What it threw is dropped here, and where that
 /// panics as well, the second thing is left where it is.

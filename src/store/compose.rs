@@ -38,7 +38,7 @@ where
     F: Fn(&Request<'_>) -> Result<Source, Refusal> + Send + Sync,
 {
     fn read(&self, request: &Request<'_>) -> Result<Source, Refusal> {
-        (self.0)(request)
+        (self.0)(request).map(|source| source.with_name(request.name))
     }
 
     fn takes_uploads(&self) -> bool {

@@ -10,6 +10,7 @@ use super::tree::{Found, Trees};
 use super::uploads;
 use super::{Kind, Request, Sink, Source, Store};
 use crate::error::{Error, Refusal, plain};
+use crate::limits::settings::directory as accepted;
 use crate::limits::{MAX_UPLOAD, UMASK};
 use crate::sys::fs::{self, Want};
 use crate::text::Name;
@@ -122,14 +123,14 @@ impl DirBuilder {
         self
     }
 
-    /// Octets that one upload may have; 1 GiB where nothing is said.
+    /// Bytes that one upload may have, 1 to 16777215T; 1 GiB by default.
     #[must_use]
     pub fn max_upload(mut self, octets: u64) -> Self {
         self.max_upload = octets;
         self
     }
 
-    /// Permission bits that no upload gets, out of `rw-rw-rw-`; `0o022` where nothing is said.
+    /// Permission bits that no upload gets, out of `rw-rw-rw-`: 000 to 777; `0o022` by default.
     #[must_use]
     pub fn umask(mut self, bits: u32) -> Self {
         self.umask = bits;
@@ -155,7 +156,8 @@ impl DirBuilder {
     /// has left of uploads.
     ///
     /// # Errors
-    /// [`Error::Directory`] names the one that cannot be opened or searched.
+    /// [`Error::Directory`] names the one that cannot be opened or searched, [`Error::Setting`] a
+    /// value out of its range.
     pub fn open(self) -> Result<Dir, Error> {
         let dir = self.open_only()?;
         dir.prepare_uploads();
@@ -165,6 +167,8 @@ impl DirBuilder {
     /// Opens them and leaves unfinished uploads of an earlier run where they are: for a process
     /// that has yet to become the user who writes.
     pub(crate) fn open_only(mut self) -> Result<Dir, Error> {
+        accepted::MAX_UPLOAD.check(self.max_upload)?;
+        accepted::UMASK.check(self.umask)?;
         // A daemon may change its working directory before it reopens.
         let paths = std::iter::once(&mut self.root).chain(&mut self.allowed);
         for path in paths.chain(&mut self.upload_dir) {
@@ -197,7 +201,7 @@ impl DirBuilder {
             for tree in allowed {
                 trees.allow(tree).map_err(blame(tree))?;
             }
-            Ok(trees)
+            Ok::<_, Error>(trees)
         };
         let upload_root = self.upload_dir.as_ref().unwrap_or(&self.root);
         Ok(Roots {
@@ -304,7 +308,7 @@ impl Dir {
             return Err(Refusal::access_violation()
                 .because(format!("not readable by everybody (mode {mode:04o})")));
         }
-        Ok(Source(Kind::File(file, Some(status))))
+        Ok(Source(Kind::File(file, Some(status)), None).with_name(name))
     }
 
     /// The file of a name as it is, or with slashes for its backslashes.
@@ -474,6 +478,30 @@ mod tests {
             };
         }
         octets
+    }
+
+    #[test]
+    fn each_setting_of_the_table_is_checked_and_documented() {
+        let scratch = Scratch::new();
+        let dir = || Dir::builder(scratch.path());
+        let wrong = [
+            ("max_upload", dir().max_upload(0)),
+            ("umask", dir().umask(0o1000)),
+        ];
+        assert_eq!(wrong.len(), accepted::ALL.len());
+        let source = include_str!("dir.rs");
+        for ((name, builder), setting) in wrong.into_iter().zip(accepted::ALL) {
+            assert_eq!(name, setting.name);
+            match builder.open() {
+                Err(Error::Setting(invalid)) => assert_eq!(invalid.name(), name),
+                other => panic!("{name}: {other:?}"),
+            }
+            let (before, _) = source
+                .split_once(&format!("pub fn {name}("))
+                .expect("a method");
+            let comment = before.rsplit("\n\n").next().unwrap_or_default();
+            assert!(comment.contains(&setting.to_string()), "{name}: {comment}");
+        }
     }
 
     #[test]

@@ -12,15 +12,19 @@ use crate::limits::{
 use crate::sys::edit;
 use crate::sys::fs::{self, FoundKind, Status, Trouble};
 use crate::text::Name;
+use crate::wire::UnknownWord;
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::fs::{File, Permissions, TryLockError};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
+use std::str::FromStr;
 
 /// What a file that arrives may do to one that has its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum WriteMode {
     /// Nothing: only names are taken that nobody has.
     Create,
@@ -34,6 +38,33 @@ pub enum WriteMode {
     /// Nothing: the new one gets a number behind its name. A name that has no room for a number is
     /// refused at the start.
     Unique,
+}
+
+impl WriteMode {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Overwrite => "overwrite",
+            Self::Unique => "unique",
+        }
+    }
+}
+
+impl fmt::Display for WriteMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for WriteMode {
+    type Err = UnknownWord;
+
+    fn from_str(text: &str) -> Result<Self, UnknownWord> {
+        let all = [Self::Create, Self::Overwrite, Self::Unique];
+        let found = all.into_iter().find(|it| it.as_str() == text);
+        found.ok_or(UnknownWord("create, overwrite or unique"))
+    }
 }
 
 /// How files are put down.

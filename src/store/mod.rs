@@ -2,6 +2,7 @@
 //! [`Source`] that it answers an RRQ with, and the [`Sink`] that it answers a WRQ with.
 
 mod compose;
+mod convert;
 mod dir;
 pub(crate) mod landing;
 pub(crate) mod mappings;
@@ -19,6 +20,7 @@ pub use storage::{Entry, EntryKind, Storage};
 
 use crate::error::Refusal;
 use crate::sys::fs::Status;
+use crate::text::Name;
 use crate::wire::{Direction, Mode, Options};
 use std::fs::File;
 use std::io::{self, Read};
@@ -41,10 +43,12 @@ pub struct Request<'a> {
     pub name: &'a [u8],
     /// The transfer mode.
     pub mode: Mode,
-    /// The options asked for.
-    pub options: Options,
+    /// The options asked for, with those that the server does not know ([`Options::unknown`]).
+    pub options: &'a Options,
     pub(crate) waker: &'a Waker,
 }
+
+static NO_OPTIONS: Options = Options::NONE;
 
 impl<'a> Request<'a> {
     /// A request in octet mode, without options, from and to an unspecified address: for tests of a
@@ -64,7 +68,7 @@ impl<'a> Request<'a> {
             direction,
             name: name.as_ref(),
             mode: Mode::Octet,
-            options: Options::default(),
+            options: &NO_OPTIONS,
             waker: Waker::noop(),
         }
     }
@@ -119,7 +123,7 @@ pub trait Store: Send + Sync {
     }
 
     /// Reloads external state, such as reopening the root directory. The server calls it after
-    /// [`Stopper::reload`](crate::Stopper::reload).
+    /// [`ServerHandle::reload`](crate::ServerHandle::reload).
     fn reload(&self) {}
 }
 
@@ -186,7 +190,7 @@ pub trait Object: Send {
 ///
 /// A [`Client`](crate::Client) waits for a future in the caller's thread. After a `WouldBlock` it
 /// asks again ten times a second.
-pub struct Source(pub(crate) Kind);
+pub struct Source(pub(crate) Kind, pub(crate) Option<Name>);
 
 /// The answer of a store that is not known yet.
 pub(crate) type Later = Pin<Box<dyn Future<Output = Result<Source, Refusal>> + Send>>;
@@ -229,12 +233,12 @@ impl Source {
     /// out. A file whose length is not what the system says, as in procfs and sysfs, is read to its
     /// end like a [`reader`](Self::reader).
     pub fn file(file: File) -> Self {
-        Self(Kind::File(file, None))
+        Self(Kind::File(file, None), None)
     }
 
     /// Octets in memory.
     pub fn bytes(bytes: impl Into<Arc<[u8]>>) -> Self {
-        Self(Kind::Bytes(bytes.into()))
+        Self(Kind::Bytes(bytes.into()), None)
     }
 
     /// Bytes that can be read again at any offset and do not change: an [`Object`] of a closure. An
@@ -249,14 +253,24 @@ impl Source {
     /// An object that says before its last block goes out whether it is still what was opened, like
     /// a [`file`](Self::file). If it is not, the transfer fails.
     pub fn object(object: impl Object + 'static) -> Self {
-        Self(Kind::Object(Box::new(object)))
+        Self(Kind::Object(Box::new(object)), None)
     }
 
     /// A stream that is read once, in order. With a `length`, that is what `tsize` announces, and a
     /// stream of another length fails the transfer. The blocks of one window are kept for
     /// resending, so windows are smaller than for other sources.
     pub fn reader(reader: impl Read + Send + 'static, length: Option<u64>) -> Self {
-        Self(Kind::Reader(Box::new(reader), length))
+        Self(Kind::Reader(Box::new(reader), length), None)
+    }
+
+    /// The same source with the name of what it is, for [`Event::Started`](crate::Event::Started).
+    /// A name that was given before stays: the innermost store knows best. A [`Dir`] and the store
+    /// of a closure give the name that they were asked for, so a layer that passes on another name
+    /// need not.
+    #[must_use]
+    pub fn with_name(mut self, name: impl AsRef<[u8]>) -> Self {
+        self.1.get_or_insert_with(|| Name::new(name.as_ref()));
+        self
     }
 
     /// A source that is not known yet, or a refusal: what the future returns. The server polls it
@@ -266,7 +280,7 @@ impl Source {
     /// Any future will do that another thread or a runtime completes. See
     /// `examples/slow_backend.rs` for one that needs no runtime.
     pub fn future(source: impl Future<Output = Result<Source, Refusal>> + Send + 'static) -> Self {
-        Self(Kind::Later(Box::pin(source)))
+        Self(Kind::Later(Box::pin(source)), None)
     }
 }
 

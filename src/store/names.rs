@@ -1,7 +1,7 @@
 //! What the name of a request means beneath a root, and how a name that leads to no file is
 //! refused.
 
-use crate::error::{Refusal, plain};
+use crate::error::Refusal;
 use crate::limits::MAX_NAME;
 use crate::sys::fs::{self, Trouble};
 use crate::wire::{ErrorCode, Malformed};
@@ -70,7 +70,7 @@ pub(super) fn refuse(error: io::Error) -> Refusal {
             Refusal::access_violation()
         }
     };
-    refusal.because(plain(&error))
+    refusal.caused_by(error)
 }
 
 /// The same answer as to a name that no request may have.

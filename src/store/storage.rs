@@ -9,7 +9,7 @@ use super::dir::Dir;
 use super::landing::{Landing, Rules, WriteMode};
 use super::names::{components, names_directory};
 use super::tree::Found;
-use crate::error::TftpError;
+use crate::error::DriverError;
 use crate::limits::MAX_TREE_DEPTH;
 use crate::sys::edit::{self, Origin};
 use crate::sys::fs::{self, FoundKind, Status, Trouble, Want};
@@ -29,8 +29,8 @@ use std::time::SystemTime;
 /// What is created here is remembered, and can be removed again with
 /// [`remove_created`](Self::remove_created).
 ///
-/// All errors are [`TftpError::Name`] for a name that breaks the rules, or [`TftpError::File`] with
-/// what the system said.
+/// All errors are [`DriverError::Name`] for a name that breaks the rules, or [`DriverError::File`]
+/// with what the system said.
 #[derive(Clone)]
 pub struct Storage(Arc<Inner>);
 
@@ -93,7 +93,7 @@ impl Storage {
         &self,
         name: impl AsRef<Path>,
         content: impl AsRef<[u8]>,
-    ) -> Result<(), TftpError> {
+    ) -> Result<(), DriverError> {
         self.write_from(name, content.as_ref()).map(|_| ())
     }
 
@@ -110,7 +110,7 @@ impl Storage {
         &self,
         name: impl AsRef<Path>,
         mut reader: impl Read,
-    ) -> Result<u64, TftpError> {
+    ) -> Result<u64, DriverError> {
         let name = clean_file(name.as_ref())?;
         let doing = blame("write", &name);
         let place = self.make_place(&name).map_err(&doing)?;
@@ -130,7 +130,7 @@ impl Storage {
     ///
     /// # Errors
     /// See [`Storage`].
-    pub fn read(&self, name: impl AsRef<Path>) -> Result<Vec<u8>, TftpError> {
+    pub fn read(&self, name: impl AsRef<Path>) -> Result<Vec<u8>, DriverError> {
         let name = clean_file(name.as_ref())?;
         let mut content = Vec::new();
         self.open(&name)
@@ -143,7 +143,7 @@ impl Storage {
     ///
     /// # Errors
     /// See [`Storage`].
-    pub fn list(&self, name: impl AsRef<Path>) -> Result<Vec<Entry>, TftpError> {
+    pub fn list(&self, name: impl AsRef<Path>) -> Result<Vec<Entry>, DriverError> {
         let name = clean_or_root(name.as_ref())?;
         let doing = blame("list", &name);
         let directory = self.find_directory(&name).map_err(&doing)?;
@@ -163,7 +163,7 @@ impl Storage {
     ///
     /// # Errors
     /// See [`Storage`].
-    pub fn stat(&self, name: impl AsRef<Path>) -> Result<Entry, TftpError> {
+    pub fn stat(&self, name: impl AsRef<Path>) -> Result<Entry, DriverError> {
         let name = clean_or_root(name.as_ref())?;
         let found = self.status(&name).map_err(blame("look at", &name))?;
         Ok(entry(name.into(), &found))
@@ -173,7 +173,7 @@ impl Storage {
     ///
     /// # Errors
     /// See [`Storage`]; that it is missing is none.
-    pub fn exists(&self, name: impl AsRef<Path>) -> Result<bool, TftpError> {
+    pub fn exists(&self, name: impl AsRef<Path>) -> Result<bool, DriverError> {
         let name = clean_or_root(name.as_ref())?;
         match self.status(&name) {
             Ok(_) => Ok(true),
@@ -187,7 +187,7 @@ impl Storage {
     ///
     /// # Errors
     /// See [`Storage`]; one that is missing is an error.
-    pub fn delete(&self, name: impl AsRef<Path>) -> Result<(), TftpError> {
+    pub fn delete(&self, name: impl AsRef<Path>) -> Result<(), DriverError> {
         let name = clean(name.as_ref())?;
         let mut created = self.lock();
         self.place(&name)
@@ -202,7 +202,7 @@ impl Storage {
     ///
     /// # Errors
     /// See [`Storage`].
-    pub fn copy(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<u64, TftpError> {
+    pub fn copy(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<u64, DriverError> {
         let from = clean_file(from.as_ref())?;
         let file = self.open(&from).map_err(blame("copy", &from))?;
         self.write_from(to, file)
@@ -213,7 +213,7 @@ impl Storage {
     ///
     /// # Errors
     /// See [`Storage`].
-    pub fn rename(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<(), TftpError> {
+    pub fn rename(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<(), DriverError> {
         let (from, to) = (clean(from.as_ref())?, clean(to.as_ref())?);
         let doing = blame("rename", &from);
         let old = self.place(&from).map_err(&doing)?;
@@ -245,7 +245,7 @@ impl Storage {
     ///
     /// # Errors
     /// See [`Storage`].
-    pub fn create_dir(&self, name: impl AsRef<Path>) -> Result<(), TftpError> {
+    pub fn create_dir(&self, name: impl AsRef<Path>) -> Result<(), DriverError> {
         let name = clean(name.as_ref())?;
         let doing = blame("make directory", &name);
         self.make_directories(&name).map_err(&doing)?;
@@ -260,7 +260,7 @@ impl Storage {
     ///
     /// # Errors
     /// See [`Storage`]. The root itself is not removed, nor what is deeper than 64 directories.
-    pub fn remove_all(&self, name: impl AsRef<Path>) -> Result<(), TftpError> {
+    pub fn remove_all(&self, name: impl AsRef<Path>) -> Result<(), DriverError> {
         let name = clean(name.as_ref())?;
         let mut created = self.lock();
         let removed = self
@@ -280,7 +280,7 @@ impl Storage {
     /// # Errors
     /// See [`Storage`].
     #[cfg(feature = "sha256")]
-    pub fn hash(&self, name: impl AsRef<Path>) -> Result<String, TftpError> {
+    pub fn hash(&self, name: impl AsRef<Path>) -> Result<String, DriverError> {
         use sha2::{Digest, Sha256};
         use std::fmt::Write;
         let name = clean_file(name.as_ref())?;
@@ -317,7 +317,7 @@ impl Storage {
     /// # Errors
     /// See [`Storage`]: the first thing that could not be removed; the others are removed all the
     /// same. What could not is tried again by the next call.
-    pub fn remove_created(&self) -> Result<(), TftpError> {
+    pub fn remove_created(&self) -> Result<(), DriverError> {
         let mut created = self.lock();
         let mut result = Ok(());
         let names: Vec<_> = created.keys().rev().cloned().collect();
@@ -496,10 +496,10 @@ fn is_below(name: &OsStr, directory: &OsStr) -> bool {
     rest.is_some_and(|rest| rest.first() == Some(&b'/'))
 }
 
-fn clean(name: &Path) -> Result<OsString, TftpError> {
+fn clean(name: &Path) -> Result<OsString, DriverError> {
     let cleaned = clean_or_root(name)?;
     if cleaned.is_empty() {
-        return Err(TftpError::Name {
+        return Err(DriverError::Name {
             name: name.to_owned(),
             rule: "the name is the root itself",
         });
@@ -508,10 +508,10 @@ fn clean(name: &Path) -> Result<OsString, TftpError> {
 }
 
 /// The name of a file, which a slash at its end would make a directory's.
-fn clean_file(name: &Path) -> Result<OsString, TftpError> {
+fn clean_file(name: &Path) -> Result<OsString, DriverError> {
     let cleaned = clean(name)?;
     if names_directory(name.as_os_str().as_bytes()) {
-        return Err(TftpError::Name {
+        return Err(DriverError::Name {
             name: name.to_owned(),
             rule: "the name is a directory's",
         });
@@ -520,10 +520,10 @@ fn clean_file(name: &Path) -> Result<OsString, TftpError> {
 }
 
 /// As a request's name is cleaned; empty for the root itself.
-fn clean_or_root(name: &Path) -> Result<OsString, TftpError> {
+fn clean_or_root(name: &Path) -> Result<OsString, DriverError> {
     match components(name.as_os_str().as_bytes()) {
         Ok(kept) => Ok(OsString::from_vec(kept.join(&b'/'))),
-        Err(rule) => Err(TftpError::Name {
+        Err(rule) => Err(DriverError::Name {
             name: name.to_owned(),
             rule,
         }),
@@ -556,13 +556,13 @@ fn entry(name: PathBuf, found: &Status) -> Entry {
     }
 }
 
-fn blame(doing: &'static str, name: &OsStr) -> impl Fn(io::Error) -> TftpError {
+fn blame(doing: &'static str, name: &OsStr) -> impl Fn(io::Error) -> DriverError {
     let name = PathBuf::from(if name.is_empty() {
         OsStr::new("/")
     } else {
         name
     });
-    move |cause| TftpError::File {
+    move |cause| DriverError::File {
         doing,
         name: name.clone(),
         cause,

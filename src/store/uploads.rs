@@ -9,7 +9,7 @@ use super::landing::{Landing, Rules, WriteMode, is_hidden};
 use super::names::{clean, leaves, refuse, with_slashes};
 use super::tree::{Found, Trees};
 use super::{Request, Sink};
-use crate::error::{Refusal, plain};
+use crate::error::Refusal;
 use crate::sys::fs::{self, Want};
 use crate::text::Name;
 use crate::wire::{ErrorCode, OptionName};
@@ -151,10 +151,10 @@ fn in_the_way(error: io::Error) -> Refusal {
         AlreadyExists => Refusal::new(ErrorCode::FILE_EXISTS, "file exists"),
         IsADirectory => Refusal::access_violation().because("the name is no regular file's"),
         StorageFull | QuotaExceeded | FileTooLarge => {
-            Refusal::new(ErrorCode::DISK_FULL, "disk full").because(plain(&error))
+            Refusal::new(ErrorCode::DISK_FULL, "disk full").caused_by(error)
         }
-        ResourceBusy => Refusal::new(ErrorCode::NOT_DEFINED, "file is busy").because(plain(&error)),
-        ReadOnlyFilesystem => Refusal::access_violation().because(plain(&error)),
+        ResourceBusy => Refusal::new(ErrorCode::NOT_DEFINED, "file is busy").caused_by(error),
+        ReadOnlyFilesystem => Refusal::access_violation().caused_by(error),
         _ => refuse(error),
     }
 }

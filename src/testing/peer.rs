@@ -22,6 +22,7 @@ pub enum Reply {
 
 /// A client that does what it is told. What does not come within [`PATIENCE`], or is not what was
 /// wanted, is a panic.
+#[derive(Debug)]
 pub struct Peer {
     /// Its socket.
     pub socket: UdpSocket,

@@ -137,8 +137,8 @@ const LEAST_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Profile {
     /// Every profile.
-    pub fn all() -> [Self; 5] {
-        [
+    pub fn all() -> Vec<Self> {
+        vec![
             Self::edk2(),
             Self::ipxe(),
             Self::u_boot(),

@@ -6,7 +6,6 @@
 
 use super::link::{Block, Link, Payload};
 use super::netascii::{self, Netascii};
-use crate::error::plain;
 use crate::limits::{
     BUFFERED_OCTETS, BUFFERED_SHARE, BURST_OCTETS, BURST_SEGMENTS, DATA_HEADER, IN_FLIGHT_OCTETS,
     PROBED_OCTETS, RECEIVE_OCTETS,
@@ -51,6 +50,11 @@ impl Buffers {
         })
     }
 
+    /// Bytes that are set aside.
+    pub(crate) fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
+    }
+
     /// What one more transfer may have.
     fn share(&self) -> u64 {
         let left = self.most.saturating_sub(self.held.load(Ordering::Relaxed));
@@ -86,7 +90,7 @@ pub(crate) enum Trouble {
     /// The file is not what was opened.
     Changed,
     /// The source failed.
-    Read(String),
+    Read(io::Error),
     /// The source has no more bytes yet. The waker of its request says when to ask again.
     Pending,
     /// The socket failed.
@@ -434,7 +438,7 @@ fn send_object(
 fn read_trouble(error: io::Error) -> Trouble {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => Trouble::Changed,
-        _ => Trouble::Read(plain(&error)),
+        _ => Trouble::Read(error),
     }
 }
 
@@ -451,7 +455,7 @@ fn send_trouble(error: io::Error, file: &OpenFile) -> Trouble {
         return Trouble::Network(error);
     }
     match file.unchanged() {
-        Ok(true) => Trouble::Read("input/output error".into()),
+        Ok(true) => Trouble::Read(io::Error::other("input/output error")),
         Ok(false) => Trouble::Changed,
         Err(error) => read_trouble(error),
     }

@@ -6,7 +6,7 @@ use super::body::{Body, Scratch};
 use super::ends::End;
 use super::link::{Link, Taken, Wait};
 use super::{DRAIN, Ending, Exchange, Origin, hear, now, summary_of, tell, to_stranger};
-use crate::error::{Failure, Refusal, plain};
+use crate::error::{Cause, Refusal, TransferError};
 use crate::event::{Name, Summary};
 use crate::limits::{DEFAULT_BLKSIZE, PATIENCE, SLICE};
 use crate::proto::{Agreed, Outcome, Policy, Step, accept};
@@ -26,7 +26,7 @@ pub(crate) struct Dial<'a> {
     /// The network, or ICMP, refused the last request: its silence says nothing about the server.
     is_refused: bool,
     /// The last error of the network.
-    network: Option<io::Error>,
+    network: Option<Cause>,
     /// Another host has answered.
     stranger: Option<SocketAddr>,
     /// What an ERROR of the server said.
@@ -42,7 +42,7 @@ pub(crate) enum Dialed {
     /// The server has answered with something else than an ERROR.
     Answered(Answer),
     /// There will be no transfer.
-    Failed(Failure),
+    Failed(TransferError),
 }
 
 /// The first answer. Its bytes lie in the [`Scratch`].
@@ -210,13 +210,13 @@ impl<'a> Dial<'a> {
         let agreed = answer.agreed.unwrap_or_default();
         let mut transfer = Exchange::new(origin, end, link, local, agreed, Vec::new());
         let failure = if let Err(error) = connected {
-            Failure::Network(plain(&error))
+            TransferError::Network(error.into())
         } else if let Err(what) = answer.agreed {
             transfer.tell(ErrorCode::OPTION_REFUSED, what);
-            Failure::Protocol(what)
+            TransferError::Protocol(what)
         } else if let Err(refusal) = look(&agreed) {
             transfer.tell(refusal.code(), refusal.text());
-            Failure::Store(refusal)
+            TransferError::Store(refusal)
         } else {
             transfer
                 .end
@@ -237,33 +237,37 @@ impl<'a> Dial<'a> {
         if error.kind() == io::ErrorKind::ConnectionRefused {
             self.end.unreachable(time);
         } else {
-            self.network = Some(error);
+            self.network = Some(error.into());
         }
     }
 
-    fn failure(&mut self, outcome: Outcome) -> Failure {
+    fn failure(&mut self, outcome: Outcome) -> TransferError {
         match outcome {
-            Outcome::Aborted { code, .. } => Failure::Aborted {
+            Outcome::Aborted { code, .. } => TransferError::Aborted {
                 code,
                 text: self.peer_text.take().unwrap_or_else(|| Name::new(b"")),
             },
-            Outcome::Unreachable => Failure::Unreachable,
+            Outcome::Unreachable => TransferError::Unreachable,
             Outcome::TooLong => {
-                tell(&self.link, ErrorCode::NOT_DEFINED, super::TOO_LONG);
-                Failure::TooLong
+                self.leave(super::TOO_LONG);
+                TransferError::TooLong
             }
-            _ => match &self.network {
-                Some(error) => Failure::Network(plain(error)),
-                None => Failure::Unanswered,
-            },
+            _ => {
+                let network = self.network.take();
+                network.map_or(TransferError::Unanswered, TransferError::Network)
+            }
         }
     }
 
+    /// Tells the server, which has not answered, why the request ends.
+    pub(crate) fn leave(&self, words: &str) {
+        tell(&self.link, ErrorCode::NOT_DEFINED, words);
+    }
+
     /// Why the last request cannot have reached the server.
-    pub(crate) fn refused(&self) -> Option<Failure> {
-        let network = self.network.as_ref();
-        let failure =
-            || network.map_or(Failure::Unreachable, |error| Failure::Network(plain(error)));
+    pub(crate) fn refused(&self) -> Option<TransferError> {
+        let network = || self.network.clone();
+        let failure = || network().map_or(TransferError::Unreachable, TransferError::Network);
         self.is_refused.then(failure)
     }
 

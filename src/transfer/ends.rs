@@ -175,9 +175,9 @@ impl<'a> End<'a> {
         }
     }
 
-    pub(super) fn torn(&self) -> u64 {
+    pub(super) fn lossy_windows(&self) -> u64 {
         match self {
-            Self::Sending(sending) => sending.machine.torn(),
+            Self::Sending(sending) => sending.machine.lossy_windows(),
             Self::Receiving(receiving) => receiving.machine.holes(),
         }
     }

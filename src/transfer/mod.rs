@@ -18,7 +18,7 @@ pub(crate) use ends::End;
 pub(crate) use link::{Link, SocketOptions};
 
 use self::link::{Readable, Taken, Wait};
-use crate::error::{Failure, plain};
+use crate::error::{Cause, TransferError};
 use crate::event::{Event, Name, Summary, TransferId};
 use crate::limits::{
     LOOP_TICK, MAX_ERROR_TEXT, PATIENCE, PROGRESS_INTERVAL, SLICE, SLICE_OCTETS, STORE_DEADLINE,
@@ -51,6 +51,8 @@ pub(crate) fn now() -> Instant {
 pub(crate) const STOPPING: &str = "server is stopping";
 /// What a peer is told whose transfer somebody here ends.
 pub(crate) const CANCELLED: &str = "transfer was cancelled";
+/// What a server is told when its client is cancelled.
+pub(crate) const GIVEN_UP: &str = "transfer given up";
 /// The cause of a failed read where a source goes on to have nothing.
 pub(crate) const NO_ANSWER: &str = "the source does not answer";
 /// What a peer is told whose transfer has had all its time.
@@ -74,7 +76,7 @@ pub(crate) enum Ending {
     /// The peer found out what it wanted to know, and left.
     Probed,
     /// Anything else.
-    Failed(Failure),
+    Failed(TransferError),
 }
 
 /// How a transfer went, for whoever learns from it.
@@ -94,7 +96,7 @@ pub(crate) struct Course {
     /// Blocks that were acknowledged.
     pub(crate) blocks: u64,
     /// Windows that came back torn, and how many blocks the pace let out at once in the end.
-    pub(crate) torn: u64,
+    pub(crate) lossy_windows: u64,
     pub(crate) burst: u16,
     pub(crate) retransmits: u64,
 }
@@ -121,8 +123,12 @@ pub(crate) trait Surroundings {
     /// From now on this thread only waits for the peer, or does so no more: meanwhile it takes no
     /// other work.
     fn listens(&self, _listens: bool) {}
-    /// The server ends: tell the peer and go.
+    /// The server ends, or the client is cancelled: tell the peer and go.
     fn is_stopping(&self) -> bool;
+    /// What the peer is told then.
+    fn farewell(&self) -> &'static str {
+        STOPPING
+    }
     /// How long a source may have no more bytes before the transfer fails.
     fn source_deadline(&self) -> Duration {
         STORE_DEADLINE
@@ -177,7 +183,7 @@ pub(crate) struct Exchange<'a> {
     /// The block that its source does not have, and since when.
     pending: Option<(u64, Instant)>,
     /// The last error of the network, until the peer is heard again.
-    network: Option<io::Error>,
+    network: Option<Cause>,
     /// It has run before, and was put aside.
     rested: bool,
     /// The peer has said something since it was quiet last.
@@ -253,8 +259,8 @@ impl<'a> Exchange<'a> {
                 if self.is_complete() {
                     return Err(Ending::Completed);
                 }
-                self.leave(STOPPING, || around.may_refuse());
-                return Err(Ending::Failed(Failure::Stopped));
+                self.leave(around.farewell(), || around.may_refuse());
+                return Err(Ending::Failed(TransferError::Stopped));
             }
             let step = self.end.poll(time);
             if !matches!(step, Step::Wait(_) | Step::Done(_)) {
@@ -423,7 +429,7 @@ impl<'a> Exchange<'a> {
     /// A client that has lost nothing does not dally (RFC 1350 §6 encourages it): its last ACK will
     /// not be lost either, and somebody waits for it to end.
     fn may_leave(&self) -> bool {
-        self.end.is_complete() && self.end.retransmits() == 0 && self.end.torn() == 0
+        self.end.is_complete() && self.end.retransmits() == 0 && self.end.lossy_windows() == 0
     }
 
     fn told(&mut self, end: u64, time: Instant) {
@@ -488,7 +494,7 @@ impl<'a> Exchange<'a> {
                 // Gone before the peer hears of it, who may want to use the room.
                 self.end.discard();
                 self.tell(refusal.code(), refusal.text());
-                Ending::Failed(Failure::Store(refusal))
+                Ending::Failed(TransferError::Store(refusal))
             })
     }
 
@@ -506,17 +512,20 @@ impl<'a> Exchange<'a> {
         if error.kind() == io::ErrorKind::ConnectionRefused {
             self.end.unreachable(time);
         } else {
-            self.network = Some(error);
+            self.network = Some(error.into());
         }
     }
 
     /// The source failed; the peer is told once.
-    fn broken(&mut self, trouble: Trouble, around: &impl Surroundings) -> Failure {
+    fn broken(&mut self, trouble: Trouble, around: &impl Surroundings) -> TransferError {
         let (text, failure) = match trouble {
-            Trouble::Changed => ("file changed during the transfer", Failure::FileChanged),
-            Trouble::Read(cause) => ("read error", Failure::Read(cause)),
-            Trouble::Pending => ("read error", Failure::Read(NO_ANSWER.into())),
-            Trouble::Network(error) => ("network error", Failure::Network(plain(&error))),
+            Trouble::Changed => (
+                "file changed during the transfer",
+                TransferError::FileChanged,
+            ),
+            Trouble::Read(cause) => ("read error", TransferError::Read(cause.into())),
+            Trouble::Pending => ("read error", TransferError::Read(NO_ANSWER.into())),
+            Trouble::Network(error) => ("network error", TransferError::Network(error.into())),
         };
         self.leave(text, || around.may_refuse());
         failure
@@ -533,30 +542,33 @@ impl<'a> Exchange<'a> {
                 log::debug!("probe id={} error={} text={text}", self.origin.id, code.0);
                 return Ending::Probed;
             }
-            Outcome::Aborted { code, .. } => Failure::Aborted {
+            Outcome::Aborted { code, .. } => TransferError::Aborted {
                 code,
                 text: self.peer_text.take().unwrap_or_else(|| Name::new(b"")),
             },
             Outcome::Silent | Outcome::Unreachable if self.stands_at_rollover() => {
-                Failure::SilentAtRollover
+                TransferError::SilentAtRollover
             }
             Outcome::Silent | Outcome::Unreachable if self.awaits_the_last_ack() => {
-                Failure::Unconfirmed
+                TransferError::Unconfirmed
             }
-            Outcome::Silent | Outcome::Unanswered if self.network.is_some() => {
-                Failure::Network(self.network.as_ref().map(plain).unwrap_or_default())
+            Outcome::Silent => self
+                .network
+                .take()
+                .map_or(TransferError::Silent, TransferError::Network),
+            Outcome::Unanswered => {
+                let network = self.network.take();
+                network.map_or(TransferError::Unanswered, TransferError::Network)
             }
-            Outcome::Silent => Failure::Silent,
-            Outcome::Unanswered => Failure::Unanswered,
-            Outcome::Unreachable => Failure::Unreachable,
-            Outcome::Protocol(what) => Failure::Protocol(what),
+            Outcome::Unreachable => TransferError::Unreachable,
+            Outcome::Protocol(what) => TransferError::Protocol(what),
             Outcome::TooSlow => {
                 self.leave("transfer is too slow", || around.may_refuse());
-                Failure::TooSlow
+                TransferError::TooSlow
             }
             Outcome::TooLong => {
                 self.leave(TOO_LONG, || around.may_refuse());
-                Failure::TooLong
+                TransferError::TooLong
             }
         })
     }
@@ -601,7 +613,9 @@ impl<'a> Exchange<'a> {
         };
         // Whether the client's ERROR may be about the options.
         let aborted = match ending {
-            Ending::Failed(Failure::Aborted { code, .. }) => Some(matches!(code.0, 0 | 4 | 8)),
+            Ending::Failed(TransferError::Aborted { code, .. }) => {
+                Some(matches!(code.0, 0 | 4 | 8))
+            }
             _ => None,
         };
         let outset = if self.opening.is_empty() {
@@ -618,12 +632,15 @@ impl<'a> Exchange<'a> {
             begun: self.origin.arrived,
             moved: machine.moved(),
             outset,
-            failed: !matches!(ending, Ending::Completed | Ending::Failed(Failure::Stopped)),
+            failed: !matches!(
+                ending,
+                Ending::Completed | Ending::Failed(TransferError::Stopped)
+            ),
             aborted: aborted.is_some() || matches!(ending, Ending::Probed),
             blksize: self.agreed.blksize,
             windowsize: self.agreed.windowsize,
             blocks: machine.acked(),
-            torn: machine.torn(),
+            lossy_windows: machine.lossy_windows(),
             burst: u16::try_from(machine.burst()).unwrap_or(u16::MAX),
             retransmits: machine.retransmits(),
         })
@@ -766,7 +783,7 @@ fn summary_of(
         bytes: end.octets(),
         duration: until.saturating_duration_since(origin.arrived),
         retransmits: end.retransmits(),
-        torn: end.torn(),
+        lossy_windows: end.lossy_windows(),
         blksize: agreed.blksize,
         windowsize: agreed.windowsize,
         rtt: end.round_trip(),

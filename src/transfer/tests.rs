@@ -263,7 +263,7 @@ fn origin(request: &Request<'_>) -> Origin {
         id: TransferId(1),
         name: Name::new(request.name),
         direction: request.direction,
-        asked: request.options,
+        asked: request.options.clone(),
         arrived: now(),
     }
 }
@@ -283,7 +283,7 @@ fn a_file_that_changes_between_its_status_and_its_first_read_is_no_file_without_
         resize(before);
         let stale = Status::of(&file()).expect("a status");
         resize(after);
-        let source = Source(Kind::File(file(), Some(stale)));
+        let source = Source(Kind::File(file(), Some(stale)), None);
         let mappings = Mappings::new(0, Duration::ZERO);
         let body = Body::new(source, Mode::Octet, &mappings, now()).expect("a body");
         assert_eq!(body.length(), Some(after), "{before}");
@@ -352,7 +352,7 @@ impl Surroundings for Caller {
 fn answered(
     dial: &mut Option<Dial<'static>>,
     scratch: &mut Scratch,
-) -> Result<(Transfer, Option<Ending>), Failure> {
+) -> Result<(Transfer, Option<Ending>), TransferError> {
     loop {
         let waiting = dial.as_mut().expect("no answer yet");
         match waiting.run(scratch) {
@@ -585,7 +585,7 @@ fn an_oack_with_what_was_never_asked_is_refused() {
     ] {
         let shelf = Shelf::default();
         let (ending, heard) = answered_by(&[(OptionName::Blksize, 1428)], &shelf, &[oack]);
-        let is_told = matches!(ending, Ending::Failed(Failure::Protocol(_)));
+        let is_told = matches!(ending, Ending::Failed(TransferError::Protocol(_)));
         assert!(
             is_told && heard[0].starts_with(b"\0\x05\0\x08"),
             "{ending:?} {heard:?}"
@@ -600,7 +600,7 @@ fn a_block_longer_than_agreed_ends_it() {
     let data = [b"\0\x03\0\x01", &[7; 513][..]].concat();
     let (ending, heard) = answered_by(&[], &shelf, &[&data]);
     assert!(
-        matches!(ending, Ending::Failed(Failure::Protocol(_))),
+        matches!(ending, Ending::Failed(TransferError::Protocol(_))),
         "{ending:?}"
     );
     assert!(heard[0].starts_with(b"\0\x05\0\x04"), "{heard:?}");
@@ -616,7 +616,7 @@ fn a_sink_that_refuses_ends_it_and_the_server_is_told() {
         };
         let (ending, heard) = answered_by(&[], &shelf, &[DATA_1]);
         assert!(
-            matches!(ending, Ending::Failed(Failure::Store(_))),
+            matches!(ending, Ending::Failed(TransferError::Store(_))),
             "{ending:?}"
         );
         assert_eq!(heard, [b"\0\x05\0\x03disk full\0"], "{refuses}");
@@ -717,7 +717,7 @@ fn an_error_ends_a_request_with_its_words() {
             server.say(client, b"\0\x05\0\x08no options here\0");
         });
         match finish(dial).1 {
-            Ending::Failed(Failure::Aborted { code, text }) => {
+            Ending::Failed(TransferError::Aborted { code, text }) => {
                 assert_eq!(code, ErrorCode::OPTION_REFUSED);
                 assert_eq!(text.as_bytes(), b"no options here");
             }
@@ -820,6 +820,6 @@ fn a_transfer_that_waits_for_its_source_has_read_all_its_packets() {
     let turn = transfer.run(&mut scratch, &Alone);
     assert!(matches!(
         turn,
-        Turn::Done(Ending::Failed(Failure::Aborted { .. }))
+        Turn::Done(Ending::Failed(TransferError::Aborted { .. }))
     ));
 }

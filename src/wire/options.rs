@@ -1,82 +1,125 @@
 //! The options of RFC 2347 and their numbers. Values are strict decimals: a wrong one is *present
-//! without a value*, which a server leaves out and a client refuses. [`passed_over`] says for logs
-//! what was not understood.
+//! without a value*, which a server leaves out and a client refuses. Unknown options are kept as
+//! they came, for stores and logs, up to a limit. [`passed_over`] says for logs what was not
+//! understood.
 
-use super::split_string;
-use crate::limits::{MAX_OPTION_NAME, MAX_OPTIONS};
+use super::{UnknownWord, split_string};
+use crate::limits::{MAX_OPTION_NAME, MAX_OPTIONS, MAX_UNKNOWN_OPTION_BYTES};
 use std::fmt;
+use std::str::FromStr;
 
-/// The options that this implementation knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum OptionName {
-    /// Octets in a block (RFC 2348).
-    Blksize,
+/// Makes [`OptionName`] of one row for each option.
+macro_rules! options {
+    ($($(#[$comment:meta])* $name:ident $text:literal,)*) => {
+        /// The options that this implementation knows.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum OptionName {
+            $($(#[$comment])* $name,)*
+        }
+
+        impl OptionName {
+            /// All of them, in the order in which they are written.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The name on the wire; RFC 2347 compares it without regard to case.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                }
+            }
+        }
+    };
+}
+
+// The order is that in which they are written. What each of them means is a row of the table in
+// `proto/negotiate.rs`.
+options! {
+    /// Size of the file in bytes (RFC 2349).
+    Tsize "tsize",
+    /// Bytes in a block (RFC 2348).
+    Blksize "blksize",
     /// As `blksize`, but a power of two is agreed (tftp-hpa).
-    Blksize2,
-    /// Retransmission interval in seconds (RFC 2349).
-    Timeout,
-    /// Retransmission interval in microseconds (tftp-hpa).
-    Utimeout,
-    /// Size of the file in octets (RFC 2349).
-    Tsize,
+    Blksize2 "blksize2",
     /// Blocks that are sent before an ACK is awaited (RFC 7440).
-    Windowsize,
+    Windowsize "windowsize",
+    /// Retransmission interval in seconds (RFC 2349).
+    Timeout "timeout",
+    /// Retransmission interval in microseconds (tftp-hpa).
+    Utimeout "utimeout",
     /// The block number that follows 65535: 0 or 1 (tftp-hpa).
-    Rollover,
+    Rollover "rollover",
 }
 
 impl OptionName {
-    /// All of them, in the order in which they are written.
-    pub const ALL: [Self; 7] = [
-        Self::Tsize,
-        Self::Blksize,
-        Self::Blksize2,
-        Self::Windowsize,
-        Self::Timeout,
-        Self::Utimeout,
-        Self::Rollover,
-    ];
-
-    /// The name on the wire; RFC 2347 compares it without regard to case.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Blksize => "blksize",
-            Self::Blksize2 => "blksize2",
-            Self::Timeout => "timeout",
-            Self::Utimeout => "utimeout",
-            Self::Tsize => "tsize",
-            Self::Windowsize => "windowsize",
-            Self::Rollover => "rollover",
-        }
-    }
-
     /// Its place in [`ALL`](Self::ALL).
     fn place(self) -> usize {
-        Self::ALL
-            .iter()
-            .position(|name| *name == self)
-            .unwrap_or(Self::ALL.len())
+        self as usize
     }
 
     fn from_wire(name: &[u8]) -> Option<Self> {
         if name.len() > MAX_OPTION_NAME {
             return None;
         }
-        Self::ALL
-            .into_iter()
-            .find(|known| name.eq_ignore_ascii_case(known.as_str().as_bytes()))
+        let mut all = Self::ALL.iter().copied();
+        all.find(|known| name.eq_ignore_ascii_case(known.as_str().as_bytes()))
+    }
+}
+
+impl fmt::Display for OptionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// As in a request, without regard to case.
+impl FromStr for OptionName {
+    type Err = UnknownWord;
+
+    fn from_str(text: &str) -> Result<Self, UnknownWord> {
+        Self::from_wire(text.as_bytes()).ok_or(UnknownWord("the name of an option"))
     }
 }
 
 /// The options of one RRQ, WRQ or OACK: each at most once, each with at most one number.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Options {
-    values: [Option<u64>; OptionName::ALL.len()],
-    present: u8,
-    unknown: u8,
+    /// By the places of the options.
+    values: [Given; OptionName::ALL.len()],
+    unknown: Unknown,
     /// The known options came in another order than that of [`OptionName::ALL`].
     shuffled: bool,
+}
+
+/// What was given for an option.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+enum Given {
+    #[default]
+    Absent,
+    /// A value that is no number.
+    Invalid,
+    Number(u64),
+}
+
+/// Options that this implementation does not know.
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+struct Unknown {
+    /// The pairs as they came: each string with the NUL behind it. `None` where there is none,
+    /// which costs no memory.
+    pairs: Option<Box<[u8]>>,
+    /// How many came, those that were not kept included.
+    count: u8,
+}
+
+impl Unknown {
+    fn push(&mut self, name: &[u8], value: &[u8]) {
+        self.count += 1;
+        let before = self.pairs.as_deref().unwrap_or_default();
+        if before.len() + name.len() + value.len() + 2 <= MAX_UNKNOWN_OPTION_BYTES {
+            let pairs = [before, name, b"\0", value, b"\0"].concat();
+            self.pairs = Some(pairs.into());
+        }
+    }
 }
 
 /// The name/value pairs of an option list, as they stand there. The list ends before an empty name
@@ -98,6 +141,16 @@ impl<'a> Iterator for Pairs<'a> {
 }
 
 impl Options {
+    /// No options.
+    pub const NONE: Self = Self {
+        values: [Given::Absent; OptionName::ALL.len()],
+        unknown: Unknown {
+            pairs: None,
+            count: 0,
+        },
+        shuffled: false,
+    };
+
     /// Reads name/value pairs. What does not form a complete pair, and everything from the first
     /// empty name on, is padding. An option stands there once (RFC 2347): of a repeated one the
     /// first counts.
@@ -106,12 +159,11 @@ impl Options {
         let mut last = 0;
         for (name, value) in Pairs(bytes).take(MAX_OPTIONS) {
             match OptionName::from_wire(name) {
-                None => options.unknown += 1,
+                None => options.unknown.push(name, value),
                 Some(name) if options.is_present(name) => {}
                 Some(name) => {
-                    options.present |= 1 << name as u8;
-                    options.values[name as usize] = decimal(value);
                     let place = name.place();
+                    options.values[place] = decimal(value).map_or(Given::Invalid, Given::Number);
                     options.shuffled |= place < last;
                     last = place;
                 }
@@ -125,44 +177,64 @@ impl Options {
     /// `tsize=0` in the answer for an error.
     pub(crate) fn are_curls(&self) -> bool {
         use OptionName::{Blksize, Timeout, Tsize};
-        let names = [Tsize, Blksize, Timeout];
-        let present = names.iter().fold(0, |all, name| all | 1 << *name as u8);
-        self.present == present && self.unknown == 0 && !self.shuffled && self.get(Tsize) == Some(0)
+        let is_its =
+            |name: &OptionName| self.is_present(*name) == matches!(name, Tsize | Blksize | Timeout);
+        OptionName::ALL.iter().all(is_its)
+            && !self.has_unknown()
+            && !self.shuffled
+            && self.get(Tsize) == Some(0)
     }
 
     /// The same options and this one.
     #[must_use]
     pub fn with(mut self, name: OptionName, value: u64) -> Self {
-        self.present |= 1 << name as u8;
-        self.values[name as usize] = Some(value);
+        self.values[name.place()] = Given::Number(value);
         self
+    }
+
+    /// The same options without those that this implementation does not know.
+    pub(crate) fn known(&self) -> Self {
+        Self {
+            values: self.values,
+            shuffled: self.shuffled,
+            ..Self::NONE
+        }
     }
 
     /// The number given for an option, if the option is there and its value is a number.
     pub fn get(&self, name: OptionName) -> Option<u64> {
-        self.values[name as usize]
+        match self.values[name.place()] {
+            Given::Number(number) => Some(number),
+            Given::Absent | Given::Invalid => None,
+        }
     }
 
     /// True where the option is there, whatever its value.
     pub fn is_present(&self, name: OptionName) -> bool {
-        self.present & (1 << name as u8) != 0
+        self.values[name.place()] != Given::Absent
     }
 
-    /// How many options were there that this implementation does not know.
-    pub fn unknown(&self) -> u8 {
-        self.unknown
+    /// The options that this implementation does not know, as name and value, in the order in which
+    /// they came. Neither is trusted, decoded or cleaned. At most 256 bytes of them are kept, which
+    /// is more than any known client sends; [`has_unknown`](Self::has_unknown) counts all.
+    pub fn unknown(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        Pairs(self.unknown.pairs.as_deref().unwrap_or_default())
+    }
+
+    /// True where there were options that this implementation does not know.
+    pub fn has_unknown(&self) -> bool {
+        self.unknown.count > 0
     }
 
     /// True where no known option is present.
     pub fn is_empty(&self) -> bool {
-        self.present == 0
+        self.values == Self::NONE.values
     }
 
     /// The options that have a number, in the order in which they are written.
     pub fn iter(&self) -> impl Iterator<Item = (OptionName, u64)> + '_ {
-        OptionName::ALL
-            .into_iter()
-            .filter_map(|name| Some((name, self.get(name)?)))
+        let all = OptionName::ALL.iter().copied();
+        all.filter_map(|name| Some((name, self.get(name)?)))
     }
 
     /// Appends the pairs as they stand in a packet.
@@ -189,7 +261,7 @@ impl fmt::Display for Options {
 
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Options({self}, {} unknown)", self.unknown)
+        write!(f, "Options({self}, {} unknown)", self.unknown.count)
     }
 }
 
@@ -209,8 +281,10 @@ pub(crate) fn passed_over(bytes: &[u8]) -> Option<Vec<u8>> {
             seen = seen.with(known, number);
             continue;
         }
-        if let Some(known) = OptionName::from_wire(name) {
-            seen.present |= 1 << known as u8;
+        if let Some(known) = OptionName::from_wire(name)
+            && !seen.is_present(known)
+        {
+            seen.values[known.place()] = Given::Invalid;
         }
         for part in [b" ".as_slice(), name, b"=", value] {
             text.extend_from_slice(part);
@@ -282,7 +356,44 @@ mod tests {
         bytes.extend_from_slice(b"blksize\x001024\0");
         let options = Options::parse(&bytes);
         assert_eq!(options.get(OptionName::Blksize), None);
-        assert_eq!(usize::from(options.unknown()), MAX_OPTIONS);
+        assert_eq!(usize::from(options.unknown.count), MAX_OPTIONS);
+    }
+
+    #[test]
+    fn unknown_options_are_kept_as_they_came_up_to_a_limit() {
+        let options = Options::parse(b"multicast\0\0tsize\x000\0X-Board\0\xffrev 7\0");
+        let unknown: Vec<_> = options.unknown().collect();
+        let expected: [(&[u8], &[u8]); 2] = [(b"multicast", b""), (b"X-Board", b"\xffrev 7")];
+        assert_eq!(unknown, expected);
+        assert!(options.has_unknown() && !options.known().has_unknown());
+        assert_eq!(options.known(), Options::NONE.with(OptionName::Tsize, 0));
+
+        let long = [
+            b"a\0".as_slice(),
+            &[b'x'; 200],
+            b"\0b\0",
+            &[b'y'; 200],
+            b"\0c\0z\0",
+        ]
+        .concat();
+        let options = Options::parse(&long);
+        let names: Vec<_> = options.unknown().map(|(name, _)| name).collect();
+        assert_eq!(names, [b"a", b"c"], "what fits is kept");
+        assert_eq!(options.unknown.count, 3);
+        let kept = options.unknown.pairs.expect("two of them");
+        assert!(kept.len() <= MAX_UNKNOWN_OPTION_BYTES);
+        assert_eq!(Options::parse(b"tsize\x000\0").unknown.pairs, None);
+    }
+
+    #[test]
+    fn names_of_options_are_words() {
+        for name in OptionName::ALL {
+            assert_eq!(name.to_string().to_uppercase().parse(), Ok(*name));
+        }
+        assert!("multicast".parse::<OptionName>().is_err());
+        assert_eq!("Octet".parse(), Ok(crate::wire::Mode::Octet));
+        assert!("mail".parse::<crate::wire::Mode>().is_err());
+        assert_eq!(crate::wire::Mode::Netascii.to_string(), "netascii");
     }
 
     #[test]

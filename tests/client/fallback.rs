@@ -4,14 +4,14 @@ use crate::rig::{PATIENCE, pattern, serve, shelf};
 use crate::script::{Call, Port, hasty, play};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
-use tftpool::{Client, ErrorCode, Failure, OptionName, Source};
+use tftpool::{Client, ClientError, ErrorCode, OptionName, Source};
 
 /// Octets, and what was agreed.
 type Agreed = (u64, u16, u16);
 
-fn get(client: &Client) -> (Result<Agreed, Failure>, Vec<u8>) {
+fn get(client: &Client) -> (Result<Agreed, ClientError>, Vec<u8>) {
     let mut got = Vec::new();
-    let result = client.get("file", &mut got);
+    let result = client.get_to("file", &mut got);
     let agreed = result.map(|it| (it.bytes, it.blksize, it.windowsize));
     (agreed, got)
 }
@@ -37,7 +37,7 @@ fn the_first_request_asks_for_size_blocks_and_a_window() {
             call.error(1, "no");
         },
         |at| {
-            let client = Client::new(at).tsize(false).blksize(1).windowsize(0);
+            let client = Client::new(at).tsize(false).blksize(8).windowsize(1);
             get(&client.timeout(2 * second))
         },
     );
@@ -70,7 +70,7 @@ fn a_server_that_has_no_such_file_is_asked_once() {
         |port| port.call().error(1, "no such file"),
         |at| get(&Client::new(at)),
     );
-    let Err(Failure::Aborted { code, text }) = result else {
+    let Err(ClientError::Aborted { code, text }) = result else {
         panic!("{result:?}");
     };
     assert_eq!(code, ErrorCode::NOT_FOUND);
@@ -212,7 +212,7 @@ fn every_address_is_tried() {
         silent.local_addr().expect("bound"),
         server.local_addr(),
     ];
-    let client = Client::with_addresses(addresses).timeout(Duration::from_millis(50));
+    let client = Client::new(&addresses[..]).timeout(Duration::from_millis(50));
     let (result, got) = get(&client);
     assert_eq!((result, got), (Ok((5000, 1428, 16)), wanted));
 }
@@ -228,7 +228,7 @@ fn an_address_without_a_route_is_not_waited_for() {
         ([203, 0, 113, 1], 69).into(),
     ];
     let client = |addresses: &[SocketAddr]| {
-        Client::with_addresses(addresses.iter().copied())
+        Client::new(addresses)
             .bind(Ipv4Addr::LOCALHOST.into())
             .timeout(Duration::from_secs(255))
             .max_time(PATIENCE)
@@ -236,26 +236,26 @@ fn an_address_without_a_route_is_not_waited_for() {
     let (result, got) = get(&client(&[away[0], away[1], server.local_addr()]));
     assert_eq!((result, got), (Ok((5000, 1428, 16)), wanted));
     let (result, _) = get(&client(&away));
-    assert!(matches!(result, Err(Failure::Network(_))), "{result:?}");
+    assert!(matches!(result, Err(ClientError::Network(_))), "{result:?}");
 }
 
 #[test]
 fn nobody_there_is_said_in_the_end() {
     let (result, _) = get(&hasty(closed()));
-    assert_eq!(result, Err(Failure::Unreachable));
+    assert_eq!(result, Err(ClientError::Unreachable));
     let silent = UdpSocket::bind("127.0.0.1:0").expect("a free port");
     let client = hasty(silent.local_addr().expect("bound"));
     let (result, _) = get(&client);
-    assert_eq!(result, Err(Failure::Unanswered));
-    let (result, _) = get(&Client::with_addresses([]));
-    assert!(matches!(result, Err(Failure::Network(_))), "{result:?}");
+    assert_eq!(result, Err(ClientError::Unanswered));
+    let (result, _) = get(&Client::new(&[][..]));
+    assert!(matches!(result, Err(ClientError::Network(_))), "{result:?}");
 }
 
 #[test]
 fn names_that_no_request_can_hold_are_refused_here() {
     let client = Client::new(closed());
     for name in [&b""[..], b"a\0b", &[b'x'; 401]] {
-        let result = client.get(name, &mut Vec::new());
-        assert_eq!(result.map(|it| it.bytes), Err(Failure::Name));
+        let result = client.get_to(name, Vec::new());
+        assert_eq!(result.map(|it| it.bytes), Err(ClientError::InvalidName));
     }
 }

@@ -7,15 +7,15 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tftpool::unversioned::wire;
-use tftpool::{Client, Failure, Fault, Refusal, Sink};
+use tftpool::{Client, ClientError, Fault, Refusal, Sink};
 
 fn plain(server: SocketAddr) -> Client {
     Client::new(server).options(false)
 }
 
-fn get(client: &Client) -> (Result<u64, Failure>, Vec<u8>) {
+fn get(client: &Client) -> (Result<u64, ClientError>, Vec<u8>) {
     let mut got = Vec::new();
-    let result = client.get("file", &mut got).map(|summary| summary.bytes);
+    let result = client.get_to("file", &mut got).map(|summary| summary.bytes);
     (result, got)
 }
 
@@ -26,7 +26,7 @@ fn data_longer_than_agreed_ends_the_transfer() {
         assert_eq!(call.refused(), (4, "block too long".into()));
     };
     let (result, got) = play(|port| script(port.call(), &[7; 513]), |at| get(&plain(at)));
-    assert_eq!(result, Err(Failure::Protocol("block too long")));
+    assert_eq!(result, Err(ClientError::Protocol("block too long")));
     assert_eq!(got, b"");
 
     // In mid-transfer, with a size that was agreed.
@@ -42,7 +42,7 @@ fn data_longer_than_agreed_ends_the_transfer() {
         },
         |at| get(&Client::new(at)),
     );
-    assert_eq!(result, Err(Failure::Protocol("block too long")));
+    assert_eq!(result, Err(ClientError::Protocol("block too long")));
     assert!(got.len() <= 1000, "{}", got.len());
 }
 
@@ -100,7 +100,10 @@ fn an_oack_may_only_say_what_was_asked_for() {
         },
         |at| get(&plain(at)),
     );
-    assert_eq!(result, Err(Failure::Protocol("option was not asked for")));
+    assert_eq!(
+        result,
+        Err(ClientError::Protocol("option was not asked for"))
+    );
 }
 
 #[test]
@@ -118,7 +121,7 @@ fn an_endless_file_ends_at_the_limit() {
         },
         |at| get(&plain(at).max_size(19 * 512)),
     );
-    assert_eq!(result, Err(Failure::TooLarge { limit: 19 * 512 }));
+    assert_eq!(result, Err(ClientError::TooLarge { limit: 19 * 512 }));
     assert!(got.len() <= 19 * 512, "{}", got.len());
 }
 
@@ -132,7 +135,7 @@ fn a_file_that_is_announced_too_large_is_not_begun() {
         },
         |at| get(&Client::new(at).max_size(1000)),
     );
-    assert_eq!(result, Err(Failure::TooLarge { limit: 1000 }));
+    assert_eq!(result, Err(ClientError::TooLarge { limit: 1000 }));
     assert_eq!(got, b"");
 }
 
@@ -178,7 +181,7 @@ fn a_size_that_lies_is_noticed_before_the_last_ack() {
         let received = sent as u64;
         assert_eq!(
             failure,
-            Failure::SizeDiffers {
+            ClientError::SizeDiffers {
                 announced,
                 received
             }
@@ -253,7 +256,7 @@ fn an_answer_from_another_address_is_not_believed_but_told() {
         },
         |at| get(&hasty(at).options(false).retries(1)),
     );
-    let Err(Failure::AnsweredElsewhere(address)) = result else {
+    let Err(ClientError::AnsweredElsewhere(address)) = result else {
         panic!("{result:?}");
     };
     assert_eq!(address.ip(), other);
@@ -269,11 +272,11 @@ fn an_error_text_cannot_reach_the_terminal() {
         },
         |at| get(&Client::new(at)),
     );
-    let Err(failure @ Failure::Aborted { .. }) = &result else {
+    let Err(failure @ ClientError::Aborted { .. }) = &result else {
         panic!("{result:?}");
     };
     let words = failure.to_string();
-    assert!(words.starts_with("peer sent error 1 "), "{words}");
+    assert!(words.starts_with("the server sent error 1 "), "{words}");
     assert!(!words.contains(char::is_control), "{words:?}");
     assert!(!words.contains('\u{202e}'), "{words:?}");
 }
@@ -318,7 +321,7 @@ fn a_file_takes_no_longer_than_it_may() {
         },
         |at| get(&plain(at).retries(100).max_time(limit)),
     );
-    assert_eq!(result, Err(Failure::TooLong));
+    assert_eq!(result, Err(ClientError::TooLong));
 }
 
 #[test]
@@ -338,10 +341,10 @@ fn a_writer_that_fails_is_told_to_the_server() {
             call.data(1, b"a little");
             assert_eq!(call.refused(), (3, "cannot write".into()));
         },
-        |at| plain(at).get("file", &mut Full),
+        |at| plain(at).get_to("file", &mut Full),
     );
-    let Err(failure @ Failure::Store(_)) = result else {
+    let Err(failure @ ClientError::Store(_)) = result else {
         panic!("{result:?}");
     };
-    assert_eq!(failure.fault(), Fault::Here);
+    assert_eq!(failure.fault(), Fault::Local);
 }

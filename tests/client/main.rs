@@ -4,6 +4,7 @@
 #[path = "../loopback/rig.rs"]
 mod rig;
 
+mod cancel;
 mod fallback;
 mod hostile;
 mod patience;

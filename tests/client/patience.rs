@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Mutex;
 use std::time::Duration;
 use tftpool::unversioned::wire::{self, Packet};
-use tftpool::{Client, Failure, Source};
+use tftpool::{Client, ClientError, Source};
 
 /// A port that no socket has. Its host answers each request by "port unreachable".
 fn closed() -> SocketAddr {
@@ -15,8 +15,8 @@ fn closed() -> SocketAddr {
     socket.local_addr().expect("bound")
 }
 
-fn get(client: &Client) -> Result<(u64, u16), Failure> {
-    let summary = client.get("file", &mut Vec::new());
+fn get(client: &Client) -> Result<(u64, u16), ClientError> {
+    let summary = client.get_to("file", Vec::new());
     summary.map(|it| (it.bytes, it.blksize))
 }
 
@@ -71,8 +71,8 @@ fn the_patience_of_a_first_request_is_kept_whatever_the_network_says() {
         (15, true, 54),
     ] {
         for (address, wanted) in [
-            (closed(), Failure::Unreachable),
-            (silent, Failure::Unanswered),
+            (closed(), ClientError::Unreachable),
+            (silent, ClientError::Unanswered),
         ] {
             let client = hasty(address).retries(retries).options(options);
             let begun = now();
@@ -87,7 +87,7 @@ fn the_patience_of_a_first_request_is_kept_whatever_the_network_says() {
 fn requests(retries: u32) -> (usize, usize) {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
     let client = hasty(socket.local_addr().expect("bound")).retries(retries);
-    assert_eq!(get(&client), Err(Failure::Unanswered));
+    assert_eq!(get(&client), Err(ClientError::Unanswered));
     socket.set_nonblocking(true).expect("a socket");
     let mut buffer = [0; 600];
     let (mut with, mut without) = (0, 0);
@@ -115,11 +115,11 @@ fn a_closed_port_is_not_waited_for_while_another_address_is_left() {
     let wanted = pattern(5000);
     let server = serve(shelf([("file", wanted)]));
     let addresses = [closed(), closed(), server.local_addr()];
-    let client = Client::with_addresses(addresses).timeout(Duration::from_secs(255));
+    let client = Client::new(&addresses[..]).timeout(Duration::from_secs(255));
     assert_eq!(get(&client), Ok((5000, 1428)));
     // The first one comes back, and is asked again.
     let late = closed();
-    let client = Client::with_addresses([late, closed()]).timeout(Duration::from_millis(50));
+    let client = Client::new(&[late, closed()][..]).timeout(Duration::from_millis(50));
     std::thread::scope(|scope| {
         let loader = scope.spawn(|| {
             std::thread::park_timeout(Duration::from_millis(100));
@@ -136,7 +136,7 @@ fn a_closed_port_is_not_waited_for_while_another_address_is_left() {
 #[test]
 fn a_closed_port_is_said_although_the_time_was_over() {
     let client = Client::new(closed()).max_time(Duration::from_millis(200));
-    assert_eq!(get(&client), Err(Failure::Unreachable));
+    assert_eq!(get(&client), Err(ClientError::Unreachable));
     let address = closed();
     let client = Client::new(address).timeout(Duration::from_millis(100));
     std::thread::scope(|scope| {
@@ -148,7 +148,7 @@ fn a_closed_port_is_said_although_the_time_was_over() {
             // The port stays open, and silent, until the client has ended.
             std::thread::park_timeout(Duration::from_millis(1500));
         });
-        assert_eq!(get(&client), Err(Failure::Unreachable));
+        assert_eq!(get(&client), Err(ClientError::Unreachable));
     });
 }
 
@@ -185,10 +185,10 @@ fn an_address_of_ours_that_is_not_there_is_waited_for() {
     let client = Client::new(server.local_addr()).timeout(interval);
     let begun = now();
     let result = get(&client.bind(Ipv4Addr::new(198, 51, 100, 7).into()));
-    let Err(Failure::Network(words)) = result else {
+    let Err(ClientError::Network(words)) = result else {
         panic!("{result:?}");
     };
-    assert!(words.contains("cannot assign"), "{words}");
+    assert!(words.to_string().contains("cannot assign"), "{words}");
     assert!(now() - begun >= 14 * interval);
 }
 
@@ -203,10 +203,10 @@ fn a_link_local_address_without_an_interface_asks_for_it() {
         let begun = now();
         let result = get(&client.timeout(Duration::from_secs(255)));
         assert!(now() - begun < Duration::from_secs(255), "it waited");
-        let Err(Failure::Network(words)) = result else {
+        let Err(ClientError::Network(words)) = result else {
             panic!("{result:?}");
         };
-        assert!(words.ends_with("%eth0"), "{words}");
+        assert!(words.to_string().ends_with("%eth0"), "{words}");
     }
 }
 
@@ -242,17 +242,17 @@ fn the_last_ack_of_an_upload_may_take_its_time() {
         .map(|it| it.bytes)
     };
     assert_eq!(upload(10 * write_time), Ok(600));
-    assert_eq!(upload(Duration::ZERO), Err(Failure::Unconfirmed));
+    assert_eq!(upload(Duration::ZERO), Err(ClientError::Unconfirmed));
 }
 
 /// The server has all of the file, or all but a part: it is silent, or its port is closed.
 #[test]
 fn behind_the_last_block_the_client_says_that_the_file_may_be_stored() {
     for (bytes, stays_open, failure) in [
-        (600, true, Failure::Unconfirmed),
-        (600, false, Failure::Unconfirmed),
-        (5000, true, Failure::Silent),
-        (5000, false, Failure::Unreachable),
+        (600, true, ClientError::Unconfirmed),
+        (600, false, ClientError::Unconfirmed),
+        (5000, true, ClientError::Silent),
+        (5000, false, ClientError::Unreachable),
     ] {
         let open = Mutex::new(None);
         let result = play(
@@ -273,7 +273,7 @@ fn behind_the_last_block_the_client_says_that_the_file_may_be_stored() {
         );
         assert_eq!(result.err(), Some(failure), "{bytes}, {stays_open}");
     }
-    let words = Failure::Unconfirmed.to_string();
+    let words = ClientError::Unconfirmed.to_string();
     assert!(words.contains("may be stored"), "{words}");
 }
 
@@ -344,10 +344,14 @@ fn a_peer_that_stops_at_block_65535_is_said_to_be_unable_to_go_on() {
         )
         .map(|it| it.bytes)
     };
-    assert_eq!(stops_at(65535, 65540), Err(Failure::SilentAtRollover));
-    assert_eq!(stops_at(100, 200), Err(Failure::Silent));
-    assert_eq!(stops_at(65540, 65600), Err(Failure::Silent), "it goes on");
-    let words = Failure::SilentAtRollover.to_string();
+    assert_eq!(stops_at(65535, 65540), Err(ClientError::SilentAtRollover));
+    assert_eq!(stops_at(100, 200), Err(ClientError::Silent));
+    assert_eq!(
+        stops_at(65540, 65600),
+        Err(ClientError::Silent),
+        "it goes on"
+    );
+    let words = ClientError::SilentAtRollover.to_string();
     assert!(words.contains("65,535 blocks"), "{words}");
 }
 
@@ -369,6 +373,6 @@ fn an_old_error_of_the_network_is_forgotten_once_the_server_answers() {
         });
         let client = client.final_timeout(Duration::ZERO);
         let result = client.put("file", Source::bytes(pattern(600)));
-        assert_eq!(result.map(|it| it.bytes), Err(Failure::Unconfirmed));
+        assert_eq!(result.map(|it| it.bytes), Err(ClientError::Unconfirmed));
     });
 }

@@ -2,7 +2,7 @@
 
 use crate::rig::*;
 use std::net::{SocketAddr, UdpSocket};
-use tftpool::{Event, Failure, Server};
+use tftpool::{Event, TransferError};
 
 fn store() -> impl tftpool::Store {
     shelf([("file", pattern(1000))])
@@ -37,7 +37,7 @@ fn has_ipv6() -> bool {
 
 #[test]
 fn a_wildcard_server_answers_from_the_address_that_was_asked() {
-    let server = start(calmly(Server::builder(store()).bind(address("0.0.0.0:0"))));
+    let server = start(calmly(Setup::new(store()).bind(address("0.0.0.0:0"))));
     for host in [1, 5, 77] {
         answers_come_from(([127, 0, 0, host], server.local_addr().port()).into());
     }
@@ -47,7 +47,7 @@ fn a_wildcard_server_answers_from_the_address_that_was_asked() {
 fn ipv6_is_served_too() {
     if has_ipv6() {
         for bound in ["[::1]:0", "[::]:0"] {
-            let server = start(calmly(Server::builder(store()).bind(address(bound))));
+            let server = start(calmly(Setup::new(store()).bind(address(bound))));
             answers_come_from((std::net::Ipv6Addr::LOCALHOST, server.local_addr().port()).into());
         }
     }
@@ -70,7 +70,7 @@ fn every_address_of_a_server_with_several_is_served() {
 
 #[test]
 fn bind_any_means_both_families_at_one_port() {
-    let server = start(calmly(Server::builder(store()).bind_any(0)));
+    let server = start(calmly(Setup::new(store()).bind_any(0)));
     let port = server.local_addr().port();
     answers_come_from(([127, 0, 0, 1], port).into());
     if has_ipv6() {
@@ -85,7 +85,7 @@ fn a_socket_may_be_handed_in() {
         socket.local_addr().expect("an address"),
         socket.try_clone().expect("a copy"),
     );
-    let server = start(calmly(Server::builder(store()).socket(socket)));
+    let server = start(calmly(Setup::new(store()).socket(socket)));
     assert_eq!(server.local_addr(), asked);
     answers_come_from(asked);
     // Whoever keeps a copy keeps the port open, also while the server drains.
@@ -128,7 +128,7 @@ fn two_servers_live_in_one_process() {
 #[test]
 fn an_address_that_is_taken_is_an_error() {
     let server = calm(store());
-    let second = Server::builder(store()).bind(server.local_addr()).start();
+    let second = Setup::new(store()).bind(server.local_addr()).start();
     assert!(
         matches!(second, Err(tftpool::Error::Bind { address, .. }) if address == server.local_addr())
     );
@@ -191,7 +191,7 @@ fn a_block_fits_the_route_unless_told_otherwise() {
                 continue;
             }
             let bound = address(bound);
-            let fitting = start(calmly(Server::builder(store()).bind(bound)));
+            let fitting = start(calmly(Setup::new(store()).bind(bound)));
             let mut client = Client::new(fitting.local_addr());
             for (asked, size, granted) in [
                 ("blksize", "1428", room),
@@ -207,7 +207,7 @@ fn a_block_fits_the_route_unless_told_otherwise() {
             }
             // Told otherwise, the datagram travels in fragments.
             let told = start(
-                calmly(Server::builder(shelf([("file", pattern(3000))])).bind(bound))
+                calmly(Setup::new(shelf([("file", pattern(3000))])).bind(bound))
                     .limits(|limits| limits.fit_route = false),
             );
             let mut client = Client::new(told.local_addr());
@@ -242,7 +242,7 @@ fn a_request_without_a_way_back_is_dropped_at_once() {
                 Event::Refused { .. } => panic!("it was not dropped: {event:?}"),
                 _ => None,
             });
-            assert_eq!(failure, Failure::NoWayBack);
+            assert_eq!(failure, TransferError::NoRoute);
         }
         let stats = server.stats();
         assert_eq!((stats.failed, stats.active, stats.refused), (1, 0, 0));

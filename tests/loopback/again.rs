@@ -3,7 +3,7 @@
 use crate::rig::*;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tftpool::unversioned::limits::REPEATED_REQUESTS;
-use tftpool::{DropReason, Event, Failure, Source, store_fn};
+use tftpool::{DropReason, Event, Source, TransferError, store_fn};
 
 fn duplicates(events: &mut tftpool::Events) {
     wait_for(events, |event| match event {
@@ -100,7 +100,10 @@ fn a_silent_peer_that_asks_again_has_started_anew() {
     }
     client.ack(1);
     let (summary, failure) = failed(&mut events);
-    assert_eq!((Some(summary.local), failure), (old, Failure::Superseded));
+    assert_eq!(
+        (Some(summary.local), failure),
+        (old, TransferError::Superseded)
+    );
 }
 
 /// `tftp-hpa -R 40000:40000` does this. The client never repeats a request here, so one that is
@@ -204,7 +207,7 @@ fn another_request_from_the_same_port_is_a_new_transfer_at_once() {
     let (summary, failure) = failed(&mut events);
     assert_eq!(
         (Some(summary.local), failure, summary.bytes),
-        (old, Failure::Superseded, 2 * a.len() as u64)
+        (old, TransferError::Superseded, 2 * a.len() as u64)
     );
 }
 

@@ -6,12 +6,12 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use tftpool::{Dir, Failure, Mode, OptionName, Server};
+use tftpool::{Dir, Mode, OptionName, Server, TransferError};
 
 const SIZES: [usize; 2] = [10_000, 200_000]; // read, mapped
 
 /// What the client has in the end, and how the server saw it.
-type Outcome = (Result<Vec<u8>, (u16, String)>, Option<Failure>);
+type Outcome = (Result<Vec<u8>, (u16, String)>, Option<TransferError>);
 
 /// Fetches the first two blocks of a file, lets something happen to it, and fetches the rest.
 fn during(length: usize, change: impl Fn(&Path)) -> Outcome {
@@ -40,7 +40,7 @@ fn during(length: usize, change: impl Fn(&Path)) -> Outcome {
 fn changed() -> Outcome {
     (
         Err((0, "file changed during the transfer".into())),
-        Some(Failure::FileChanged),
+        Some(TransferError::FileChanged),
     )
 }
 
@@ -225,7 +225,7 @@ fn netascii_of_a_file_rewritten_in_place_ends_with_an_error() {
             client.rest(1, 1000),
             Err((0, "file changed during the transfer".into()))
         );
-        assert_eq!(failed(&mut events).1, Failure::FileChanged);
+        assert_eq!(failed(&mut events).1, TransferError::FileChanged);
     }
 }
 
@@ -242,7 +242,7 @@ fn a_root_that_was_replaced_is_served_after_a_reload() {
     fs::remove_file(&link).expect("a link");
     std::os::unix::fs::symlink("two", &link).expect("a link");
     assert_eq!(client.get("file"), Ok("one".into()));
-    server.stopper().reload();
+    server.handle().reload();
     // The reload is done by a worker, some time; until then it is the old one, and never anything
     // else.
     let end = now() + PATIENCE;

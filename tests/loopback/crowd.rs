@@ -14,7 +14,7 @@ fn crowd(workers: usize, clients: usize) {
     let server = start(builder(store).limits(|limits| {
         limits.workers = workers;
         limits.max_transfers = 1000;
-        limits.max_unproven = Some(1000);
+        limits.max_half_open = Some(1000);
     }));
     let mut events = server.events();
     let asked = server.local_addr();

@@ -7,7 +7,7 @@ use tftpool::{DropReason, Event, Mode, OptionName, Source, store_fn};
 /// more went out than may in the time it took.
 fn flood(datagram: &[u8], count: usize) -> usize {
     let server = calm(shelf([("file", pattern(700))]));
-    let mut events = server.events();
+    let events = server.events();
     let client = Client::new(server.local_addr());
     let begun = now();
     for sent in 1..=count {
@@ -31,7 +31,7 @@ fn flood(datagram: &[u8], count: usize) -> usize {
         answers as f64 <= 101.0 + 100.0 * seconds,
         "{answers} in {seconds} s"
     );
-    let seen = std::iter::from_fn(|| events.try_next())
+    let seen = std::iter::from_fn(|| events.try_recv())
         .filter(|event| {
             matches!(
                 event,
@@ -60,8 +60,8 @@ fn writes_to_a_reading_server_bring_a_hundred_errors_a_second_and_no_more() {
 fn one_client_or_network_may_have_few_that_were_never_answered() {
     let server = start(
         calmly(builder(shelf([("file", pattern(2000))]))).limits(|limits| {
-            limits.max_unproven_per_client = Some(2);
-            limits.max_unproven_per_network = Some(3);
+            limits.max_half_open_per_client = Some(2);
+            limits.max_half_open_per_network = Some(3);
         }),
     );
     let mut events = server.events();
@@ -84,9 +84,9 @@ fn one_client_or_network_may_have_few_that_were_never_answered() {
     };
     let first = ask_from(1, None);
     let _second = ask_from(1, None);
-    ask_from(1, Some(DropReason::ClientUnprovenFull));
+    ask_from(1, Some(DropReason::ClientHalfOpenFull));
     let _third = ask_from(2, None);
-    ask_from(3, Some(DropReason::NetworkUnprovenFull));
+    ask_from(3, Some(DropReason::NetworkHalfOpenFull));
     // Whoever answers makes room; the loop hears of it a moment later, and a client asks again.
     let mut first = first;
     first.ack(1);
@@ -118,7 +118,7 @@ fn windows_of_streams_get_smaller_when_the_memory_for_them_is_used_up() {
     });
     let server = start(calmly(builder(store)).limits(|limits| {
         limits.max_buffered = 64 << 10;
-        limits.client_memory = false; // it would remember who refuses
+        limits.client_history = false; // it would remember who refuses
     }));
     let mut events = server.events();
     let window = |client: &mut Client| {

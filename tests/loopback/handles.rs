@@ -2,7 +2,7 @@
 
 use crate::rig::*;
 use std::time::Duration;
-use tftpool::{Dir, Event, Events, Failure, OptionName, Source, Stop, TransferId, store_fn};
+use tftpool::{Dir, Event, Events, OptionName, Source, Stop, TransferError, TransferId, store_fn};
 
 fn started(events: &mut Events) -> TransferId {
     wait_for(events, |event| match event {
@@ -27,7 +27,7 @@ fn a_waiting_transfer_is_cancelled_and_its_neighbour_goes_on() {
     server.cancel(id);
     assert_eq!(first.error(), (0, "transfer was cancelled".into()));
     let (summary, failure) = failed(&mut events);
-    assert_eq!((summary.id, failure), (id, Failure::Cancelled));
+    assert_eq!((summary.id, failure), (id, TransferError::Cancelled));
     server.cancel(id); // nobody any more
     assert!(second.rest(2, 512).is_ok());
     completed(&mut events);
@@ -39,7 +39,7 @@ fn a_waiting_transfer_is_cancelled_and_its_neighbour_goes_on() {
 fn a_transfer_that_never_rests_is_cancelled() {
     let endless = store_fn(|_| Ok(Source::read_at(|out, _| Ok(out.len()), 1 << 50)));
     let server = serve(endless);
-    let (asked, stopper) = (server.local_addr(), server.stopper());
+    let (asked, stopper) = (server.local_addr(), server.handle());
     let mut events = server.events();
     let client = std::thread::spawn(move || {
         let socket = Client::new(asked).socket;
@@ -56,7 +56,7 @@ fn a_transfer_that_never_rests_is_cancelled() {
     let id = started(&mut events);
     stopper.cancel(id);
     let (summary, failure) = failed(&mut events);
-    assert_eq!((summary.id, failure), (id, Failure::Cancelled));
+    assert_eq!((summary.id, failure), (id, TransferError::Cancelled));
     let told = Err(Trouble::Told(0, "transfer was cancelled".into()));
     assert_eq!(client.join().expect("a client"), told);
 }
@@ -80,7 +80,7 @@ fn a_transfer_that_is_cancelled_inside_the_store_ends_behind_it() {
     drop(open);
     client.data(1);
     assert_eq!(client.error(), (0, "transfer was cancelled".into()));
-    assert_eq!(failed(&mut events).1, Failure::Cancelled);
+    assert_eq!(failed(&mut events).1, TransferError::Cancelled);
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn progress_is_told_now_and_then_to_those_who_listen() {
         client.ack(block as u16);
         client.data((block + 1) as u16);
         told.extend(
-            std::iter::from_fn(|| events.try_next()).map(|event| match event {
+            std::iter::from_fn(|| events.try_recv()).map(|event| match event {
                 Event::Progress { id: of, bytes } if of == id => bytes,
                 other => panic!("{other:?}"),
             }),
@@ -113,7 +113,7 @@ fn progress_is_told_now_and_then_to_those_who_listen() {
     server.join().expect("a server that stops in peace");
     assert!(matches!(
         events.last(),
-        Some(Event::Failed(_, Failure::Stopped))
+        Some(Event::Failed(_, TransferError::Stopped))
     ));
 }
 

@@ -10,6 +10,7 @@ mod crowd;
 mod floods;
 mod handles;
 mod memory;
+mod observed;
 mod pending;
 mod quotas;
 mod reading;

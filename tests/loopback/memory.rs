@@ -2,12 +2,12 @@
 
 use crate::rig::*;
 use std::time::Duration;
-use tftpool::unversioned::limits::LESSONS_PER_CLIENT;
-use tftpool::{Event, Events, Failure, Lesson, Server};
+use tftpool::unversioned::limits::CLIENT_LIMITS_PER_CLIENT;
+use tftpool::{ClientLimit, Event, Events, Server, TransferError};
 
-fn learned(events: &mut Events) -> Lesson {
+fn learned(events: &mut Events) -> ClientLimit {
     wait_for(events, |event| match event {
-        Event::Learned { lesson, .. } => Some(*lesson),
+        Event::ClientLimited { limit, .. } => Some(*limit),
         _ => None,
     })
 }
@@ -40,7 +40,7 @@ fn who_refused_two_oacks_gets_none_until_it_asks_for_something_else() {
         completed(&mut events);
     }
     refuse(&server, &mut events, &options);
-    assert_eq!(learned(&mut events), Lesson::NoOptions);
+    assert_eq!(learned(&mut events), ClientLimit::NoOptions);
     let mut client = Client::new(server.local_addr());
     client.ask("file", &options);
     assert_eq!(client.data(1).len(), 512);
@@ -65,9 +65,9 @@ fn requests_that_nobody_answers_teach_nothing_and_push_no_lesson_out() {
     for _ in 0..2 {
         refuse(&server, &mut events, &options);
     }
-    assert_eq!(learned(&mut events), Lesson::NoOptions);
+    assert_eq!(learned(&mut events), ClientLimit::NoOptions);
     // As many others as are remembered of one address.
-    for number in 1..=LESSONS_PER_CLIENT {
+    for number in 1..=CLIENT_LIMITS_PER_CLIENT {
         let mut forged = Client::new(server.local_addr());
         let own = forged.socket.local_addr().expect("an address");
         forged.ask("file", &[("blksize", &(1000 + number).to_string())]);
@@ -77,7 +77,7 @@ fn requests_that_nobody_answers_teach_nothing_and_push_no_lesson_out() {
             _ => None,
         });
         server.cancel(id);
-        assert_eq!(failed(&mut events).1, Failure::Cancelled);
+        assert_eq!(failed(&mut events).1, TransferError::Cancelled);
     }
     let mut client = Client::new(server.local_addr());
     client.ask("file", &options);
@@ -118,7 +118,7 @@ fn who_never_got_the_first_block_gets_a_smaller_one() {
         assert_eq!(client.oack(), format!("blksize={granted}"));
         if let Some(octets) = lesson {
             client.ack(0);
-            assert_eq!(learned(&mut events), Lesson::Blksize(octets));
+            assert_eq!(learned(&mut events), ClientLimit::Blksize(octets));
         }
     }
     assert!(client.rest(0, 512).is_ok());
@@ -147,7 +147,7 @@ fn a_client_that_leaves_before_the_second_block_teaches_nothing() {
         client.abort(code);
         let retransmits = wait_for(&mut events, |event| match event {
             Event::Probe(summary) => Some(summary.retransmits),
-            Event::Failed(..) | Event::Learned { .. } => panic!("{event:?}"),
+            Event::Failed(..) | Event::ClientLimited { .. } => panic!("{event:?}"),
             _ => None,
         });
         assert!(retransmits >= 3, "{retransmits}");
@@ -179,7 +179,10 @@ fn a_client_that_leaves_before_the_second_block_teaches_nothing() {
             client.data_at_last(block + 1);
         }
         client.abort(code);
-        assert!(matches!(failed(&mut events).1, Failure::Aborted { .. }));
+        assert!(matches!(
+            failed(&mut events).1,
+            TransferError::Aborted { .. }
+        ));
     }
     assert_eq!(server.stats().probes, 4);
 }
@@ -212,7 +215,7 @@ fn whose_windows_come_back_torn_gets_smaller_ones() {
         assert_eq!(client.oack(), format!("windowsize={granted}"));
         if let Some(blocks) = lesson {
             fetch_with_two_buffers(&mut client);
-            assert_eq!(learned(&mut events), Lesson::Window(blocks));
+            assert_eq!(learned(&mut events), ClientLimit::Window(blocks));
         }
     }
     assert_eq!(server.stats().completed, 2);
@@ -220,7 +223,7 @@ fn whose_windows_come_back_torn_gets_smaller_ones() {
 
 #[test]
 fn without_a_memory_nothing_is_learned() {
-    let server = start(calmly(builder(shelves())).limits(|limits| limits.client_memory = false));
+    let server = start(calmly(builder(shelves())).limits(|limits| limits.client_history = false));
     let mut events = server.events();
     for _ in 0..4 {
         refuse(&server, &mut events, &[("blksize", "1000")]);
@@ -236,7 +239,7 @@ fn without_a_memory_nothing_is_learned() {
     assert_eq!(client.oack(), "windowsize=16");
     assert!(
         events
-            .try_next()
-            .is_none_or(|event| !matches!(event, Event::Learned { .. }))
+            .try_recv()
+            .is_none_or(|event| !matches!(event, Event::ClientLimited { .. }))
     );
 }

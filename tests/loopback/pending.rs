@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 use std::time::Duration;
-use tftpool::{Event, Failure, Refusal, Request, Source, Stop, Store, store_fn};
+use tftpool::{Event, Refusal, Request, Source, Stop, Store, TransferError, store_fn};
 
 /// A server on a backend; nothing is sent twice by itself.
 fn waiting(backend: &Backend) -> tftpool::Server {
@@ -40,7 +40,11 @@ fn a_source_that_has_nothing_yet_is_asked_again_when_it_is_woken() {
         let rest = client.rest(1, 512).expect("the rest");
         assert_eq!([first, rest].concat(), content(number), "{kind}");
         let summary = completed(&mut events);
-        assert_eq!((summary.retransmits, summary.torn), (0, 0), "{kind}");
+        assert_eq!(
+            (summary.retransmits, summary.lossy_windows),
+            (0, 0),
+            "{kind}"
+        );
         // The transfer is over.
         backend.wake(number);
         backend.0.asked.store(0, Ordering::SeqCst);
@@ -137,7 +141,11 @@ fn a_client_that_asks_again_while_it_waits_has_one_transfer_and_no_loss() {
         client.ack(3);
         assert_eq!([second, third].concat(), content(number)[512..]);
         let summary = completed(&mut events);
-        assert_eq!((summary.retransmits, summary.torn), (0, 0), "{kind}");
+        assert_eq!(
+            (summary.retransmits, summary.lossy_windows),
+            (0, 0),
+            "{kind}"
+        );
         backend.0.asked.store(0, Ordering::SeqCst);
     }
     assert_eq!(server.stats().requests - server.stats().refused, 3);
@@ -185,7 +193,11 @@ fn windows_and_options_wait_as_well() {
         }
         assert_eq!(got, content(number), "{kind}");
         let summary = completed(&mut events);
-        assert_eq!((summary.retransmits, summary.torn), (0, 0), "{kind}");
+        assert_eq!(
+            (summary.retransmits, summary.lossy_windows),
+            (0, 0),
+            "{kind}"
+        );
         backend.0.asked.store(0, Ordering::SeqCst);
     }
 }
@@ -219,7 +231,7 @@ fn a_source_that_never_has_anything_fails_and_the_client_is_told() {
         .map(|_| {
             wait_for(&mut events, |event| match event {
                 Event::Refused { refusal, .. } => refusal.detail().map(str::to_owned),
-                Event::Failed(_, Failure::Read(cause)) => Some(cause.clone()),
+                Event::Failed(_, TransferError::Read(cause)) => Some(cause.to_string()),
                 _ => None,
             })
         })
@@ -300,8 +312,8 @@ fn a_cancel_or_a_stop_ends_what_waits_at_once_and_tells_the_client() {
         });
         until_asked(&backend, KINDS.len() - 1);
         let (words, expected) = match is_stop {
-            true => ("server is stopping", Failure::Stopped),
-            false => ("transfer was cancelled", Failure::Cancelled),
+            true => ("server is stopping", TransferError::Stopped),
+            false => ("transfer was cancelled", TransferError::Cancelled),
         };
         let rest = match is_stop {
             true => {
@@ -375,7 +387,10 @@ fn a_client_that_breaks_off_while_it_waits_is_heard_at_once() {
     client.ack(1);
     until_asked(&backend, asked);
     client.abort(4);
-    assert!(matches!(failed(&mut events).1, Failure::Aborted { .. }));
+    assert!(matches!(
+        failed(&mut events).1,
+        TransferError::Aborted { .. }
+    ));
 }
 
 #[test]

@@ -1,10 +1,10 @@
-//! How many transfers there may be: in all, of one client, unproven, and by the range of ports.
+//! How many transfers there may be: in all, of one client, half-open, and by the range of ports.
 
 use crate::rig::*;
 use std::time::Duration;
-use tftpool::{DropReason, Event, Events, Failure, Limits, Server, Source, store_fn};
+use tftpool::{DropReason, Event, Events, Server, ServerConfig, Source, TransferError, store_fn};
 
-fn limited(change: impl FnOnce(&mut Limits)) -> (Server, Events) {
+fn limited(change: impl FnOnce(&mut ServerConfig)) -> (Server, Events) {
     let server = start(calmly(builder(shelf([("file", pattern(2000))]))).limits(change));
     let events = server.events();
     (server, events)
@@ -45,7 +45,7 @@ fn proven_at_last(host: u8, server: &Server, events: &mut Events) -> Client {
 #[test]
 fn no_more_transfers_than_there_may_be() {
     let (server, mut events) =
-        limited(|limits| (limits.max_transfers, limits.max_unproven) = (2, Some(9)));
+        limited(|limits| (limits.max_transfers, limits.max_half_open) = (2, Some(9)));
     let first = proven_at_last(2, &server, &mut events);
     let mut second = proven_at_last(3, &server, &mut events);
     let mut third = Client::new(server.local_addr());
@@ -79,7 +79,7 @@ fn one_client_may_have_so_many_and_another_as_well() {
 
 #[test]
 fn the_oldest_that_never_answered_makes_room_after_its_chance() {
-    let (server, mut events) = limited(|limits| limits.max_unproven = Some(3));
+    let (server, mut events) = limited(|limits| limits.max_half_open = Some(3));
     let begun = now();
     let mut real = proven(&server);
     let mut silent: Vec<_> = (0..3).map(|_| Client::new(server.local_addr())).collect();
@@ -92,14 +92,14 @@ fn the_oldest_that_never_answered_makes_room_after_its_chance() {
     let mut last = Client::new(server.local_addr());
     last.ask("file", &[]);
     if now() - begun < Duration::from_millis(900) {
-        dropped(&mut events, DropReason::UnprovenFull);
+        dropped(&mut events, DropReason::HalfOpenFull);
         last.quiet();
     }
     last.socket
         .set_read_timeout(Some(Duration::from_millis(100)))
         .expect("a timeout");
     let (summary, failure) = loop {
-        match events.try_next() {
+        match events.try_recv() {
             Some(Event::Failed(summary, failure)) => break (summary, failure),
             Some(_) => {}
             None if last.socket.peek_from(&mut [0; 600]).is_err() => {
@@ -112,7 +112,7 @@ fn the_oldest_that_never_answered_makes_room_after_its_chance() {
     assert!(now() - begun >= Duration::from_secs(1));
     assert_eq!(
         (Some(summary.local), failure),
-        (silent[0].tid, Failure::Evicted),
+        (silent[0].tid, TransferError::Evicted),
         "the oldest"
     );
     last.data(1);
@@ -188,7 +188,7 @@ fn where_ports_run_out_the_oldest_that_never_answered_gives_its_own() {
     let (summary, failure) = failed(&mut events);
     assert_eq!(
         (Some(summary.local), failure),
-        (silent.tid, Failure::Evicted)
+        (silent.tid, TransferError::Evicted)
     );
     assert_eq!(honest.data(1), pattern(512));
     assert_eq!(honest.tid, silent.tid, "the port that it had");
@@ -207,7 +207,7 @@ fn requests_that_wait_for_the_store_make_room_for_newer_ones() {
         Ok(Source::bytes(pattern(2000)))
     });
     let server = start(calmly(builder(store)).limits(|limits| {
-        (limits.workers, limits.max_unproven) = (1, Some(3));
+        (limits.workers, limits.max_half_open) = (1, Some(3));
     }));
     let (mut events, all) = (server.events(), server.events());
     let mut clients: Vec<_> = (0..6).map(|_| Client::new(server.local_addr())).collect();
@@ -225,7 +225,7 @@ fn requests_that_wait_for_the_store_make_room_for_newer_ones() {
     // A call that takes long gives its place to others: which of the older ones had come so far is
     // open.
     let evicted = all.filter_map(|event| match event {
-        Event::Failed(summary, Failure::Evicted) => Some(summary.peer),
+        Event::Failed(summary, TransferError::Evicted) => Some(summary.peer),
         _ => None,
     });
     for peer in evicted {
@@ -237,15 +237,16 @@ fn requests_that_wait_for_the_store_make_room_for_newer_ones() {
 
 #[test]
 fn limits_are_checked() {
-    let refused = |change: fn(&mut Limits)| builder(shelf([])).limits(change).start().is_err();
+    let refused =
+        |change: fn(&mut ServerConfig)| builder(shelf([])).limits(change).start().is_err();
     assert!(refused(|limits| limits.workers = 0));
     assert!(refused(
         |limits| limits.store_deadline = Duration::from_millis(999)
     ));
     assert!(refused(|limits| limits.max_transfers = 0));
-    assert!(refused(|limits| limits.max_unproven = Some(0)));
-    assert!(refused(|limits| limits.max_unproven_per_client = Some(0)));
-    assert!(refused(|limits| limits.max_unproven_per_network = Some(0)));
+    assert!(refused(|limits| limits.max_half_open = Some(0)));
+    assert!(refused(|limits| limits.max_half_open_per_client = Some(0)));
+    assert!(refused(|limits| limits.max_half_open_per_network = Some(0)));
     assert!(refused(|limits| limits.max_buffered = 65_535));
     assert!(refused(|limits| limits.max_transfers_per_client = Some(0)));
     assert!(refused(|limits| limits.max_block_size = 7));
@@ -267,7 +268,7 @@ fn limits_are_checked() {
 fn windows_get_smaller_with_the_ports_that_answers_can_come_from() {
     for (count, most) in [(10, 64), (2000, 89)] {
         let ports = free_ports(count);
-        let server = Server::builder(store_fn(|_| Ok(Source::bytes(vec![7; 10]))))
+        let server = Setup::new(store_fn(|_| Ok(Source::bytes(vec![7; 10]))))
             .bind("127.0.0.1:0".parse().expect("an address"))
             .limits(|limits| limits.ports = Some(ports.clone()))
             .start()

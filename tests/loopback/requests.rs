@@ -2,7 +2,7 @@
 
 use crate::rig::*;
 use tftpool::unversioned::wire::Malformed;
-use tftpool::{DropReason, Event, Failure, store_fn};
+use tftpool::{DropReason, Event, TransferError, store_fn};
 
 fn next_drop(events: &mut tftpool::Events) -> DropReason {
     wait_for(events, |event| match event {
@@ -324,14 +324,16 @@ fn error_8_behind_the_second_block_is_a_failure() {
         client.data(block + 1);
     }
     client.abort(8);
-    assert!(matches!(failed(&mut events).1, Failure::Aborted { .. }));
+    assert!(matches!(
+        failed(&mut events).1,
+        TransferError::Aborted { .. }
+    ));
 }
 
 #[test]
 fn a_broadcast_is_dropped_and_counted() {
     let server = start(calmly(
-        tftpool::Server::builder(shelf([("file", pattern(9))]))
-            .bind("0.0.0.0:0".parse().expect("an address")),
+        Setup::new(shelf([("file", pattern(9))])).bind("0.0.0.0:0".parse().expect("an address")),
     ));
     let mut events = server.events();
     let port = server.local_addr().port();
@@ -352,7 +354,7 @@ fn a_broadcast_is_dropped_and_counted() {
 fn a_broadcast_is_answered_from_the_address_of_its_interface_where_asked_for() {
     let server = start(
         calmly(
-            tftpool::Server::builder(shelf([("file", pattern(700))]))
+            Setup::new(shelf([("file", pattern(700))]))
                 .bind("0.0.0.0:0".parse().expect("an address")),
         )
         .limits(|limits| limits.answer_broadcast = true),
@@ -434,7 +436,7 @@ fn forged(source: fn(u16) -> u16) {
         MsgFlags::empty(),
     )
     .expect("a send");
-    assert_eq!(next_drop(&mut events), DropReason::NoReturn);
+    assert_eq!(next_drop(&mut events), DropReason::NoReturnAddress);
     assert_eq!(server.stats().requests, 0);
 }
 

@@ -10,8 +10,8 @@ use tftpool::unversioned::limits::REQUEST_SPREAD;
 use tftpool::unversioned::proto::{self, Outcome, Policy, Receiver, Step};
 use tftpool::unversioned::wire::{self, Packet};
 use tftpool::{
-    Builder, Event, Events, Failure, Listening, Mode, OptionName, Options, Retransmit, Server,
-    Stats, Store, Summary,
+    BoundServer, Error, Event, Events, Mode, OptionName, Options, Retransmit, Server,
+    ServerBuilder, ServerConfig, Stats, Store, Summary, TransferError,
 };
 
 #[allow(clippy::duplicate_mod, reason = "some test programs take both rigs")]
@@ -67,16 +67,56 @@ impl Gate {
 
 // ---- servers ----------------------------------------------------------------------------------
 
-/// At a port of the system's choice.
-pub(crate) fn builder(store: impl Store + 'static) -> Builder {
-    Server::builder(store).bind(([127, 0, 0, 1], 0).into())
+/// A server to be, and its configuration, which several places of a test may change.
+pub(crate) struct Setup {
+    builder: ServerBuilder,
+    config: ServerConfig,
 }
 
-pub(crate) fn start(builder: Builder) -> Server {
-    builder
-        .listen()
-        .and_then(Listening::start)
-        .expect("a server")
+impl Setup {
+    pub(crate) fn new(store: impl Store + 'static) -> Self {
+        Self {
+            builder: Server::builder(store),
+            config: ServerConfig::default(),
+        }
+    }
+
+    pub(crate) fn limits(mut self, change: impl FnOnce(&mut ServerConfig)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    pub(crate) fn bind(mut self, address: SocketAddr) -> Self {
+        self.builder = self.builder.bind(address);
+        self
+    }
+
+    pub(crate) fn bind_any(mut self, port: u16) -> Self {
+        self.builder = self.builder.bind_any(port);
+        self
+    }
+
+    pub(crate) fn socket(mut self, socket: UdpSocket) -> Self {
+        self.builder = self.builder.socket(socket);
+        self
+    }
+
+    pub(crate) fn listen(self) -> Result<BoundServer, Error> {
+        self.builder.config(self.config).listen()
+    }
+
+    pub(crate) fn start(self) -> Result<Server, Error> {
+        self.listen()?.start()
+    }
+}
+
+/// At a port of the system's choice.
+pub(crate) fn builder(store: impl Store + 'static) -> Setup {
+    Setup::new(store).bind(([127, 0, 0, 1], 0).into())
+}
+
+pub(crate) fn start(builder: Setup) -> Server {
+    builder.start().expect("a server")
 }
 
 /// A server that sends nothing twice by itself, however slow this machine is: for tests that count
@@ -85,7 +125,7 @@ pub(crate) fn calm(store: impl Store + 'static) -> Server {
     start(calmly(builder(store)))
 }
 
-pub(crate) fn calmly(builder: Builder) -> Builder {
+pub(crate) fn calmly(builder: Setup) -> Setup {
     builder.limits(|limits| {
         limits.retransmit = Retransmit::Rfc;
         limits.timeout = 2 * PATIENCE;
@@ -136,7 +176,7 @@ pub(crate) fn insist(
 pub(crate) fn wait_for<T>(events: &mut Events, mut wanted: impl FnMut(&Event) -> Option<T>) -> T {
     let end = now() + PATIENCE;
     loop {
-        let event = events.next_within(end.saturating_duration_since(now()));
+        let event = events.recv_timeout(end.saturating_duration_since(now()));
         let event = event.expect("an event that never came");
         if let Some(found) = wanted(&event) {
             return found;
@@ -151,7 +191,7 @@ pub(crate) fn completed(events: &mut Events) -> Summary {
     })
 }
 
-pub(crate) fn failed(events: &mut Events) -> (Summary, Failure) {
+pub(crate) fn failed(events: &mut Events) -> (Summary, TransferError) {
     wait_for(events, |event| match event {
         Event::Failed(summary, failure) => Some((summary.clone(), failure.clone())),
         _ => None,
@@ -317,10 +357,10 @@ pub(crate) fn put(
         let Some(packet) = call.hear(&mut buffer, until)? else {
             continue;
         };
-        if let Packet::OptionAck(oack) = packet {
-            agreed = call.agreed(&oack);
+        if let Packet::OptionAck(oack) = &packet {
+            agreed = call.agreed(oack);
         }
-        if let Packet::OptionAck(_) | Packet::Ack { block: 0 } = packet {
+        if let Packet::OptionAck(_) | Packet::Ack { block: 0 } = &packet {
             let last = content.len() as u64 / u64::from(agreed.blksize) + 1;
             machine.agree(&agreed, Some(last), &policy, now());
         }
@@ -364,7 +404,7 @@ impl<'a> Call<'a> {
             direction,
             name: name.as_bytes(),
             mode,
-            options,
+            options: options.clone(),
         }
         .emit(&mut request);
         Self {

@@ -4,12 +4,13 @@ use crate::rig::*;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 use tftpool::unversioned::admission::patience;
-use tftpool::unversioned::limits::UNPROVEN_CHANCE;
+use tftpool::unversioned::limits::HALF_OPEN_CHANCE;
 use tftpool::{
-    Dir, DropReason, Event, Events, Failure, Limits, Server, Source, Stop, WriteMode, store_fn,
+    Dir, DropReason, Event, Events, Server, ServerConfig, Source, Stop, TransferError, WriteMode,
+    store_fn,
 };
 
-fn limited(change: impl FnOnce(&mut Limits)) -> (Server, Events) {
+fn limited(change: impl FnOnce(&mut ServerConfig)) -> (Server, Events) {
     let server = start(calmly(builder(shelf([("file", pattern(2000))]))).limits(change));
     let events = server.events();
     (server, events)
@@ -49,7 +50,7 @@ fn admitted_for(client: &mut Client, events: &mut Events) -> SocketAddr {
         let is_admitted = wait_for(events, |event| match event {
             Event::Request { peer, .. } if *peer == own => Some(true),
             Event::Dropped { peer, .. } if *peer == own => Some(false),
-            Event::Failed(summary, Failure::Evicted) => {
+            Event::Failed(summary, TransferError::Evicted) => {
                 evicted = Some(summary.local);
                 None
             }
@@ -111,8 +112,8 @@ fn complete_uploads_give_their_ports_to_the_next_request() {
 /// request follows the last ACK of that upload at once.
 #[test]
 fn a_request_right_behind_the_last_ack_of_an_upload_is_never_dropped() {
-    let places: fn(&mut Limits) = |limits| limits.max_transfers = 2;
-    let ports: fn(&mut Limits) = |limits| limits.ports = Some(free_ports(2));
+    let places: fn(&mut ServerConfig) = |limits| limits.max_transfers = 2;
+    let ports: fn(&mut ServerConfig) = |limits| limits.ports = Some(free_ports(2));
     for change in [places, ports] {
         let scratch = Scratch::new();
         scratch.file("file", &pattern(1024));
@@ -155,10 +156,10 @@ fn offered(client: &mut Client, events: &mut Events) {
 /// Forged requests, or those of a ROM that was reset.
 #[test]
 fn a_client_that_is_over_a_quota_evicts_its_own_half_open_transfer() {
-    let per_client: fn(&mut Limits) = |limits| limits.max_transfers_per_client = Some(2);
-    let unproven: fn(&mut Limits) = |limits| limits.max_unproven_per_client = Some(2);
-    let network: fn(&mut Limits) = |limits| limits.max_unproven_per_network = Some(3);
-    for change in [per_client, unproven, network] {
+    let per_client: fn(&mut ServerConfig) = |limits| limits.max_transfers_per_client = Some(2);
+    let per_half_open: fn(&mut ServerConfig) = |limits| limits.max_half_open_per_client = Some(2);
+    let network: fn(&mut ServerConfig) = |limits| limits.max_half_open_per_network = Some(3);
+    for change in [per_client, per_half_open, network] {
         let (server, mut events) = limited(change);
         // The oldest of all belongs to another network.
         let _elsewhere = half_open(Client::at(([127, 0, 9, 1], 0).into(), server.local_addr()));
@@ -180,7 +181,7 @@ fn a_client_that_is_over_its_quota_keeps_its_established_transfers() {
     let begun = now();
     let mut third = at(5, &server);
     // Both have acknowledged one block, and may be silent for two seconds.
-    while now() < begun + UNPROVEN_CHANCE {
+    while now() < begun + HALF_OPEN_CHANCE {
         third.ask("file", &[]);
         let reason = wait_for(&mut events, |event| match event {
             Event::Dropped { reason, .. } => Some(*reason),
@@ -203,7 +204,7 @@ fn transfers_that_were_acknowledged_once_and_are_silent_make_room() {
     let silent = [5, 7, 8].map(|host| established(at(host, &server), &mut events));
     let mut honest = at(6, &server);
     let evicted = admitted_for(&mut honest, &mut events);
-    assert!(now() >= begun + 2 * UNPROVEN_CHANCE);
+    assert!(now() >= begun + 2 * HALF_OPEN_CHANCE);
     assert!(silent.iter().any(|client| client.tid == Some(evicted)));
     assert!(honest.data(1) == pattern(512) && honest.rest(1, 512).is_ok());
 }

@@ -4,7 +4,7 @@
 use crate::rig::*;
 use std::net::UdpSocket;
 use std::time::Duration;
-use tftpool::{Failure, Retransmit, Server};
+use tftpool::{Retransmit, Server, TransferError};
 
 fn hasty(interval: u64) -> Server {
     start(builder(shelf([("file", pattern(9000))])).limits(|limits| {
@@ -26,7 +26,7 @@ fn an_unanswered_data_1_goes_out_twice() {
     let (summary, failure) = failed(&mut events);
     assert_eq!(
         (failure, summary.bytes, summary.retransmits),
-        (Failure::Unanswered, 0, 1)
+        (TransferError::Unanswered, 0, 1)
     );
     assert_eq!(
         all_that_came(&client),
@@ -60,7 +60,7 @@ fn an_unanswered_oack_goes_out_four_times_a_second_apart() {
     let begun = now();
     client.ask("file", &[("windowsize", "8"), ("timeout", "1")]);
     let (_, failure) = failed(&mut events);
-    assert_eq!(failure, Failure::Unanswered);
+    assert_eq!(failure, TransferError::Unanswered);
     assert!(now() - begun >= Duration::from_secs(4));
     assert_eq!(
         all_that_came(&client),
@@ -74,7 +74,7 @@ fn an_unanswered_oack_goes_out_twice_where_many_others_are_unanswered() {
     let server = start(builder(shelf([("file", pattern(9000))])).limits(|limits| {
         limits.timeout = Duration::from_millis(10);
         limits.retries = 3;
-        limits.max_unproven = Some(4);
+        limits.max_half_open = Some(4);
     }));
     let mut events = server.events();
     let [mut first, mut second] = [(); 2].map(|()| Client::new(server.local_addr()));
@@ -83,7 +83,7 @@ fn an_unanswered_oack_goes_out_twice_where_many_others_are_unanswered() {
     let oack = Reply::Oack(first.oack());
     second.ask("file", &options);
     for _ in 0..2 {
-        assert_eq!(failed(&mut events).1, Failure::Unanswered);
+        assert_eq!(failed(&mut events).1, TransferError::Unanswered);
     }
     assert_eq!(all_that_came(&second), vec![oack.clone(); 2]);
     // When this one came there were few.
@@ -111,7 +111,7 @@ fn a_peer_that_falls_silent_fails_after_its_retries() {
         client.oack();
         client.ack(0);
         let (summary, failure) = failed(&mut events);
-        assert_eq!(failure, Failure::Silent);
+        assert_eq!(failure, TransferError::Silent);
         assert_eq!(summary.bytes, 0);
         assert!(summary.retransmits >= 3);
         let (window, mut came) = (
@@ -143,7 +143,7 @@ fn a_babbling_peer_does_not_keep_a_transfer_alive() {
     client.data_at_last(2);
     let (_, failure) = wait_for_while(&mut events, || client.ack(1));
     assert!(
-        matches!(failure, Failure::Silent | Failure::Unreachable),
+        matches!(failure, TransferError::Silent | TransferError::Unreachable),
         "{failure:?}"
     );
 }
@@ -151,12 +151,12 @@ fn a_babbling_peer_does_not_keep_a_transfer_alive() {
 fn wait_for_while(
     events: &mut tftpool::Events,
     mut babble: impl FnMut(),
-) -> (tftpool::Summary, Failure) {
+) -> (tftpool::Summary, TransferError) {
     let end = now() + PATIENCE;
     while now() < end {
         babble();
         if let Some(tftpool::Event::Failed(summary, failure)) =
-            events.next_within(Duration::from_millis(1))
+            events.recv_timeout(Duration::from_millis(1))
         {
             return (summary, failure);
         }
@@ -179,7 +179,7 @@ fn a_peer_whose_port_is_closed_has_the_patience_of_a_silent_one() {
         }
         drop(client);
         let begun = now();
-        assert_eq!(failed(&mut events).1, Failure::Unreachable);
+        assert_eq!(failed(&mut events).1, TransferError::Unreachable);
         let took = now() - begun;
         assert!(took >= Duration::from_millis(500), "{took:?}");
     }
@@ -189,7 +189,7 @@ fn a_peer_whose_port_is_closed_has_the_patience_of_a_silent_one() {
 #[test]
 fn a_slow_client_without_a_socket_gets_its_file() {
     let server = hasty(100);
-    let mut events = server.events();
+    let events = server.events();
     let asking = UdpSocket::bind("127.0.0.1:0").expect("a free port");
     let own = asking.local_addr().expect("bound");
     let request = rrq("file", "octet", &[]);
@@ -206,7 +206,7 @@ fn a_slow_client_without_a_socket_gets_its_file() {
             .send_to(&[[0, 4], block.to_be_bytes()].concat(), peer)
             .expect("sent");
         drop(answering);
-        match events.next_within(Duration::from_millis(1)) {
+        match events.recv_timeout(Duration::from_millis(1)) {
             Some(tftpool::Event::Completed(summary)) => {
                 return assert_eq!(summary.bytes, 9000);
             }
@@ -249,6 +249,6 @@ fn a_transfer_that_takes_too_long_is_ended_with_an_error() {
     client.data(2);
     assert_eq!(client.error(), (0, "transfer took too long".into()));
     let (summary, failure) = failed(&mut events);
-    assert_eq!((summary.bytes, failure), (512, Failure::TooLong));
+    assert_eq!((summary.bytes, failure), (512, TransferError::TooLong));
     assert!(summary.duration >= Duration::from_secs(1));
 }

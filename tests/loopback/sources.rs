@@ -2,7 +2,7 @@
 
 use crate::rig::*;
 use std::io::{self, Read};
-use tftpool::{Event, Failure, Object, OptionName, Source, store_fn};
+use tftpool::{Event, Object, OptionName, Source, TransferError, store_fn};
 
 const LENGTH: usize = 100_000;
 
@@ -146,7 +146,7 @@ fn a_file_that_misreports_its_size_is_read_to_its_end() {
 fn broken(
     source: impl Fn() -> Source + Send + Sync + 'static,
     mode: &str,
-) -> (usize, (u16, String), Failure) {
+) -> (usize, (u16, String), TransferError) {
     let server = calm(store_fn(move |_| Ok(source())));
     let mut events = server.events();
     let mut client = Client::new(server.local_addr());
@@ -196,7 +196,7 @@ fn a_reader_with_another_length_than_promised_fails() {
             let (came, told, failure) = broken(source, mode);
             assert_eq!(
                 (told, failure),
-                (changed(), Failure::FileChanged),
+                (changed(), TransferError::FileChanged),
                 "{has} of {promised} {mode}"
             );
             assert!(came <= has.min(promised as usize));
@@ -216,7 +216,7 @@ fn a_read_at_that_ends_early_fails() {
     };
     assert_eq!(
         broken(source, "octet"),
-        (2000, changed(), Failure::FileChanged)
+        (2000, changed(), TransferError::FileChanged)
     );
 }
 
@@ -224,7 +224,7 @@ fn a_read_at_that_ends_early_fails() {
 fn a_read_error_in_the_middle_is_told_without_its_text() {
     let wrong = || io::Error::other("/secret/disk fell off");
     let told = (0, "read error".to_owned());
-    let failure = Failure::Read("/secret/disk fell off".into());
+    let failure = TransferError::Read("/secret/disk fell off".into());
     let at = move || {
         let read = move |out: &mut [u8], from: u64| match from {
             0..3000 => {
@@ -275,7 +275,7 @@ fn an_object_that_is_another_version_at_the_end_fails_its_transfer() {
                 })
             };
             let came = came + (length - 2500) * 2;
-            let wanted = (came, changed(), Failure::FileChanged);
+            let wanted = (came, changed(), TransferError::FileChanged);
             assert_eq!(broken(source, mode), wanted, "{length} {mode}");
         }
     }
@@ -296,7 +296,7 @@ fn an_object_that_is_another_version_at_the_end_fails_its_transfer() {
         }
     }
     let told = (0, "read error".to_owned());
-    let failure = Failure::Read("secret backend is gone".into());
+    let failure = TransferError::Read("secret backend is gone".into());
     let wanted = (2000, told, failure);
     assert_eq!(broken(|| Source::object(Gone), "octet"), wanted);
 }
@@ -310,7 +310,7 @@ fn what_fails_before_the_first_block_is_an_error_too() {
     let mut client = Client::new(server.local_addr());
     client.ask("file", &[]);
     assert_eq!(client.error(), (0, "read error".into()));
-    assert_eq!(failed(&mut events).1, Failure::Read("no".into()));
+    assert_eq!(failed(&mut events).1, TransferError::Read("no".into()));
 }
 
 #[test]

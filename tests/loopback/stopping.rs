@@ -2,7 +2,7 @@
 
 use crate::rig::*;
 use std::time::Duration;
-use tftpool::{Event, Failure, Server, Stop};
+use tftpool::{Event, Server, Stop, TransferError};
 
 fn server() -> Server {
     calm(shelf([("file", pattern(3000))]))
@@ -16,7 +16,7 @@ fn stop_now_tells_every_running_transfer() {
     server.stop(Stop::Now);
     for client in &mut clients {
         assert_eq!(client.error(), (0, "server is stopping".into()));
-        assert_eq!(failed(&mut events).1, Failure::Stopped);
+        assert_eq!(failed(&mut events).1, TransferError::Stopped);
     }
     server.join().expect("a server that stops in peace");
     assert!(events.next().is_none(), "events end with the server");
@@ -42,7 +42,7 @@ fn stop_now_also_reaches_transfers_that_never_rest() {
         let told = Err(Trouble::Told(0, "server is stopping".into()));
         assert_eq!(client.join().expect("a client"), told);
     }
-    let stopped = events.filter(|event| matches!(event, Event::Failed(_, Failure::Stopped)));
+    let stopped = events.filter(|event| matches!(event, Event::Failed(_, TransferError::Stopped)));
     assert_eq!(stopped.count(), 4);
 }
 
@@ -81,7 +81,7 @@ fn a_drain_does_not_wait_for_whoever_may_not_be_there() {
     forged.data(1);
     server.stop(Stop::Drain(Duration::MAX));
     // Else it would be waited for until its time is up.
-    assert_eq!(failed(&mut events).1, Failure::Stopped);
+    assert_eq!(failed(&mut events).1, TransferError::Stopped);
     server.join().expect("a server that stops in peace");
 }
 
@@ -97,7 +97,7 @@ fn a_drain_ends_when_its_time_is_over() {
 #[test]
 fn a_second_word_hastens_the_end_and_never_delays_it() {
     let server = server();
-    let stopper = server.stopper();
+    let stopper = server.handle();
     let mut client = begun(&server);
     stopper.stop(Stop::Drain(Duration::from_secs(3600)));
     for stop in [

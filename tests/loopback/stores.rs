@@ -3,7 +3,7 @@
 use crate::rig::*;
 use std::io::{self, Read};
 use std::time::Duration;
-use tftpool::{Event, Failure, Mode, Refusal, Request, Source, Stop, Store, store_fn};
+use tftpool::{Event, Mode, Refusal, Request, Source, Stop, Store, TransferError, store_fn};
 
 /// "slow" waits at the gate, "file" does not.
 fn gated(gate: &Gate) -> impl Store + use<> {
@@ -83,7 +83,7 @@ fn a_source_that_panics_fails_one_transfer() {
     let mut client = Client::new(server.local_addr());
     for name in ["reader", "read_at"] {
         assert_eq!(client.get(name), Err((0, "internal error".into())));
-        assert_eq!(failed(&mut events).1, Failure::Panicked);
+        assert_eq!(failed(&mut events).1, TransferError::Panicked);
         assert_eq!(client.get("good"), Ok(pattern(700)));
     }
     assert_eq!(client.get("drop"), Ok(Vec::new()));

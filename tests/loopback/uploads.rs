@@ -5,8 +5,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tftpool::{
-    Dir, DirBuilder, Direction, Event, Failure, Mode, OptionName, Refusal, Request, Sink, Source,
-    Stop, Store, WriteMode,
+    Dir, DirBuilder, Direction, Event, Mode, OptionName, Refusal, Request, Sink, Source, Stop,
+    Store, TransferError, WriteMode,
 };
 
 fn taking(scratch: &Scratch, mode: WriteMode) -> DirBuilder {
@@ -220,7 +220,7 @@ fn a_file_that_is_too_large_is_refused_as_early_as_can_be() {
         let put = put(address, "b", Mode::Octet, options, &pattern(1001));
         assert_eq!(put, refused());
         let (summary, failure) = failed(&mut events);
-        assert!(matches!(failure, Failure::Store(_)), "{failure}");
+        assert!(matches!(failure, TransferError::Store(_)), "{failure}");
         assert_eq!(summary.bytes, 512);
     }
     assert!(scratch.names().is_empty());
@@ -241,7 +241,10 @@ fn nothing_is_left_of_a_file_that_is_not_whole() {
     assert!(!scratch.at("file").exists());
     client.abort(0);
     let (summary, failure) = failed(&mut events);
-    assert!(matches!(failure, Failure::Aborted { .. }), "{failure}");
+    assert!(
+        matches!(failure, TransferError::Aborted { .. }),
+        "{failure}"
+    );
     assert_eq!(summary.bytes, 512);
 
     client.offer("file", &[]);
@@ -303,7 +306,7 @@ fn a_request_that_comes_again_behind_the_end_is_refused_only_with_its_data() {
             client.send(1, if again { b"other" } else { b"first" });
             if again {
                 assert_eq!(client.error(), (6, "file exists".into()));
-                assert!(matches!(failed(&mut events).1, Failure::Store(_)));
+                assert!(matches!(failed(&mut events).1, TransferError::Store(_)));
             } else {
                 client.acked(1);
                 assert_eq!(completed(&mut events).bytes, 5);
@@ -420,10 +423,10 @@ fn a_client_that_was_served_holds_no_thread_and_no_end() {
 }
 
 #[test]
-fn unproven_uploaders_are_few_and_cost_little() {
+fn half_open_uploaders_are_few_and_cost_little() {
     let scratch = Scratch::new();
     let builder = builder(open(taking(&scratch, WriteMode::Create)));
-    let server = start(calmly(builder).limits(|limits| limits.max_unproven = Some(2)));
+    let server = start(calmly(builder).limits(|limits| limits.max_half_open = Some(2)));
     let mut events = server.events();
     let mut clients: Vec<_> = (0..2).map(|_| Client::new(server.local_addr())).collect();
     for client in &mut clients {
@@ -435,7 +438,7 @@ fn unproven_uploaders_are_few_and_cost_little() {
         Event::Dropped { reason, .. } => Some(*reason),
         _ => None,
     });
-    assert_eq!(reason, tftpool::DropReason::UnprovenFull);
+    assert_eq!(reason, tftpool::DropReason::HalfOpenFull);
     assert!(scratch.names().is_empty());
 }
 
@@ -564,7 +567,7 @@ fn a_sink_that_panics_fails_one_upload() {
                 }
             }
             let (_, failure) = failed(&mut events);
-            assert_eq!(failure, Failure::Panicked, "{does}");
+            assert_eq!(failure, TransferError::Panicked, "{does}");
         }
         let put = put(server.local_addr(), "other", Mode::Octet, &[], b"hello");
         assert_eq!(put, Ok(()), "{does}");

@@ -128,7 +128,7 @@ fn mean(
         .with(OptionName::Windowsize, window);
     let mut sum = [0; 3];
     for seed in 0..SEEDS {
-        let mut world = World::clean(Direction::Read, octets, options, round_trip);
+        let mut world = World::clean(Direction::Read, octets, options.clone(), round_trip);
         world.seed = seed;
         world.links[SERVER].ring = ring;
         for link in &mut world.links {
@@ -228,7 +228,7 @@ fn reading(octets: u64, window: u64, round_trip: Duration, loss: u32) -> World {
     let options = Options::default()
         .with(OptionName::Blksize, 1428)
         .with(OptionName::Windowsize, window);
-    let mut world = World::clean(Direction::Read, octets, options, round_trip);
+    let mut world = World::clean(Direction::Read, octets, options.clone(), round_trip);
     world.links.iter_mut().for_each(|link| link.loss = loss);
     world
 }
@@ -293,7 +293,7 @@ fn sent_in_time(window: u64, round_trip: Duration, spoil: fn(&mut Spec)) -> (u64
         .with(OptionName::Windowsize, window);
     let (mut sent, mut blocks, mut time) = (0, 0, Duration::ZERO);
     for seed in 0..SEEDS {
-        let mut world = World::clean(Direction::Read, 1 << 20, options, round_trip);
+        let mut world = World::clean(Direction::Read, 1 << 20, options.clone(), round_trip);
         world.seed = seed;
         world.links.iter_mut().for_each(spoil);
         let report = world.run(false);

@@ -120,7 +120,7 @@ impl Disk {
 }
 
 /// The request of a client, and what it may expect.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Ask {
     pub direction: Direction,
     pub options: Options,
@@ -134,7 +134,7 @@ impl Ask {
             direction: self.direction,
             name: b"boot/image",
             mode: Mode::Octet,
-            options: self.options,
+            options: self.options.clone(),
         };
         request.emit(&mut out);
         out
@@ -191,7 +191,7 @@ impl Sending {
             file: ask.file,
             blksize: Agreed::default().blksize,
             policy: *policy,
-            asked: Some(ask.options),
+            asked: Some(ask.options.clone()),
             refusal: None,
         }
     }
@@ -206,7 +206,7 @@ impl Sending {
 
 impl End for Sending {
     fn receive(&mut self, datagram: &[u8], now: Instant) {
-        match (parse(datagram), self.asked) {
+        match (parse(datagram), self.asked.clone()) {
             (Ok(Packet::Request(_)), _) => {
                 self.machine.request_repeated(now);
             }
@@ -291,7 +291,7 @@ impl Receiving {
             opening: ask.datagram(),
             disk: Disk::new(ask.file, Agreed::default().blksize),
             policy: *policy,
-            asked: Some(ask.options),
+            asked: Some(ask.options.clone()),
             refusal: None,
         }
     }
@@ -315,7 +315,7 @@ impl Receiving {
 
 impl End for Receiving {
     fn receive(&mut self, datagram: &[u8], now: Instant) {
-        match (parse(datagram), self.asked) {
+        match (parse(datagram), self.asked.clone()) {
             (Ok(Packet::Request(_)), _) => {
                 self.machine.request_repeated(now);
             }

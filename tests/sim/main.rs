@@ -131,7 +131,7 @@ fn exact_count(direction: Direction, window: u64, octets: u64, with_options: boo
 fn small_files_arrive_whatever_is_lost_of_the_opening() {
     use receivers::Habit::{AckAgain, ReportNever, ReportOnce};
     let plain = Options::default();
-    let timed = plain.with(OptionName::Timeout, 5);
+    let timed = plain.clone().with(OptionName::Timeout, 5);
     for (direction, habit) in [
         (Direction::Read, None),
         (Direction::Write, None),
@@ -139,7 +139,8 @@ fn small_files_arrive_whatever_is_lost_of_the_opening() {
         (Direction::Read, Some(Habit::Foreign(ReportNever))),
         (Direction::Read, Some(Habit::Foreign(AckAgain))),
     ] {
-        for (seed, options) in (0..2000).flat_map(|seed| [(seed, plain), (seed, timed)]) {
+        for (seed, options) in (0..2000).flat_map(|seed| [(seed, &plain), (seed, &timed)]) {
+            let options = options.clone();
             let mut world = World::clean(direction, 700, options, Duration::from_millis(2));
             (world.seed, world.habit) = (seed, habit);
             world.links.iter_mut().for_each(|link| link.loss = 50_000);

@@ -37,7 +37,7 @@ impl Quirk {
         let agreed = Agreed::default();
         Self {
             habit,
-            ask: *ask,
+            ask: ask.clone(),
             agreed,
             answered: false,
             disk: Disk::new(ask.file, agreed.blksize),

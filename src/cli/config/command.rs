@@ -58,7 +58,7 @@ pub(in crate::cli) fn main(
 
 /// The options of `serve`, without a program around them.
 pub(in crate::cli) fn serve_command() -> Command {
-    serve::Arguments::augment_args(Command::new("serve"))
+    serve::with_ranges(serve::Arguments::augment_args(Command::new("serve")))
 }
 
 fn check(command: &Command, file: &std::path::Path) -> Exit {

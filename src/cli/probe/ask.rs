@@ -63,7 +63,7 @@ impl From<Summary> for Timing {
             windowsize: summary.windowsize,
             octets: summary.bytes,
             time: summary.duration,
-            lossy_windows: summary.torn,
+            lossy_windows: summary.lossy_windows,
         }
     }
 }
@@ -125,7 +125,7 @@ impl Row {
             .blksize(blksize)
             .windowsize(windowsize)
             .retries(1)
-            .max_time(left);
+            .max_time(left.max(Duration::from_millis(1)));
         self.answer = Answer::Timed(match client.sample(name, SAMPLE.0, SAMPLE.1) {
             Ok(summary) => {
                 (self.from, self.time) = (Some(summary.peer), summary.duration);
@@ -168,7 +168,7 @@ impl Row {
             direction: Direction::Read,
             name,
             mode: Mode::Octet,
-            options: self.options,
+            options: self.options.clone(),
         };
         let mut datagram = Vec::new();
         request.emit(&mut datagram);
@@ -212,7 +212,8 @@ impl Row {
             Ok(Packet::OptionAck(options)) => Answer::Agreed(options),
             _ => Answer::Strange,
         };
-        if let Answer::Agreed(options) = self.answer {
+        if let Answer::Agreed(options) = &self.answer {
+            let options = options.clone();
             self.window(socket, from, buffer, &options, until);
         }
         let mut farewell = Vec::new();
@@ -264,8 +265,8 @@ impl Row {
         }
     }
 
-    pub(super) fn agreed(&self) -> Option<Options> {
-        match self.answer {
+    pub(super) fn agreed(&self) -> Option<&Options> {
+        match &self.answer {
             Answer::Agreed(options) => Some(options),
             _ => None,
         }

@@ -19,8 +19,9 @@ use super::Exit;
 use super::json;
 use super::place::{Family, Place};
 use super::settings::Families;
-use super::value::{self, Parser};
+use super::value;
 use crate::limits;
+use crate::limits::settings::Setting;
 use crate::transfer::now;
 use crate::transfer::{Link, SocketOptions};
 use crate::wire::{OptionName, Options};
@@ -35,6 +36,12 @@ const BLOCK_SIZES: [u16; 6] = [1024, 1428, 1468, 8192, 32768, limits::MAX_BLKSIZ
 /// Windows that are tried, in blocks.
 const WINDOWS: [u16; 4] = [4, 16, 64, 256];
 
+/// What the probe may take in all.
+pub(super) const MAX_TIME: Setting = Setting::time(
+    "max_time",
+    Duration::from_secs(1),
+    Duration::from_secs(60 * 60),
+);
 /// A shorter file is over before its rate says anything.
 const LEAST_SAMPLE: u64 = 256 << 10;
 
@@ -50,8 +57,8 @@ pub(super) struct Arguments {
     #[arg(value_name = "SOURCE", num_args = 1.., required = true)]
     place: Vec<String>,
 
-    /// Stop asking after this time, 1s to 1h
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = value::long_time as Parser<_>)]
+    /// Stop asking after this time, {range}
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = value::time(MAX_TIME))]
     max_time: Duration,
 
     #[command(flatten)]

@@ -1,16 +1,16 @@
 //! One rule at a time: the test says what the lanes know.
 
 use super::super::*;
-use crate::limits::UNPROVEN_CHANCE;
+use crate::limits::HALF_OPEN_CHANCE;
 use crate::transfer::now;
 use std::collections::BTreeMap;
 
 const QUOTA: Quota = Quota {
     transfers: 100,
     per_client: None,
-    unproven: 1,
-    unproven_per_client: None,
-    unproven_per_network: None,
+    half_open: 1,
+    half_open_per_client: None,
+    half_open_per_network: None,
 };
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -18,7 +18,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 #[derive(Default)]
 struct Lanes {
     parked: BTreeMap<u64, (Facts, bool)>,
-    ended: Vec<(u64, Failure)>,
+    ended: Vec<(u64, TransferError)>,
     recalled: Vec<u64>,
     abandoned: Vec<u64>,
     slots_given_away: usize,
@@ -41,7 +41,7 @@ impl LaneAccess for Lanes {
         self.recalled.push(id.0);
     }
 
-    fn end(&mut self, _: usize, id: TransferId, failure: Failure) -> Option<Instant> {
+    fn end(&mut self, _: usize, id: TransferId, failure: TransferError) -> Option<Instant> {
         let Some((facts, _)) = self.parked.remove(&id.0) else {
             self.recalled.push(id.0);
             return None;
@@ -200,8 +200,8 @@ fn a_transfer_whose_answer_lies_unread_makes_no_room() {
     assert_eq!(rig.ask(peer(1), start), Ok(()));
     let first = rig.park(start);
     rig.lanes.parked.get_mut(&first).expect("parked").1 = true;
-    let later = start + UNPROVEN_CHANCE;
-    let full = Err(DropReason::UnprovenFull);
+    let later = start + HALF_OPEN_CHANCE;
+    let full = Err(DropReason::HalfOpenFull);
     assert_eq!(rig.ask(peer(2), later), full);
     // Once it was read there is room.
     rig.establish(first, later);
@@ -209,9 +209,9 @@ fn a_transfer_whose_answer_lies_unread_makes_no_room() {
     let second = rig.park(later);
     // A peer that has said nothing does make room.
     assert_eq!(rig.ask(peer(3), later), full, "it has its chance");
-    let later = later + UNPROVEN_CHANCE;
+    let later = later + HALF_OPEN_CHANCE;
     assert_eq!(rig.ask(peer(3), later), Ok(()));
-    assert!(matches!(rig.lanes.ended[..], [(id, Failure::Evicted)] if id == second));
+    assert!(matches!(rig.lanes.ended[..], [(id, TransferError::Evicted)] if id == second));
 }
 
 /// Another server may have the file that a broadcast asks for.
@@ -251,7 +251,7 @@ fn the_port_of_a_request_that_the_store_never_answered_comes_back_with_the_worke
 #[test]
 fn one_transfer_goes_for_each_request_that_waits_for_a_port() {
     let quota = Quota {
-        unproven: 100,
+        half_open: 100,
         ..QUOTA
     };
     let mut rig = Rig::new(quota, Supply::System(5));
@@ -263,13 +263,13 @@ fn one_transfer_goes_for_each_request_that_waits_for_a_port() {
             rig.establish(id, start);
         }
     }
-    let begun = start + UNPROVEN_CHANCE - SOCKET_RETRY;
+    let begun = start + HALF_OPEN_CHANCE - SOCKET_RETRY;
     assert_eq!(rig.ask(peer(6), begun), Ok(()));
     assert!(rig.endpoint.desk.waits(TransferId(6)));
     assert_eq!(rig.endpoint.len(), 6, "none may go yet");
     for time in [
-        start + UNPROVEN_CHANCE,
-        start + 2 * UNPROVEN_CHANCE - SOCKET_RETRY,
+        start + HALF_OPEN_CHANCE,
+        start + 2 * HALF_OPEN_CHANCE - SOCKET_RETRY,
     ] {
         rig.timeout(time);
         assert_eq!(rig.endpoint.len(), 5, "one for one");
@@ -278,7 +278,7 @@ fn one_transfer_goes_for_each_request_that_waits_for_a_port() {
     let (gone, _) = rig.lanes.ended[0].clone();
     rig.report(
         Report::Closed(TransferId(gone)),
-        start + 2 * UNPROVEN_CHANCE,
+        start + 2 * HALF_OPEN_CHANCE,
     );
     assert_eq!(rig.opened().0.id, TransferId(6));
 }
@@ -292,7 +292,7 @@ fn requests_that_made_room_for_others_are_cleared_out() {
     rig.report(Report::Established(TransferId(1)), start); // this one stays
     let rounds = 4 * TIMERS_KEPT as u32;
     for round in 1..=rounds {
-        let at = start + round * UNPROVEN_CHANCE;
+        let at = start + round * HALF_OPEN_CHANCE;
         assert_eq!(rig.ask(peer(1000 + round as u16), at), Ok(()));
         assert_eq!(rig.endpoint.len(), 2, "the one before has gone");
         assert!(rig.endpoint.timers.len() <= TIMERS_KEPT + 3 * TIMERS_PER_SLOT);
@@ -334,7 +334,7 @@ fn a_repeated_request_waits_for_the_transfer_to_be_parked() {
 #[test]
 fn a_stop_refuses_what_waits_and_ends_what_is_parked() {
     let quota = Quota {
-        unproven: 100,
+        half_open: 100,
         ..QUOTA
     };
     let mut rig = Rig::new(quota, Supply::System(1000));
@@ -348,7 +348,7 @@ fn a_stop_refuses_what_waits_and_ends_what_is_parked() {
     rig.endpoint.stop(Stop::Now, start);
     assert!(!rig.endpoint.is_finished(start, &mut rig.lanes));
     rig.act();
-    assert!(matches!(rig.lanes.ended[..], [(id, Failure::Stopped)] if id == parked));
+    assert!(matches!(rig.lanes.ended[..], [(id, TransferError::Stopped)] if id == parked));
     let refused = rig.actions.iter().find_map(|action| match action {
         Action::ReplyWithin(tid, refusal) => Some((*tid, refusal.text().to_owned())),
         _ => None,
@@ -362,7 +362,7 @@ fn a_stop_refuses_what_waits_and_ends_what_is_parked() {
 #[test]
 fn a_drain_waits_for_established_transfers_only() {
     let quota = Quota {
-        unproven: 100,
+        half_open: 100,
         ..QUOTA
     };
     let mut rig = Rig::new(quota, Supply::System(1000));

@@ -374,7 +374,7 @@ impl LaneAccess for Server {
         self.lanes[lane].recall(id, true);
     }
 
-    fn end(&mut self, lane: usize, id: TransferId, _: Failure) -> Option<Instant> {
+    fn end(&mut self, lane: usize, id: TransferId, _: TransferError) -> Option<Instant> {
         if self.lanes[lane].get(id).is_none() {
             self.lanes[lane].recall(id, true);
             return None;
@@ -457,9 +457,9 @@ impl World {
         let quota = Quota {
             transfers,
             per_client: None,
-            unproven: 2 + rng.below(transfers as u64) as usize,
-            unproven_per_client: None,
-            unproven_per_network: None,
+            half_open: 2 + rng.below(transfers as u64) as usize,
+            half_open_per_client: None,
+            half_open_per_network: None,
         };
         let supply = match rng.below(3) {
             0 => Supply::Range(40_000..=40_004 + rng.below(60) as u16),
@@ -1171,7 +1171,7 @@ impl World {
         let honest = |client: &&Client| matches!(client.habit, Habit::Reads(_) | Habit::Writes(_));
         let honest = self.clients.iter().filter(honest).count();
         let ports = self.endpoint.config.supply.len();
-        if 2 * honest > self.quota.transfers.min(ports / 2) || self.quota.unproven < 8 {
+        if 2 * honest > self.quota.transfers.min(ports / 2) || self.quota.half_open < 8 {
             return;
         }
         for (number, client) in self.clients.iter().enumerate() {
