@@ -47,7 +47,7 @@ fn a_server_is_observed_while_another_thread_joins_it() {
     assert!(handle.events().next().is_none());
 }
 
-/// A reader of events must come to an end, whoever ends the server.
+/// Readers of events come to an end with the server, also where it is dropped.
 #[test]
 fn events_of_a_handle_end_with_the_server() {
     let server = serve(shelf([]));
