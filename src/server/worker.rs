@@ -386,7 +386,9 @@ impl Worker {
         // something else on that port. What it would have been told is told to whoever really sends
         // the file again.
         let granted = match granted {
-            Err(refusal) if opening.may_be_copy => Ok(Granted::Write(Box::new(Refusing(refusal)))),
+            Err(refusal) if opening.may_be_copy => {
+                Ok(Granted::Write(Box::new(Refusing(refusal)), None))
+            }
             granted => granted,
         };
         match granted {
@@ -430,7 +432,7 @@ impl Worker {
 enum Granted {
     /// With the name that it has in the store.
     Read(Body, Option<Name>),
-    Write(Box<dyn Sink>),
+    Write(Box<dyn Sink>, Option<Name>),
 }
 
 /// Takes no octet of a file that the store has refused.
@@ -561,7 +563,9 @@ impl WorkerContext {
         let store = &self.shared.store;
         let answer = guarded(|| {
             if direction == Direction::Write {
-                return store.write(&question).map(Granted::Write);
+                let sink = store.write(&question)?;
+                let served = sink.name().map(Name::new);
+                return Ok(Granted::Write(sink, served));
             }
             let source = store.read(&question)?;
             let served = source.1.clone();
@@ -612,7 +616,7 @@ impl WorkerContext {
             Granted::Read(body, _) => {
                 (body.length(), body.in_flight(), body.share(&shared.buffers))
             }
-            Granted::Write(_) => (
+            Granted::Write(..) => (
                 request.options.get(OptionName::Tsize),
                 RECEIVED_WINDOW_OCTETS,
                 u64::MAX,
@@ -647,7 +651,8 @@ impl WorkerContext {
                 body.reserve(&shared.buffers, &agreed);
                 answer_read(body, &agreed, &answer, &policy)
             }
-            Granted::Write(sink) => {
+            Granted::Write(sink, name) => {
+                served = name.unwrap_or(served);
                 let machine = proto::Receiver::answering(&agreed, DALLY, &policy, now());
                 let ack = || wire::ack(0).to_vec();
                 let datagram = option_ack(&answer).unwrap_or_else(ack);
