@@ -81,7 +81,7 @@ pub use wire::{Direction, ErrorCode, Malformed, Mode, OptionName, Options, Unkno
 /// The protocol's machines and packets, for own event loops, fuzzers and test rigs. Outside
 /// semantic versioning: these may change in any release.
 pub mod unversioned {
-    /// Every number in the house.
+    /// Limits, times and sizes, and what each setting accepts.
     pub mod limits {
         pub use crate::limits::*;
     }

@@ -39,7 +39,7 @@ fn help_names_every_option_with_its_default() {
         ("--port-range <LO:HI>", "[default: any free port]"),
         ("--dont-fragment", "[default: allowed]"),
         (
-            "--max-block-size <OCTETS>",
+            "--max-block-size <BYTES>",
             "[default: what the route to the client carries in one piece]",
         ),
         ("--max-window-size <BLOCKS>", "[default: 32767]"),

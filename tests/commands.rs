@@ -17,7 +17,7 @@ fn said(arguments: &[&str]) -> (Option<i32>, String) {
 fn the_clients_help_names_every_option_with_its_default() {
     let settings = [
         (
-            "--blksize <OCTETS>",
+            "--blksize <BYTES>",
             "[default: 1428, or what the route carries]",
         ),
         ("--windowsize <BLOCKS>", "[default: 16]"),

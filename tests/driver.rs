@@ -22,7 +22,9 @@ fn open(scratch: &Scratch) -> Driver {
 }
 
 fn address(driver: &Driver) -> std::net::SocketAddr {
-    (driver.host().expect("an address"), driver.port()).into()
+    let both = (driver.host().expect("an address"), driver.port()).into();
+    assert_eq!(driver.addr().expect("an address"), both);
+    both
 }
 
 fn names(driver: &Driver, directory: &str) -> Vec<String> {

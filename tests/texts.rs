@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 use tftpool::unversioned::limits::settings::{Setting, client, directory, server};
+use tftpool::{Mode, Retransmit, WriteMode};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -96,6 +97,21 @@ fn literals_are_found_and_comments_are_not() {
     assert_eq!(all.len(), 4, "{all:?}");
     assert_eq!(all.iter().filter(|text| names_an_option(text)).count(), 3);
     assert!(!names_an_option("a -- b"));
+}
+
+#[test]
+fn modes_are_words_both_ways() {
+    for mode in [WriteMode::Create, WriteMode::Overwrite, WriteMode::Unique] {
+        assert_eq!(mode.to_string().parse(), Ok(mode));
+    }
+    for when in [Retransmit::Adaptive, Retransmit::Rfc] {
+        assert_eq!(when.to_string().parse(), Ok(when));
+    }
+    for mode in [Mode::Octet, Mode::Netascii] {
+        assert_eq!(mode.to_string().to_uppercase().parse(), Ok(mode));
+    }
+    let error = "append".parse::<WriteMode>().expect_err("no such mode");
+    assert_eq!(error.to_string(), "expected create, overwrite or unique");
 }
 
 /// Rows of the page, as the tables of the library make them.

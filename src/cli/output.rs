@@ -7,7 +7,7 @@
 //! first bytes arrive. The kernel alone follows links.
 
 use crate::client::{Writer, unwritten};
-use crate::error::Refusal;
+use crate::error::{Refusal, plain};
 use crate::store::landing::{Landing, Rules};
 use crate::store::{Sink, WriteMode};
 use crate::sys::{by_path, fs};
@@ -282,7 +282,7 @@ impl Sink for Fresh<'_> {
                 Ok(())
             }
             Err(cause) => {
-                let refusal = unwritten(&cause);
+                let refusal = unwritten(io::Error::new(cause.kind(), plain(&cause)));
                 let _ = self.written.error.set(cause);
                 Err(refusal)
             }

@@ -181,7 +181,7 @@ struct Network {
 struct Protocol {
     /// Largest block size to agree to, in bytes, {range}, even if it travels in fragments [default:
     /// what the route to the client carries in one piece]
-    #[arg(long, value_name = "OCTETS", value_parser = value::number::<u16>(accepted::MAX_BLOCK_SIZE))]
+    #[arg(long, value_name = "BYTES", value_parser = value::number::<u16>(accepted::MAX_BLOCK_SIZE))]
     max_block_size: Option<u16>,
 
     /// Largest window to agree to, in blocks, {range}

@@ -71,7 +71,7 @@ pub(super) struct Settings {
 #[command(next_help_heading = "Protocol")]
 struct Protocol {
     /// Block size to ask for, in bytes, {range} [default: 1428, or what the route carries]
-    #[arg(long, value_name = "OCTETS", value_parser = value::number::<u16>(accepted::BLKSIZE))]
+    #[arg(long, value_name = "BYTES", value_parser = value::number::<u16>(accepted::BLKSIZE))]
     blksize: Option<u16>,
 
     /// Window to ask for, in blocks, {range}

@@ -29,6 +29,21 @@ where
 pub(super) fn time(
     setting: Setting,
 ) -> impl Fn(&str) -> Result<Duration, String> + Clone + Send + Sync {
+    move |text| {
+        let accepted = |text: &str| duration(text).filter(|time| setting.accepts(*time));
+        accepted(text).ok_or_else(|| {
+            let all = ["500ms", "1.5", "2s", "5m", "24h", "7d"];
+            let examples = all.into_iter().filter(|text| accepted(text).is_some());
+            let examples: Vec<_> = examples.collect();
+            format!(
+                "expected a time from {setting}, such as {}",
+                examples.join(", ")
+            )
+        })
+    }
+}
+
+fn duration(text: &str) -> Option<Duration> {
     let units = [
         ("ms", 1_000),
         ("s", SECOND),
@@ -36,18 +51,11 @@ pub(super) fn time(
         ("h", 60 * 60 * SECOND),
         ("d", 24 * 60 * 60 * SECOND),
     ];
-    move |text| {
-        let with_unit = units
-            .iter()
-            .find_map(|(unit, micros)| Some((text.strip_suffix(unit)?, *micros)));
-        let (digits, unit_micros) = with_unit.unwrap_or((text, SECOND));
-        micros(digits, unit_micros)
-            .map(Duration::from_micros)
-            .filter(|time| setting.accepts(*time))
-            .ok_or_else(|| {
-                format!("expected a time from {setting}, such as 500ms, 1.5, 2s, 5m, 24h or 7d")
-            })
-    }
+    let with_unit = units
+        .iter()
+        .find_map(|(unit, micros)| Some((text.strip_suffix(unit)?, *micros)));
+    let (digits, unit_micros) = with_unit.unwrap_or((text, SECOND));
+    micros(digits, unit_micros).map(Duration::from_micros)
 }
 
 /// A second in microseconds.
@@ -217,6 +225,13 @@ mod tests {
         ] {
             assert!(time(server::TIMEOUT)(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn examples_of_a_time_are_accepted_themselves() {
+        let error = time(server::TIMEOUT)("5m").expect_err("too long");
+        let words = "expected a time from 10ms to 255s, such as 500ms, 1.5, 2s";
+        assert_eq!(error, words);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Bytes that are received go to a writer in large pieces.
 
-use crate::error::{Refusal, plain};
+use crate::error::Refusal;
 use crate::limits;
 use crate::store::Sink;
 use crate::wire::ErrorCode;
@@ -21,14 +21,14 @@ impl<W: Write> Writer<W> {
     /// Writes what is left, and gives the writer back.
     pub(crate) fn finish(mut self) -> Result<W, Refusal> {
         self.write_out()?;
-        self.writer.flush().map_err(|cause| unwritten(&cause))?;
+        self.writer.flush().map_err(unwritten)?;
         Ok(self.writer)
     }
 
     fn write_out(&mut self) -> Result<(), Refusal> {
         let written = self.writer.write_all(&self.waiting);
         self.waiting.clear();
-        written.map_err(|cause| unwritten(&cause))
+        written.map_err(unwritten)
     }
 }
 
@@ -52,6 +52,6 @@ impl<W: Write + Send> Sink for Writer<W> {
 }
 
 /// The text of the ERROR for the server, and the text for people here.
-pub(crate) fn unwritten(cause: &io::Error) -> Refusal {
-    Refusal::new(ErrorCode::DISK_FULL, "cannot write").because(plain(cause))
+pub(crate) fn unwritten(cause: io::Error) -> Refusal {
+    Refusal::new(ErrorCode::DISK_FULL, "cannot write").caused_by(cause)
 }

@@ -466,7 +466,8 @@ impl Worker {
         // the file again.
         let granted = match granted {
             Err(refusal) if opening.may_be_copy => {
-                Ok(Answer::Now(Granted::Write(Box::new(Refusing(refusal)))))
+                let sink = Box::new(Refusing(refusal));
+                Ok(Answer::Now(Granted::Write(sink, None)))
             }
             granted => granted,
         };
@@ -515,7 +516,7 @@ impl Worker {
 enum Granted {
     /// With the name that it has in the store.
     Read(Body, Option<Name>),
-    Write(Box<dyn Sink>),
+    Write(Box<dyn Sink>, Option<Name>),
 }
 
 /// When it did.
@@ -648,7 +649,8 @@ impl WorkerContext {
         let answer = guarded(|| match direction {
             Direction::Write => {
                 let sink = store.write(&question)?;
-                Ok(Answer::Now(Granted::Write(sink)))
+                let served = sink.name().map(Name::new);
+                Ok(Answer::Now(Granted::Write(sink, served)))
             }
             Direction::Read => match store.read(&question)? {
                 Source(Kind::Later(source), name) => Ok(Answer::Later(source, name)),
@@ -723,7 +725,7 @@ impl WorkerContext {
             Granted::Read(body, _) => {
                 (body.length(), body.in_flight(), body.share(&shared.buffers))
             }
-            Granted::Write(_) => (
+            Granted::Write(..) => (
                 request.options.get(OptionName::Tsize),
                 RECEIVED_WINDOW_OCTETS,
                 u64::MAX,
@@ -758,7 +760,8 @@ impl WorkerContext {
                 body.reserve(&shared.buffers, &agreed);
                 answer_read(body, &agreed, &answer, &policy)
             }
-            Granted::Write(sink) => {
+            Granted::Write(sink, name) => {
+                served = name.unwrap_or(served);
                 let machine = proto::Receiver::answering(&agreed, DALLY, &policy, now());
                 let ack = || wire::ack(0).to_vec();
                 let datagram = option_ack(&answer).unwrap_or_else(ack);

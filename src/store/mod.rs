@@ -138,6 +138,12 @@ pub trait Sink: Send {
     /// The [`Refusal`] is sent to the peer as an ERROR and ends the transfer.
     fn append(&mut self, octets: &[u8]) -> Result<(), Refusal>;
 
+    /// The name that the store has for the file, for [`Event::Started`](crate::Event::Started).
+    /// `None` leaves it at the name that was asked for; a sink that wraps a sink passes it on.
+    fn name(&self) -> Option<&[u8]> {
+        None
+    }
+
     /// The file is whole. Called before the last ACK goes out, so what the sender takes for stored
     /// is stored.
     ///

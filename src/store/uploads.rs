@@ -126,6 +126,10 @@ impl Sink for Upload {
         self.landing.write_all(octets).map_err(in_the_way)
     }
 
+    fn name(&self) -> Option<&[u8]> {
+        Some(self.asked.as_bytes())
+    }
+
     fn commit(self: Box<Self>) -> Result<(), Refusal> {
         let name = self.landing.commit().map_err(in_the_way)?;
         if name != self.component {

@@ -1,6 +1,6 @@
 //! Whole files, to and from our own server.
 
-use crate::rig::{builder, pattern, serve, shelf, start};
+use crate::rig::{Scratch, builder, pattern, serve, shelf, start};
 use std::io::Cursor;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -109,6 +109,35 @@ fn netascii_comes_back_as_it_went() {
         let mut got = Vec::new();
         client.get_to("text", &mut got).expect("the text");
         assert_eq!(got, text, "{blksize}");
+    }
+}
+
+/// Bytes, text and files need no name of a source.
+#[test]
+fn what_is_like_a_source_is_put_as_it_is() {
+    let store = Shelf::default();
+    let server = serve(store.clone());
+    let client = Client::new(server.local_addr());
+    let scratch = Scratch::new();
+    scratch.file("file", b"a file");
+    let file = std::fs::File::open(scratch.at("file")).expect("a file");
+    let sources = [
+        (Source::from("text"), "text"),
+        (String::from("a string").into(), "a string"),
+        (b"an array".into(), "an array"),
+        ((&b"a slice"[..]).into(), "a slice"),
+        (b"a vector".to_vec().into(), "a vector"),
+        (Arc::<[u8]>::from(*b"shared").into(), "shared"),
+        (file.into(), "a file"),
+    ];
+    for (source, content) in sources {
+        client.put("x", source).expect("sent");
+        assert_eq!(*store.0.lock().expect("sound"), content.as_bytes());
+    }
+    for content in ["text", "more text"] {
+        client.put("x", content).expect("sent");
+        assert_eq!(*store.0.lock().expect("sound"), content.as_bytes());
+        assert_eq!(client.get("x").expect("the text"), content.as_bytes());
     }
 }
 

@@ -47,7 +47,7 @@ fn a_server_is_observed_while_another_thread_joins_it() {
     assert!(handle.events().next().is_none());
 }
 
-/// A reader of events must come to an end, whoever ends the server.
+/// Readers of events come to an end with the server, also where it is dropped.
 #[test]
 fn events_of_a_handle_end_with_the_server() {
     let server = serve(shelf([]));
@@ -194,9 +194,38 @@ impl<S: Store> Store for Below<S> {
         self.0.read(&request.with_name(&name))
     }
 
-    fn write(&self, request: &Request<'_>) -> Result<Box<dyn Sink>, Refusal> {
-        self.0.write(request)
+    fn takes_uploads(&self) -> bool {
+        self.0.takes_uploads()
     }
+
+    fn write(&self, request: &Request<'_>) -> Result<Box<dyn Sink>, Refusal> {
+        let name = [b"below/", request.name].concat();
+        self.0.write(&request.with_name(&name))
+    }
+}
+
+#[test]
+fn the_start_of_an_upload_names_what_was_asked_and_where_it_goes() {
+    let scratch = Scratch::new();
+    std::fs::create_dir(scratch.at("below")).expect("a directory");
+    let dir = tftpool::Dir::builder(scratch.path()).uploads(tftpool::WriteMode::Create);
+    let server = calm(Below(dir.open().expect("a directory")));
+    let mut events = server.events();
+    let client = tftpool::Client::new(server.local_addr());
+    client.put("file", "content").expect("stored");
+    let (id, name, served) = wait_for(&mut events, |event| match event {
+        Event::Started {
+            id, name, served, ..
+        } => Some((*id, name.clone(), served.clone())),
+        _ => None,
+    });
+    assert_eq!(id.as_u64().to_string(), id.to_string());
+    assert_eq!(
+        (name.as_bytes(), served.as_bytes()),
+        (&b"file"[..], &b"below/file"[..])
+    );
+    let stored = std::fs::read(scratch.at("below/file")).expect("the file");
+    assert_eq!(stored, b"content");
 }
 
 #[test]
