@@ -274,6 +274,9 @@ pub const PORT_ASIDE: Duration = Duration::from_millis(500);
 pub const PORT_HEADROOM: usize = 16;
 /// How long an unanswered transfer is left alone before it may make room for a new one.
 pub const UNPROVEN_CHANCE: Duration = Duration::from_secs(1);
+/// How long at least, where unanswered transfers have taken all that there is for them. A board in
+/// the same network answers within a few milliseconds.
+pub const HALF_OPEN_LEAST: Duration = Duration::from_millis(50);
 /// Each window that a peer has acknowledged lets its transfer be silent for this much longer before
 /// it may make room. An address that sends two packets for each transfer does not hold places for
 /// as long as a board that boots.

@@ -12,7 +12,11 @@
 //! 1. complete uploads, the one that has been complete for longest first;
 //! 2. half-open transfers that have had [`UNPROVEN_CHANCE`], and established ones whose peers have
 //!    been silent for longer than [`patience`] allows: those of the address that has the most
-//!    transfers first, and of these the one whose time was up first.
+//!    transfers first, and of these the one whose time was up first;
+//! 3. where half-open transfers have all the places or ports that they may have, one of those that
+//!    have had [`HALF_OPEN_LEAST`], chosen at random by its age. In a flood of forged requests a
+//!    place is held for as long as the flood needs to fill all of them, and a client that answers
+//!    sooner is served.
 //!
 //! All other transfers stay.
 
@@ -20,8 +24,8 @@ use super::by_id::ById;
 use super::ports::{Lease, Ports, Supply, without_port};
 use crate::event::{DropReason, TransferId};
 use crate::limits::{
-    HALF_OPEN_PER_TID, MOST_SILENCE, SHARE_PER_FREE_PLACE, SILENCE_PER_WINDOW, TRANSFERS_PER_TID,
-    UNPROVEN_CHANCE,
+    HALF_OPEN_LEAST, HALF_OPEN_PER_TID, MOST_SILENCE, SHARE_PER_FREE_PLACE, SILENCE_PER_WINDOW,
+    TRANSFERS_PER_TID, UNPROVEN_CHANCE,
 };
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -252,7 +256,9 @@ impl Desk {
             return victim.map_or(Verdict::Drop(DropReason::Duplicate), Verdict::MakeRoom);
         }
         if let Some((scope, victims, reason)) = self.shortage(&tid) {
-            let victim = self.victim(scope, victims, now);
+            let victim = self
+                .victim(scope, victims, now)
+                .or_else(|| self.early_victim(&tid, scope, victims, random, now));
             return victim.map_or(Verdict::Drop(reason), Verdict::MakeRoom);
         }
         if !self.ports.has_free(tid.local)
@@ -392,6 +398,29 @@ impl Desk {
             Scope::All | Scope::Local(_) => of_many().or_else(|| of(group)),
             Scope::Client(_) | Scope::Network(_) => of(group),
         }
+    }
+
+    /// A half-open transfer that makes room before its time, where half-open ones have taken all
+    /// there is for them. A client that has transfers gives up one of its own.
+    fn early_victim(
+        &self,
+        tid: &Tid,
+        scope: Scope,
+        victims: Victims,
+        random: u64,
+        now: Instant,
+    ) -> Option<TransferId> {
+        let scope = match self.group(tid.client(), Group::held) {
+            _ if victims == Victims::Incomplete => return None,
+            0 => scope,
+            _ => tid.client(),
+        };
+        let places = &self.groups.get(&scope)?.half_open;
+        let (oldest, _) = places.first()?;
+        let range = (now + UNPROVEN_CHANCE - HALF_OPEN_LEAST).checked_duration_since(*oldest)?;
+        let share = (random >> 32) as f64 / (1u64 << 32) as f64;
+        let before = (*oldest + range.mul_f64(share), TransferId(u64::MAX));
+        places.range(..=before).next_back().map(|(_, id)| *id)
     }
 
     /// Enters a transfer into the groups that it belongs to.
@@ -812,15 +841,49 @@ mod tests {
         assert!(desk.is_tense(&tid(4, 1)));
         let younger = admitted(desk.ask(tid(3, 1), 0, now + MS));
         let full = Verdict::Drop(DropReason::UnprovenFull);
-        assert_eq!(desk.ask(tid(4, 1), 0, now + UNPROVEN_CHANCE - MS), full);
+        assert_eq!(desk.ask(tid(4, 1), 0, now + HALF_OPEN_LEAST - MS), full);
         let later = now + UNPROVEN_CHANCE;
         assert_eq!(desk.ask(tid(4, 1), 0, later), Verdict::MakeRoom(oldest));
         desk.spare(oldest, later + UNPROVEN_CHANCE);
-        assert_eq!(desk.ask(tid(4, 1), 0, later), full);
         let later = later + MS;
         assert_eq!(desk.ask(tid(4, 1), 0, later), Verdict::MakeRoom(younger));
         desk.end(younger);
         admitted(desk.ask(tid(4, 1), 0, later));
+    }
+
+    /// A flood fills all places again and again: a client that answers at once is served beside it,
+    /// and the place of each transfer is safe for a moment.
+    #[test]
+    fn in_a_flood_half_open_transfers_make_room_before_their_time() {
+        let now = start();
+        let mut desk = desk(Quota {
+            transfers: 1000,
+            unproven: 100,
+            ..QUOTA
+        });
+        let flood = |n: u64| tid(2 + (n % 200) as u8, 1 + (n / 200) as u16);
+        for n in 0..100 {
+            admitted(desk.ask(flood(n), 0, now + MS * n as u32));
+        }
+        let full = Verdict::Drop(DropReason::UnprovenFull);
+        let early = now + HALF_OPEN_LEAST - MS;
+        assert_eq!(desk.ask(tid(1, 1), 0, early), full);
+        // By then half of them have had the least time.
+        let later = now + HALF_OPEN_LEAST + 49 * MS;
+        let mut victims = BTreeSet::new();
+        for step in 0..64u64 {
+            let Verdict::MakeRoom(id) = desk.admit(tid(1, 1), 0, step << 58, later) else {
+                panic!("a flood keeps its places");
+            };
+            victims.insert(id);
+        }
+        assert!(victims.len() > 16, "not the oldest only: {victims:?}");
+        assert!(victims.iter().all(|id| id.0 <= 50), "{victims:?}");
+        // An address that has transfers takes the places of no other.
+        let own = admitted(desk.insist(tid(1, 1), later));
+        assert_eq!(desk.ask(tid(1, 2), 0, later + HALF_OPEN_LEAST - MS), full);
+        let later = later + HALF_OPEN_LEAST;
+        assert_eq!(desk.ask(tid(1, 2), 0, later), Verdict::MakeRoom(own));
     }
 
     /// Where the table is full, those that never answered are not kept at the cost of those that
@@ -930,7 +993,7 @@ mod tests {
             let first = admitted(desk.ask(tid(host, 1), 0, now + MS));
             let second = admitted(desk.ask(tid(host, 2), 0, now + 2 * MS));
             let full = Verdict::Drop(reason);
-            assert_eq!(desk.ask(tid(1, 3), 0, now + UNPROVEN_CHANCE), full);
+            assert_eq!(desk.ask(tid(1, 3), 0, now + HALF_OPEN_LEAST), full);
             let later = now + UNPROVEN_CHANCE + MS;
             let room = Verdict::MakeRoom(first);
             assert_eq!(desk.ask(tid(1, 3), 0, later), room, "{reason:?}");

@@ -15,7 +15,7 @@ use super::message::Report;
 use super::ports::{Lease, Supply};
 use crate::error::{Failure, Refusal, plain};
 use crate::event::{DropReason, Event, Name, TransferId};
-use crate::limits::{ERRORS_PER_SECOND, PORT_WAIT, STUCK_AFTER, UNPROVEN_CHANCE};
+use crate::limits::{ERRORS_PER_SECOND, HALF_OPEN_LEAST, PORT_WAIT, STUCK_AFTER, UNPROVEN_CHANCE};
 use crate::sys::is_scarce;
 use crate::wire::{self, Direction, ErrorCode, Malformed, Packet};
 use std::borrow::Cow;
@@ -654,6 +654,9 @@ impl Endpoint {
             None
         } else if facts.is_established && until > now {
             Some(until)
+        } else if !facts.is_established && now < facts.answered + HALF_OPEN_LEAST {
+            // The request may have waited for a worker.
+            Some(facts.answered + UNPROVEN_CHANCE)
         } else {
             // Its answer may lie unread.
             lanes.has_unread(lane, id).then_some(now + UNPROVEN_CHANCE)
