@@ -68,7 +68,7 @@ pub enum Verdict {
 }
 
 /// Whose transfers are looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
     /// All of them.
     All,
@@ -114,9 +114,9 @@ pub struct Desk {
     /// Newest last.
     by_tid: HashMap<Tid, Vec<TransferId>>,
     groups: HashMap<Scope, Group>,
-    /// Client addresses by the number of their transfers that are not complete, where these are
+    /// [Hosts](Tid::host) by the number of their transfers that are not complete, where these are
     /// several.
-    ranking: BTreeSet<(usize, IpAddr)>,
+    ranking: BTreeSet<(usize, Scope)>,
     ports: Ports,
     /// Transfers that have waited for a port and have one now. Some may be over since then.
     granted: VecDeque<TransferId>,
@@ -189,6 +189,15 @@ impl Tid {
 
     fn network(&self) -> Scope {
         Scope::Network(network(self.peer.ip()))
+    }
+
+    /// What has a share of the places: an IPv4 address, or the /64 network of an IPv6 address,
+    /// since one host can use all addresses of its network.
+    fn host(&self) -> Scope {
+        match self.peer.ip().to_canonical() {
+            IpAddr::V4(_) => self.client(),
+            IpAddr::V6(_) => self.network(),
+        }
     }
 
     /// Where its port is taken from.
@@ -330,8 +339,9 @@ impl Desk {
             let reason = DropReason::NetworkUnprovenFull;
             return Some((tid.network(), Victims::HalfOpen, reason));
         }
-        // What stays free behind the new transfer is for addresses that have none.
+        // What stays free behind the new transfer is for hosts that have none.
         let stay_free = self.free_places(tid).saturating_sub(1);
+        let held = self.group(tid.host(), Group::held);
         if held > 0 && held >= SHARE_PER_FREE_PLACE * stay_free {
             return Some((Scope::All, Victims::Incomplete, DropReason::Full));
         }
@@ -390,8 +400,8 @@ impl Desk {
             overdue.find(helps).map(|(_, id)| id)
         };
         let of_many = || {
-            let clients = self.ranking.iter().rev().take(RANKED);
-            let mut groups = clients.map(|(_, ip)| &self.groups[&Scope::Client(*ip)]);
+            let hosts = self.ranking.iter().rev().take(RANKED);
+            let mut groups = hosts.map(|(_, scope)| &self.groups[scope]);
             groups.find_map(of)
         };
         match scope {
@@ -401,7 +411,7 @@ impl Desk {
     }
 
     /// A half-open transfer that makes room before its time, where half-open ones have taken all
-    /// there is for them. A client that has transfers gives up one of its own.
+    /// there is for them. A host that has transfers gives up one of its own.
     fn early_victim(
         &self,
         tid: &Tid,
@@ -410,10 +420,10 @@ impl Desk {
         random: u64,
         now: Instant,
     ) -> Option<TransferId> {
-        let scope = match self.group(tid.client(), Group::held) {
+        let scope = match self.group(tid.host(), Group::held) {
             _ if victims == Victims::Incomplete => return None,
             0 => scope,
-            _ => tid.client(),
+            _ => tid.host(),
         };
         let places = &self.groups.get(&scope)?.half_open;
         let (oldest, _) = places.first()?;
@@ -444,16 +454,16 @@ impl Desk {
         self.rank(&entry.tid, entry.state, |held| held + 1);
     }
 
-    /// Moves a client to its rank after it got or lost a transfer in this state.
+    /// Moves a host to its rank after it got or lost a transfer in this state.
     fn rank(&mut self, tid: &Tid, state: State, before: impl FnOnce(usize) -> usize) {
         if state == State::Complete {
             return;
         }
-        let client = tid.peer.ip();
-        let held = self.group(tid.client(), Group::held);
-        self.ranking.remove(&(before(held), client));
+        let host = tid.host();
+        let held = self.group(host, Group::held);
+        self.ranking.remove(&(before(held), host));
         if held > 1 {
-            self.ranking.insert((held, client));
+            self.ranking.insert((held, host));
         }
     }
 
@@ -849,6 +859,40 @@ mod tests {
         assert_eq!(desk.ask(tid(4, 1), 0, later), Verdict::MakeRoom(younger));
         desk.end(younger);
         admitted(desk.ask(tid(4, 1), 0, later));
+    }
+
+    /// One host can use all addresses of its IPv6 network.
+    #[test]
+    fn an_ipv6_network_has_the_share_of_one_address() {
+        let (mut desk, now) = (desk(QUOTA), start());
+        let of = |network: u16, host: u16| Tid {
+            peer: (Ipv6Addr::new(0xfd00, network, 0, 0, host, 0, 0, host), 1000).into(),
+            local: ([0, 0, 0, 0, 0, 0, 0, 1], 69).into(),
+        };
+        let mut taken = 0;
+        while let Verdict::Admit(id, _) = desk.ask(of(1, taken), 0, now) {
+            desk.proven(id, now);
+            taken += 1;
+        }
+        assert!((50..100).contains(&taken), "{taken} places");
+        let others = (2..8).map(|network| desk.ask(of(network, 1), 0, now));
+        assert!(
+            others
+                .into_iter()
+                .all(|verdict| matches!(verdict, Verdict::Admit(..)))
+        );
+        // Where a place is needed, its silent transfers go first.
+        let later = now + patience(1);
+        let quiet = admitted(desk.insist(of(9, 1), later));
+        desk.proven(quiet, later);
+        while desk.entries.len() < 100 {
+            admitted(desk.ask(of(10 + desk.entries.len() as u16, 1), 0, later));
+        }
+        let Verdict::MakeRoom(id) = desk.ask(of(500, 1), 0, later) else {
+            panic!("silent transfers make room");
+        };
+        let network = desk.entries[&id].tid.network();
+        assert_eq!(network, of(1, 0).network());
     }
 
     /// A flood fills all places again and again: a client that answers at once is served beside it,
