@@ -13,6 +13,7 @@ use crate::client::Client;
 use crate::error::{Failure, Refusal, plain};
 use crate::event::Summary;
 use crate::store::Sink;
+use crate::sys::signal;
 use crate::wire::ErrorCode;
 use sha2::{Digest as _, Sha256};
 use std::fmt::Write as _;
@@ -77,6 +78,7 @@ pub(super) fn main(arguments: &Arguments) -> Exit {
         return refused;
     }
     arguments.settings.start_log();
+    signal::survive_file_limit();
     let mut all = Vec::new();
     for source in &arguments.sources {
         let target = source.parse().and_then(|place: Place| {

@@ -14,7 +14,8 @@
 //!    been silent for longer than [`patience`] allows: those of the address that has the most
 //!    transfers first, and of these the one whose time was up first;
 //! 3. where half-open transfers have all the places or ports that they may have, one of those that
-//!    have had [`HALF_OPEN_LEAST`], chosen at random by its age. In a flood of forged requests a
+//!    have had [`HALF_OPEN_LEAST`]: the oldest of the host that asks, or where it has none, one of
+//!    all, chosen at random by its age. In a flood of forged requests a
 //!    place is held for as long as the flood needs to fill all of them, and a client that answers
 //!    sooner is served.
 //!
@@ -411,7 +412,8 @@ impl Desk {
     }
 
     /// A half-open transfer that makes room before its time, where half-open ones have taken all
-    /// there is for them. A host that has transfers gives up one of its own.
+    /// there is for them: any one of all, by its age, or the oldest of a host or network that has
+    /// transfers.
     fn early_victim(
         &self,
         tid: &Tid,
@@ -420,15 +422,15 @@ impl Desk {
         random: u64,
         now: Instant,
     ) -> Option<TransferId> {
-        let scope = match self.group(tid.host(), Group::held) {
+        let (scope, share) = match scope {
+            Scope::Client(_) | Scope::Network(_) => (scope, 0.0),
             _ if victims == Victims::Incomplete => return None,
-            0 => scope,
-            _ => tid.host(),
+            _ if self.group(tid.host(), Group::held) > 0 => (tid.host(), 0.0),
+            _ => (scope, (random >> 32) as f64 / (1u64 << 32) as f64),
         };
         let places = &self.groups.get(&scope)?.half_open;
         let (oldest, _) = places.first()?;
         let range = (now + UNPROVEN_CHANCE - HALF_OPEN_LEAST).checked_duration_since(*oldest)?;
-        let share = (random >> 32) as f64 / (1u64 << 32) as f64;
         let before = (*oldest + range.mul_f64(share), TransferId(u64::MAX));
         places.range(..=before).next_back().map(|(_, id)| *id)
     }
@@ -1038,6 +1040,10 @@ mod tests {
             let second = admitted(desk.ask(tid(host, 2), 0, now + 2 * MS));
             let full = Verdict::Drop(reason);
             assert_eq!(desk.ask(tid(1, 3), 0, now + HALF_OPEN_LEAST), full);
+            // Forged requests cannot keep the places of an address, or of its network, for long.
+            let soon = now + HALF_OPEN_LEAST + MS;
+            let room = Verdict::MakeRoom(first);
+            assert_eq!(desk.ask(tid(1, 3), 0, soon), room, "{reason:?}");
             let later = now + UNPROVEN_CHANCE + MS;
             let room = Verdict::MakeRoom(first);
             assert_eq!(desk.ask(tid(1, 3), 0, later), room, "{reason:?}");
