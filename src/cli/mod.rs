@@ -10,6 +10,7 @@ mod place;
 mod probe;
 mod put;
 mod serve;
+mod service;
 mod settings;
 mod value;
 

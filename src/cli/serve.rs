@@ -5,6 +5,7 @@
 //! and the directory is opened once more without them, before the first packet is read.
 
 use super::log::{Log, Verbosity};
+use super::service::{self, Manager};
 use super::value::{self, Parser};
 use crate::error::{Error, plain};
 use crate::event::Stats;
@@ -15,8 +16,8 @@ use crate::store::{Dir, WriteMode};
 use crate::sys;
 use crate::sys::privileges::{self, Account};
 use crate::sys::signal::{Signal, Signals};
-use std::io::ErrorKind;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -140,9 +141,9 @@ struct Network {
     #[arg(long, value_name = "ADDR", value_parser = value::host as Parser<_>)]
     host: Vec<String>,
 
-    /// UDP port; 0 takes a free one
-    #[arg(long, default_value_t = limits::PORT, value_parser = value::number(0..=u16::MAX))]
-    port: u16,
+    /// UDP port; 0 takes a free one [default: 69]
+    #[arg(long, value_parser = value::number(0..=u16::MAX))]
+    port: Option<u16>,
 
     /// Listen also on an address that no interface has yet, as before the network is up [default:
     /// fail]
@@ -164,6 +165,22 @@ struct Network {
     /// sockets of one address get no broadcasts.
     #[arg(long)]
     answer_broadcast: bool,
+}
+
+impl Network {
+    fn port(&self) -> u16 {
+        self.port.unwrap_or(limits::PORT)
+    }
+
+    /// An option that says where to listen, if one was given.
+    fn binding_option(&self) -> Option<&'static str> {
+        let given = [
+            (!self.host.is_empty(), "--host"),
+            (self.port.is_some(), "--port"),
+            (self.freebind, "--freebind"),
+        ];
+        given.into_iter().find_map(|(is, name)| is.then_some(name))
+    }
 }
 
 /// What is agreed to, and how long a peer is waited for.
@@ -299,6 +316,8 @@ impl Write {
 
 /// Runs the subcommand.
 pub(super) fn main(arguments: Arguments) -> ExitCode {
+    // Before anything is opened.
+    let sockets = service::sockets();
     let ready =
         Signals::block().and_then(|signals| Ok((signals, Log::start(&arguments.verbosity)?)));
     let (signals, log) = match ready {
@@ -308,7 +327,7 @@ pub(super) fn main(arguments: Arguments) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let code = match serve(arguments, signals, &log) {
+    let code = match serve(arguments, sockets, signals, &log) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Trouble { words, code }) => {
             log.say(words);
@@ -358,9 +377,21 @@ fn with_way_out(text: &str, way_out: &str) -> String {
     }
 }
 
-fn serve(arguments: Arguments, signals: Signals, log: &Log) -> Result<(), Trouble> {
-    let control = Arc::new(OnceLock::new());
-    obey(signals, Arc::clone(&control), log.clone())?;
+fn serve(
+    arguments: Arguments,
+    sockets: io::Result<Vec<UdpSocket>>,
+    signals: Signals,
+    log: &Log,
+) -> Result<(), Trouble> {
+    let manager = Manager::connect();
+    let running = Arc::new(OnceLock::new());
+    obey(signals, Arc::clone(&running), manager.clone(), log.clone())?;
+    let sockets = sockets.map_err(|cause| {
+        format!(
+            "cannot use the sockets of the service manager: {}",
+            plain(&cause)
+        )
+    })?;
     let user = next_user(arguments.user.as_deref())?;
     let directory = arguments.directory()?;
     let dir = arguments.open(&directory)?;
@@ -371,7 +402,7 @@ fn serve(arguments: Arguments, signals: Signals, log: &Log) -> Result<(), Troubl
         });
     }
     let room = arguments.room();
-    let listening = arguments.listen(dir.clone(), room.transfers)?;
+    let listening = arguments.listen(dir.clone(), room.transfers, sockets)?;
     if let Some((name, account)) = user {
         step_down(&name, &account, &dir)?;
     }
@@ -384,17 +415,27 @@ fn serve(arguments: Arguments, signals: Signals, log: &Log) -> Result<(), Troubl
         }
         error => Trouble::from(error),
     })?;
-    let _ = control.set(server.stopper());
     let directory = directory.display();
     // Scripts take the address behind the last " on ".
-    match arguments.uploads.write {
-        Write::None => log.say(format_args!("serving {directory} on {addresses}")),
-        how => log.say(format_args!(
+    let banner = match arguments.uploads.write {
+        Write::None => format!("serving {directory} on {addresses}"),
+        how => format!(
             "serving {directory} with uploads ({}) to {} on {addresses}",
             how.name(),
             dir.upload_path().display()
-        )),
-    }
+        ),
+    };
+    let stopper = server.stopper();
+    let _ = running.set(Running {
+        server: stopper.clone(),
+        banner: banner.clone(),
+    });
+    log.say(&banner);
+    manager.ready(&banner);
+    manager.watch(stopper.clone(), move || match stopper.stats() {
+        Some(stats) => format!("{banner}; active={} {}", stats.active, Counters(&stats)),
+        None => banner.clone(),
+    });
     let totals = server.join()?;
     log::info!("stopped {}", Counters(&totals));
     Ok(())
@@ -447,7 +488,13 @@ impl Arguments {
             .open_only()
     }
 
-    fn listen(&self, dir: Dir, max_transfers: usize) -> Result<Listening, Trouble> {
+    /// Listens on the sockets of the service manager, where it has passed any.
+    fn listen(
+        &self,
+        dir: Dir,
+        max_transfers: usize,
+        sockets: Vec<UdpSocket>,
+    ) -> Result<Listening, Trouble> {
         let Self {
             network,
             protocol,
@@ -480,8 +527,22 @@ impl Arguments {
             limits.freebind = network.freebind;
             limits.answer_broadcast = network.answer_broadcast;
         });
+        if !sockets.is_empty() {
+            if let Some(option) = network.binding_option() {
+                return Err(Trouble {
+                    words: format!(
+                        "{option} has no effect on the sockets of the service manager (change the socket unit, or disable it)"
+                    ),
+                    code: 2,
+                });
+            }
+            return Ok(sockets
+                .into_iter()
+                .fold(builder, Builder::socket)
+                .listen()?);
+        }
         if network.host.is_empty() {
-            return Ok(builder.bind_any(network.port).listen()?);
+            return Ok(builder.bind_any(network.port()).listen()?);
         }
         let addresses = self.addresses()?;
         Ok(addresses
@@ -494,7 +555,7 @@ impl Arguments {
     fn addresses(&self) -> Result<Vec<SocketAddr>, String> {
         let mut addresses = Vec::new();
         for host in &self.network.host {
-            let found = (host.as_str(), self.network.port)
+            let found = (host.as_str(), self.network.port())
                 .to_socket_addrs()
                 .map_err(|cause| format!("cannot find host {host}: {}", plain(&cause)))?;
             for address in found {
@@ -609,20 +670,33 @@ fn step_down(name: &str, account: &Account, dir: &Dir) -> Result<(), String> {
     })
 }
 
+/// A server that takes requests.
+struct Running {
+    server: Stopper,
+    /// The line that says what is served where.
+    banner: String,
+}
+
 /// Listens to signals for as long as the process lives: also while the server is being set up,
 /// which a host name or a file server can hold up for long.
-fn obey(signals: Signals, control: Arc<OnceLock<Stopper>>, log: Log) -> Result<(), String> {
+fn obey(
+    signals: Signals,
+    running: Arc<OnceLock<Running>>,
+    manager: Manager,
+    log: Log,
+) -> Result<(), String> {
     let mut next_stop = Stop::Drain(DRAIN);
     let listen = move || loop {
         let (signal, name) = signals.wait();
-        let server = control.get();
-        match (signal, server) {
-            (Signal::Terminate, Some(server)) => {
+        match (signal, running.get()) {
+            (Signal::Terminate, Some(Running { server, .. })) => {
                 log::info!("stopping signal={name}");
+                manager.stopping();
                 server.stop(std::mem::replace(&mut next_stop, Stop::Now));
             }
-            (Signal::Quit, Some(server)) => {
+            (Signal::Quit, Some(Running { server, .. })) => {
                 log::info!("stopping signal={name}");
+                manager.stopping();
                 server.stop(Stop::Now);
             }
             (Signal::Terminate | Signal::Quit, None) => {
@@ -630,12 +704,14 @@ fn obey(signals: Signals, control: Arc<OnceLock<Stopper>>, log: Log) -> Result<(
                 log.flush();
                 std::process::exit(0);
             }
-            (Signal::Reload, Some(server)) => {
+            (Signal::Reload, Some(Running { server, banner })) => {
                 log::info!("reloading");
-                server.reload();
+                manager.reloading();
+                let (manager, banner) = (manager.clone(), banner.clone());
+                server.reload_then(move || manager.ready(&banner));
             }
-            (Signal::Report, server) => {
-                let counters = server.and_then(Stopper::stats).unwrap_or_default();
+            (Signal::Report, running) => {
+                let counters = running.and_then(|it| it.server.stats()).unwrap_or_default();
                 log.answer(format_args!(
                     "counters active={} {}",
                     counters.active,

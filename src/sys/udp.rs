@@ -107,8 +107,7 @@ impl Listener {
 
     /// The bytes of requests that the kernel keeps, where it keeps fewer than it was asked for.
     pub(crate) fn small_buffer(&self) -> Option<usize> {
-        // Linux reports twice what it was asked for, for its own accounting.
-        let bytes = socket::getsockopt(&self.socket, sockopt::RcvBuf).ok()? / 2;
+        let bytes = receive_buffer(&self.socket)?;
         (bytes < limits::REQUEST_BUFFER_OCTETS).then_some(bytes)
     }
 
@@ -773,11 +772,20 @@ fn open(local: SocketAddr, flags: SockFlag) -> io::Result<OwnedFd> {
 }
 
 /// Sets what every main socket needs.
+/// The bytes of requests that the kernel keeps.
+fn receive_buffer(socket: &impl AsFd) -> Option<usize> {
+    // Linux reports twice what it was asked for, for its own accounting.
+    Some(socket::getsockopt(socket, sockopt::RcvBuf).ok()? / 2)
+}
+
 fn prepare(socket: &impl AsFd, local: SocketAddr) -> io::Result<()> {
     // Only root may go beyond the system's limit; less room than wished is no reason not to serve.
     let octets = limits::REQUEST_BUFFER_OCTETS;
-    let _ = socket::setsockopt(socket, sockopt::RcvBufForce, &octets)
-        .or_else(|_| socket::setsockopt(socket, sockopt::RcvBuf, &octets));
+    // A given socket may have more room already than this process may ask for.
+    if receive_buffer(socket).is_none_or(|current| current < octets) {
+        let _ = socket::setsockopt(socket, sockopt::RcvBufForce, &octets)
+            .or_else(|_| socket::setsockopt(socket, sockopt::RcvBuf, &octets));
+    }
     if local.is_ipv6() {
         socket::setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)?;
         set_fragments(socket, AddressFamily::Inet6, true)?;

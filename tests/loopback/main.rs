@@ -18,3 +18,4 @@ mod sources;
 mod stopping;
 mod stores;
 mod uploads;
+mod watchdog;
