@@ -7,7 +7,7 @@ PORT ?= 6969
 
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help run test asan tsan sim soak bench bench-c10k bench-curve bench-peers bench-profile bench-hostile bench-plot check tools clean
+.PHONY: help run test asan tsan sim soak bench bench-c10k bench-curve bench-peers bench-profile bench-hostile bench-plot man check tools clean
 
 help:
 	@echo 'make run                        serve examples/files on port 6969'
@@ -25,7 +25,8 @@ help:
 	@echo 'make bench-hostile              the same under loss and attack (as root)'
 	@echo 'make soak MINUTES=30            a long time of mixed load on a bad link (as root)'
 	@echo 'make bench-c10k                 ten thousand slow boards at once, and what one costs'
-	@echo 'make check                      format, lints, documentation, the closed list of crates'
+	@echo 'make man                        writes the manual pages and completions of packaging/'
+	@echo 'make check                      format, lints, documentation, manual pages, the closed list of crates'
 	@echo 'make clean                      remove what was built'
 
 # Root would become nobody, who may not read a checkout below /root: become the files' owner instead.
@@ -103,6 +104,10 @@ soak:
 bench-c10k:
 	$(CARGO) bench --bench c10k -- --bench
 
+# From the command line and packaging/man/sections/.
+man:
+	BLESS=1 $(CARGO) test --all-features --test manual
+
 check:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --no-default-features -- -D warnings
@@ -110,6 +115,7 @@ check:
 	$(CARGO) clippy --all-targets --all-features -- -D warnings
 	CARGO='$(CARGO)' sh tests/api.sh
 	sh tests/crates.sh
+	$(CARGO) test --all-features --test manual
 
 clean:
 	$(CARGO) clean

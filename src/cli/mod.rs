@@ -16,7 +16,7 @@ mod value;
 
 use crate::error::plain;
 use crate::wire::ErrorCode;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
@@ -40,6 +40,11 @@ enum Command {
     Get(get::Arguments),
     Put(put::Arguments),
     Probe(probe::Arguments),
+}
+
+/// The command line, for manual pages and completions.
+pub fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// Reads the arguments of this process and does what they say.
