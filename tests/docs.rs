@@ -169,11 +169,13 @@ fn paths_named(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Programs whose options are not ours.
-const OTHER_PROGRAMS: [&str; 6] = [
+const OTHER_PROGRAMS: [&str; 8] = [
     "cargo ",
     "systemctl ",
     "systemd-analyze ",
+    "systemd-tmpfiles ",
     "podman ",
+    "start-stop-daemon ",
     "dpkg-deb ",
     "apt-get ",
 ];
