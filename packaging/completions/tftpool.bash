@@ -25,8 +25,14 @@ _tftpool() {
             tftpool,put)
                 cmd="tftpool__subcmd__put"
                 ;;
+            tftpool,sandbox)
+                cmd="tftpool__subcmd__sandbox"
+                ;;
             tftpool,serve)
                 cmd="tftpool__subcmd__serve"
+                ;;
+            tftpool__subcmd__sandbox,print)
+                cmd="tftpool__subcmd__sandbox__subcmd__print"
                 ;;
             *)
                 ;;
@@ -35,7 +41,7 @@ _tftpool() {
 
     case "${cmd}" in
         tftpool)
-            opts="-h -V --help --version serve get put probe"
+            opts="-h -V --help --version serve get put probe sandbox"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -186,8 +192,140 @@ _tftpool() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        tftpool__subcmd__sandbox)
+            opts="-h -V --help --version print"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tftpool__subcmd__sandbox__subcmd__print)
+            opts="-v -q -h -V --file-directory --serve-unreadable --allow-symlink-target --absolute-links --write --upload-dir --max-upload --umask --durable --host --port --freebind --port-range --dont-fragment --answer-broadcast --max-block-size --max-window-size --timeout --retries --retransmit --min-progress --max-time --no-client-memory --workers --store-deadline --max-transfers --max-transfers-per-client --max-unproven --max-unproven-per-client --max-unproven-per-network --user --sandbox --verbose --quiet --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --file-directory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --allow-symlink-target)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --absolute-links)
+                    COMPREPLY=($(compgen -W "root host" -- "${cur}"))
+                    return 0
+                    ;;
+                --write)
+                    COMPREPLY=($(compgen -W "none create overwrite unique" -- "${cur}"))
+                    return 0
+                    ;;
+                --upload-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-upload)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --umask)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --host)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --port)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --port-range)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-block-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-window-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --retries)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --retransmit)
+                    COMPREPLY=($(compgen -W "adaptive rfc" -- "${cur}"))
+                    return 0
+                    ;;
+                --min-progress)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-time)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --workers)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --store-deadline)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-transfers)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-transfers-per-client)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-unproven)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-unproven-per-client)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-unproven-per-network)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --user)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --sandbox)
+                    COMPREPLY=($(compgen -W "off best-effort require" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         tftpool__subcmd__serve)
-            opts="-v -q -h -V --file-directory --serve-unreadable --allow-symlink-target --absolute-links --write --upload-dir --max-upload --umask --durable --host --port --freebind --port-range --dont-fragment --answer-broadcast --max-block-size --max-window-size --timeout --retries --retransmit --min-progress --max-time --no-client-memory --workers --store-deadline --max-transfers --max-transfers-per-client --max-unproven --max-unproven-per-client --max-unproven-per-network --user --verbose --quiet --help --version"
+            opts="-v -q -h -V --file-directory --serve-unreadable --allow-symlink-target --absolute-links --write --upload-dir --max-upload --umask --durable --host --port --freebind --port-range --dont-fragment --answer-broadcast --max-block-size --max-window-size --timeout --retries --retransmit --min-progress --max-time --no-client-memory --workers --store-deadline --max-transfers --max-transfers-per-client --max-unproven --max-unproven-per-client --max-unproven-per-network --user --sandbox --verbose --quiet --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -291,6 +429,10 @@ _tftpool() {
                     ;;
                 --user)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --sandbox)
+                    COMPREPLY=($(compgen -W "off best-effort require" -- "${cur}"))
                     return 0
                     ;;
                 *)

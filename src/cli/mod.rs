@@ -9,6 +9,7 @@ mod output;
 mod place;
 mod probe;
 mod put;
+mod sandbox;
 mod serve;
 mod service;
 mod settings;
@@ -40,6 +41,15 @@ enum Command {
     Get(get::Arguments),
     Put(put::Arguments),
     Probe(probe::Arguments),
+    #[command(subcommand)]
+    Sandbox(SandboxCommand),
+}
+
+/// The sandbox that `tftpool serve` runs in
+#[derive(Subcommand)]
+enum SandboxCommand {
+    /// Print what a server with these options may do
+    Print(serve::Arguments),
 }
 
 /// The command line, for manual pages and completions.
@@ -54,6 +64,9 @@ pub fn main() -> ExitCode {
         Command::Get(arguments) => get::main(&arguments).into(),
         Command::Put(arguments) => put::main(&arguments).into(),
         Command::Probe(arguments) => probe::main(&arguments).into(),
+        Command::Sandbox(SandboxCommand::Print(arguments)) => {
+            serve::print_sandbox(&arguments).into()
+        }
     }
 }
 
@@ -84,6 +97,10 @@ impl Exit {
             1..=7 => Self(67 + code.0 as u8),
             _ => Self::FAILURE,
         }
+    }
+
+    fn from_code(code: u8) -> Self {
+        Self(code)
     }
 
     /// The first failure of several stays.

@@ -5,8 +5,10 @@
 //! and the directory is opened once more without them, before the first packet is read.
 
 use super::log::{Log, Verbosity};
+use super::sandbox::{self, Confined, Plan};
 use super::service::{self, Manager};
 use super::value::{self, Parser};
+use super::{Exit, print, say};
 use crate::error::{Error, plain};
 use crate::event::Stats;
 use crate::limits;
@@ -68,6 +70,18 @@ pub(super) struct Arguments {
     /// no user database.
     #[arg(long, value_name = "NAME", help_heading = "Rights")]
     user: Option<String>,
+
+    /// Confine the server to its files, by Landlock and without capabilities, before the first
+    /// request: `off`, `best-effort` as far as the kernel can, `require` fails where it cannot
+    #[arg(
+        long,
+        value_name = "HOW",
+        value_enum,
+        default_value = "best-effort",
+        hide_possible_values = true,
+        help_heading = "Rights"
+    )]
+    sandbox: sandbox::Mode,
 
     #[command(flatten)]
     verbosity: Verbosity,
@@ -318,8 +332,12 @@ impl Write {
 pub(super) fn main(arguments: Arguments) -> ExitCode {
     // Before anything is opened.
     let sockets = service::sockets();
-    let ready =
-        Signals::block().and_then(|signals| Ok((signals, Log::start(&arguments.verbosity)?)));
+    let mode = arguments.sandbox;
+    // Before there is a second thread.
+    sandbox::prepare(mode);
+    let prepare = move || sandbox::confine_helper(mode);
+    let ready = Signals::block()
+        .and_then(|signals| Ok((signals, Log::start(&arguments.verbosity, prepare)?)));
     let (signals, log) = match ready {
         Ok(ready) => ready,
         Err(cause) => {
@@ -336,6 +354,20 @@ pub(super) fn main(arguments: Arguments) -> ExitCode {
     };
     log.flush();
     code
+}
+
+/// Prints what a server with these arguments may do.
+pub(super) fn print_sandbox(arguments: &Arguments) -> Exit {
+    let plan = arguments
+        .directory()
+        .and_then(|directory| arguments.plan(&directory));
+    match plan {
+        Ok(plan) => print(&sandbox::describe(&plan, arguments.sandbox)),
+        Err(Trouble { words, code }) => {
+            say(&words);
+            Exit::from_code(code)
+        }
+    }
 }
 
 /// Why there is no server, in the operator's words.
@@ -385,7 +417,8 @@ fn serve(
 ) -> Result<(), Trouble> {
     let manager = Manager::connect();
     let running = Arc::new(OnceLock::new());
-    obey(signals, Arc::clone(&running), manager.clone(), log.clone())?;
+    let obedient = (manager.clone(), log.clone());
+    obey(signals, Arc::clone(&running), obedient, arguments.sandbox)?;
     let sockets = sockets.map_err(|cause| {
         format!(
             "cannot use the sockets of the service manager: {}",
@@ -402,10 +435,18 @@ fn serve(
         });
     }
     let room = arguments.room();
-    let listening = arguments.listen(dir.clone(), room.transfers, sockets)?;
+    let plan = arguments.plan(&directory)?;
+    let store = Confined::new(dir.clone(), plan.clone());
+    let listening = arguments.listen(store, room.transfers, sockets)?;
     if let Some((name, account)) = user {
         step_down(&name, &account, &dir)?;
     }
+    plan.enforce(arguments.sandbox).map_err(|why| {
+        with_way_out(
+            &format!("cannot confine the server: {why}"),
+            "--sandbox best-effort starts all the same",
+        )
+    })?;
     room.log(arguments.capacity.workers);
     dir.prepare_uploads();
     let addresses = join(listening.local_addrs());
@@ -488,10 +529,26 @@ impl Arguments {
             .open_only()
     }
 
+    /// What the process may do once it serves this directory.
+    fn plan(&self, directory: &Path) -> Result<Plan, Trouble> {
+        let mut read = vec![directory.to_owned()];
+        read.extend_from_slice(&self.files.allow_symlink_target);
+        let write = self.uploads.write.mode().map(|_| {
+            let named = self.uploads.upload_dir.as_deref();
+            named.unwrap_or(directory).to_owned()
+        });
+        let ports = self.network.port_range.as_ref();
+        let low_ports = ports.is_some_and(|ports| *ports.start() < 1024);
+        Plan::new(read, write, low_ports).map_err(|cause| {
+            let directory = directory.display();
+            format!("cannot open {directory}: {}", plain(&cause)).into()
+        })
+    }
+
     /// Listens on the sockets of the service manager, where it has passed any.
     fn listen(
         &self,
-        dir: Dir,
+        store: Confined,
         max_transfers: usize,
         sockets: Vec<UdpSocket>,
     ) -> Result<Listening, Trouble> {
@@ -501,7 +558,7 @@ impl Arguments {
             capacity,
             ..
         } = self;
-        let builder = Server::builder(dir).limits(|limits| {
+        let builder = Server::builder(store).limits(|limits| {
             limits.workers = capacity.workers;
             limits.store_deadline = capacity.store_deadline;
             limits.max_transfers = max_transfers;
@@ -682,11 +739,11 @@ struct Running {
 fn obey(
     signals: Signals,
     running: Arc<OnceLock<Running>>,
-    manager: Manager,
-    log: Log,
+    (manager, log): (Manager, Log),
+    sandbox: sandbox::Mode,
 ) -> Result<(), String> {
     let mut next_stop = Stop::Drain(DRAIN);
-    let listen = move || loop {
+    let mut obey_one = move || {
         let (signal, name) = signals.wait();
         match (signal, running.get()) {
             (Signal::Terminate, Some(Running { server, .. })) => {
@@ -723,6 +780,12 @@ fn obey(
                 log.answer(format_args!("debug lines {state}"));
             }
             (Signal::Reload, None) | (Signal::Other, _) => log::info!("ignored signal={name}"),
+        }
+    };
+    let listen = move || {
+        sandbox::confine_helper(sandbox);
+        loop {
+            obey_one();
         }
     };
     match std::thread::Builder::new()

@@ -6,6 +6,8 @@ mod burst;
 pub(crate) mod by_path;
 #[cfg(test)]
 pub(crate) mod calls;
+#[cfg(feature = "cli")]
+pub(crate) mod confine;
 pub(crate) mod edit;
 pub(crate) mod fs;
 #[cfg(feature = "cli")]
