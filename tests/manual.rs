@@ -1,6 +1,6 @@
 //! The manual pages and the completions in `packaging/` are made of the command line and of
-//! `packaging/man/sections/`, and are under version control. `make man` writes them; this test fails
-//! when they are stale.
+//! `packaging/man/sections/`, and are under version control. `make man` writes them; this test
+//! fails when they are stale.
 
 use clap_complete::Shell;
 use clap_mangen::Man;

@@ -1,5 +1,5 @@
-//! The sandbox of `tftpool serve`, from outside: what its threads have left of their rights, what is
-//! served and stored all the same, and what a reload may lead to.
+//! The sandbox of `tftpool serve`, from outside: what its threads have left of their rights, what
+//! is served and stored all the same, and what a reload may lead to.
 
 mod harness;
 

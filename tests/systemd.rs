@@ -1,8 +1,8 @@
-//! The server under a service manager: sockets that are passed to it, what it says of its state, and
-//! the units that are installed.
+//! The server under a service manager: sockets that are passed to it, what it says of its state,
+//! and the units that are installed.
 //!
-//! The manager is this program: it passes descriptors as `sd_listen_fds(3)` describes, and reads the
-//! socket of `sd_notify(3)`. Where systemd is installed its own tools are asked as well.
+//! The manager is this program: it passes descriptors as `sd_listen_fds(3)` describes, and reads
+//! the socket of `sd_notify(3)`. Where systemd is installed its own tools are asked as well.
 
 mod harness;
 
@@ -23,8 +23,8 @@ fn root() -> Scratch {
     root
 }
 
-/// A server with these sockets as descriptors 3, 4 and so on, and LISTEN_PID as its own. `before` is
-/// put in front of its command.
+/// A server with these sockets as descriptors 3, 4 and so on, and LISTEN_PID as its own. `before`
+/// is put in front of its command.
 fn activated(sockets: &[&dyn AsFd], before: &str, arguments: &str) -> Command {
     let mut moves = String::new();
     for (index, socket) in sockets.iter().enumerate() {

@@ -73,8 +73,8 @@ impl Plan {
         })
     }
 
-    /// Confines this thread and the threads that it starts from now on. Root's rights must have been
-    /// given up before.
+    /// Confines this thread and the threads that it starts from now on. Root's rights must have
+    /// been given up before.
     ///
     /// # Errors
     /// Why the process is not confined, where `mode` requires that. With
@@ -189,8 +189,8 @@ pub(super) fn prepare(mode: Mode) {
     }
 }
 
-/// Confines a thread that is older than the sandbox and needs no file. While root's rights are there
-/// to be given up, the thread keeps what that takes: the change is one of all threads.
+/// Confines a thread that is older than the sandbox and needs no file. While root's rights are
+/// there to be given up, the thread keeps what that takes: the change is one of all threads.
 pub(super) fn confine_helper(mode: Mode) {
     if mode == Mode::Off {
         return;

@@ -1,5 +1,5 @@
-//! The service manager, as systemd speaks: sockets that it has opened (sd_listen_fds(3)), what it is
-//! told about the state of this process, and its watchdog (sd_notify(3)).
+//! The service manager, as systemd speaks: sockets that it has opened (sd_listen_fds(3)), what it
+//! is told about the state of this process, and its watchdog (sd_notify(3)).
 //!
 //! Without the variables that such a manager sets, nothing here does anything.
 
