@@ -12,7 +12,9 @@ mod output;
 mod place;
 mod probe;
 mod put;
+mod sandbox;
 mod serve;
+mod service;
 mod settings;
 mod value;
 
@@ -44,8 +46,22 @@ enum Command {
     Get(get::Arguments),
     Put(put::Arguments),
     Probe(probe::Arguments),
+    #[command(subcommand)]
+    Sandbox(SandboxCommand),
     #[cfg(feature = "config")]
     Config(config::Arguments),
+}
+
+/// The sandbox that `tftpool serve` runs in
+#[derive(Subcommand)]
+enum SandboxCommand {
+    /// Print what a server with these options may do
+    Print(serve::Arguments),
+}
+
+/// The command line, for manual pages and completions.
+pub fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// Reads the arguments of this process and does what they say.
@@ -62,17 +78,31 @@ pub fn main() -> ExitCode {
         #[cfg(feature = "config")]
         Command::Serve(arguments) => {
             let mut completed = completed;
-            serve::main(arguments, move || {
-                if let Some(line) = &mut completed {
-                    line.reread();
-                }
-            })
+            let files = completed.iter().filter_map(config::CommandLine::file);
+            let reread = serve::Reread {
+                files: files.collect(),
+                read: Box::new(move || {
+                    if let Some(line) = &mut completed {
+                        line.reread();
+                    }
+                }),
+            };
+            serve::main(arguments, reread)
         }
         #[cfg(not(feature = "config"))]
-        Command::Serve(arguments) => serve::main(arguments, || {}),
+        Command::Serve(arguments) => {
+            let reread = serve::Reread {
+                files: Vec::new(),
+                read: Box::new(|| {}),
+            };
+            serve::main(arguments, reread)
+        }
         Command::Get(arguments) => get::main(&arguments).into(),
         Command::Put(arguments) => put::main(&arguments).into(),
         Command::Probe(arguments) => probe::main(&arguments).into(),
+        Command::Sandbox(SandboxCommand::Print(arguments)) => {
+            serve::print_sandbox(&arguments).into()
+        }
         #[cfg(feature = "config")]
         Command::Config(arguments) => {
             let matches = matches.subcommand_matches("config");
@@ -89,6 +119,10 @@ fn complete(
 ) -> Result<(ArgMatches, Option<config::CommandLine>), Exit> {
     let (options, depth) = match matches.subcommand() {
         Some(("serve", options)) => (options, 1),
+        Some(("sandbox", sandbox)) => match sandbox.subcommand_matches("print") {
+            Some(options) => (options, 2),
+            None => return Ok((matches, None)),
+        },
         Some(("config", config)) => match config.subcommand_matches("print") {
             Some(options) => (options, 2),
             None => return Ok((matches, None)),
@@ -132,6 +166,10 @@ impl Exit {
             1..=7 => Self(67 + code.0 as u8),
             _ => Self::FAILURE,
         }
+    }
+
+    fn from_code(code: u8) -> Self {
+        Self(code)
     }
 
     /// The first failure of several stays.

@@ -21,3 +21,4 @@ mod sources;
 mod stopping;
 mod stores;
 mod uploads;
+mod watchdog;
