@@ -70,6 +70,10 @@ pub use store::{
     Dir, DirBuilder, Entry, EntryKind, Object, Request, Sink, Source, Storage, Store, StoreFn,
     WriteMode, store_fn,
 };
+#[cfg(feature = "map")]
+pub use store::{
+    MapError, MapFile, MapOutcome, MapRequest, MapRules, MapStep, MapSyntaxError, Mapped,
+};
 pub use text::Name;
 pub use wire::{Direction, ErrorCode, Malformed, Mode, OptionName, Options};
 

@@ -27,6 +27,7 @@ fn help_names_every_option_with_its_default() {
         ("--serve-unreadable", "[default: refused]"),
         ("--allow-symlink-target <DIR>", "[default: only within DIR]"),
         ("--absolute-links <FROM>", "[default: root]"),
+        ("--map-file <FILE>", "[default: no rules]"),
         ("--write <HOW>", "[default: none]"),
         ("--upload-dir <DIR>", "[default: DIR]"),
         ("--max-upload <SIZE>", "[default: 1G]"),

@@ -5,6 +5,7 @@ mod format;
 mod get;
 mod json;
 mod log;
+mod names;
 mod output;
 mod place;
 mod probe;

@@ -5,6 +5,7 @@
 //! and the directory is opened once more without them, before the first packet is read.
 
 use super::log::{Log, Verbosity};
+use super::names::{Layers, Names};
 use super::value::{self, Parser};
 use crate::error::{Error, plain};
 use crate::event::Stats;
@@ -47,6 +48,9 @@ pub(super) struct Arguments {
 
     #[command(flatten)]
     files: Files,
+
+    #[command(flatten)]
+    names: Names,
 
     #[command(flatten)]
     uploads: Uploads,
@@ -371,9 +375,14 @@ fn serve(arguments: Arguments, signals: Signals, log: &Log) -> Result<(), Troubl
         });
     }
     let room = arguments.room();
-    let listening = arguments.listen(dir.clone(), room.transfers)?;
+    let layers = arguments.names.over(dir.clone())?;
+    let map = layers.map.clone();
+    let listening = arguments.listen(layers, room.transfers)?;
     if let Some((name, account)) = user {
         step_down(&name, &account, &dir)?;
+        if let Some(map) = map {
+            map.reopen().map_err(|error| let_read(&error, &name))?;
+        }
     }
     room.log(arguments.capacity.workers);
     dir.prepare_uploads();
@@ -447,14 +456,14 @@ impl Arguments {
             .open_only()
     }
 
-    fn listen(&self, dir: Dir, max_transfers: usize) -> Result<Listening, Trouble> {
+    fn listen(&self, layers: Layers, max_transfers: usize) -> Result<Listening, Trouble> {
         let Self {
             network,
             protocol,
             capacity,
             ..
         } = self;
-        let builder = Server::builder(dir).limits(|limits| {
+        let builder = Server::builder(layers.store).limits(|limits| {
             limits.workers = capacity.workers;
             limits.store_deadline = capacity.store_deadline;
             limits.max_transfers = max_transfers;
@@ -604,9 +613,12 @@ fn step_down(name: &str, account: &Account, dir: &Dir) -> Result<(), String> {
         format!("cannot run as {name}: {cause}")
     })?;
     log::debug!("running as {account}");
-    dir.reopen().map_err(|error| {
-        format!("{error} (as user {name}; let that user read it, or choose another with --user)")
-    })
+    dir.reopen().map_err(|error| let_read(&error, name))
+}
+
+/// What was readable with the rights of the start, and is not for this user.
+fn let_read(error: &impl std::fmt::Display, name: &str) -> String {
+    format!("{error} (as user {name}; let that user read it, or choose another with --user)")
 }
 
 /// Listens to signals for as long as the process lives: also while the server is being set up,

@@ -4,6 +4,8 @@
 mod compose;
 mod dir;
 pub(crate) mod landing;
+#[cfg(feature = "map")]
+mod map;
 pub(crate) mod mappings;
 mod names;
 #[cfg(test)]
@@ -15,6 +17,10 @@ mod uploads;
 pub use compose::{StoreFn, store_fn};
 pub use dir::{Dir, DirBuilder};
 pub use landing::WriteMode;
+#[cfg(feature = "map")]
+pub use map::{
+    MapError, MapFile, MapOutcome, MapRequest, MapRules, MapStep, MapSyntaxError, Mapped,
+};
 pub use storage::{Entry, EntryKind, Storage};
 
 use crate::error::Refusal;
