@@ -65,6 +65,7 @@ pub use driver::{Driver, DriverBuilder};
 pub use error::{Error, Failure, Fault, Refusal, TftpError};
 pub use event::{DropReason, Event, Lesson, Stats, Summary, TransferId};
 pub use proto::Retransmit;
+pub use server::{Access, AccessRequest, AccessRule, AccessRuleError, AccessRules};
 pub use server::{Builder, Events, Limits, Listening, Server, Stop, Stopper};
 pub use store::{
     Dir, DirBuilder, Entry, EntryKind, Object, Request, Sink, Source, Storage, Store, StoreFn,

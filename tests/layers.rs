@@ -66,7 +66,8 @@ const NOT_PURE: [&str; 8] = [
 
 /// Files of the server that decide and do nothing: they know addresses and the errors of the
 /// system, and are handed instants.
-const DECIDING: [&str; 6] = [
+const DECIDING: [&str; 7] = [
+    "server::access",
     "server::endpoint",
     "server::desk",
     "server::ports",

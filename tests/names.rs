@@ -319,3 +319,33 @@ fn a_map_file_that_is_of_no_use_is_an_error_at_the_start() {
         assert!(text(&output).contains(&words), "{}", text(&output));
     }
 }
+
+#[test]
+fn access_rules_decide_in_the_order_of_the_command_line() {
+    let root = Scratch::new();
+    root.file("file", "content");
+    let served = Ok("content".to_owned());
+    // Every client here has the address 127.0.0.1.
+    for (options, wanted) in [
+        (vec!["--deny", "127.0.0.0/8"], Err(2)),
+        (
+            vec!["--allow", "127.0.0.1", "--deny", "127.0.0.0/8"],
+            served.clone(),
+        ),
+        (
+            vec!["--deny", "127.0.0.0/8", "--allow", "127.0.0.1"],
+            Err(2),
+        ),
+        (vec!["--allow", "192.0.2.0/24"], Err(2)),
+        (vec!["--allow", "192.0.2.0/24,write"], served),
+    ] {
+        let options = [&options[..], &["--denied", "refuse"]].concat();
+        let server = Server::start(root.path(), &options);
+        assert_eq!(answer(server.address(), "file"), wanted, "{options:?}");
+        if wanted.is_err() {
+            server.line_with(
+                "requests denied count=1 reason=\"access rules (last client 127.0.0.1)\"",
+            );
+        }
+    }
+}

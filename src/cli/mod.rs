@@ -1,5 +1,6 @@
 //! The command line: what was typed becomes a builder, what happened becomes words and an exit code.
 
+mod access;
 mod bar;
 mod format;
 mod get;

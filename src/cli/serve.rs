@@ -4,6 +4,7 @@
 //! port are opened with the rights that the process was started with. Those rights are given up,
 //! and the directory is opened once more without them, before the first packet is read.
 
+use super::access::Access;
 use super::log::{Log, Verbosity};
 use super::names::{Layers, Names};
 use super::value::{self, Parser};
@@ -51,6 +52,9 @@ pub(super) struct Arguments {
 
     #[command(flatten)]
     names: Names,
+
+    #[command(flatten)]
+    access: Access,
 
     #[command(flatten)]
     uploads: Uploads,
@@ -489,6 +493,10 @@ impl Arguments {
             limits.freebind = network.freebind;
             limits.answer_broadcast = network.answer_broadcast;
         });
+        let builder = match self.access.rules() {
+            Some(rules) => builder.access(move |request| rules.decide(request)),
+            None => builder,
+        };
         if network.host.is_empty() {
             return Ok(builder.bind_any(network.port).listen()?);
         }
@@ -678,12 +686,13 @@ impl std::fmt::Display for Counters<'_> {
         let stats = self.0;
         write!(
             f,
-            "completed={} failed={} refused={} probes={} dropped={} bytes={} retransmits={}",
+            "completed={} failed={} refused={} probes={} dropped={} denied={} bytes={} retransmits={}",
             stats.completed,
             stats.failed,
             stats.refused,
             stats.probes,
             stats.dropped,
+            stats.denied,
             stats.bytes,
             stats.retransmits
         )

@@ -2,6 +2,7 @@
 //!
 //! One loop on the listening sockets, a bounded pool of workers, and one transfer at a time in each worker's hands.
 
+mod access;
 mod admitted;
 mod bucket;
 mod by_id;
@@ -22,6 +23,7 @@ mod store_slot;
 mod warnings;
 mod worker;
 
+pub use access::{Access, AccessRequest, AccessRule, AccessRuleError, AccessRules};
 pub use desk::{Desk, Quota, Scope, Tid, Verdict, patience};
 pub use ports::{Lease, Ports, Supply};
 pub use reporter::Events;
@@ -34,6 +36,7 @@ use crate::store::Store;
 use crate::store::mappings::Mappings;
 use crate::sys::udp::{self, Listener, SocketOptions};
 use crate::transfer::{Buffers, now};
+use access::Gate;
 use bucket::TokenBucket;
 use dispatch::Loop;
 use endpoint::Config;
@@ -226,6 +229,7 @@ impl Limits {
 pub struct Builder {
     store: Box<dyn Store>,
     limits: Limits,
+    access: Gate,
     doors: Vec<DoorPlan>,
 }
 
@@ -262,6 +266,18 @@ impl Builder {
     #[must_use]
     pub fn limits(mut self, change: impl FnOnce(&mut Limits)) -> Self {
         change(&mut self.limits);
+        self
+    }
+
+    /// Decides which clients may ask, such as [`AccessRules::decide`] does. A request that is denied
+    /// takes no place, no port and no call of the store. The closure is called by the loop for each
+    /// request: it must not block. If it panics, the request is ignored.
+    #[must_use]
+    pub fn access(
+        mut self,
+        decide: impl Fn(&AccessRequest) -> Access + Send + Sync + 'static,
+    ) -> Self {
+        self.access = Gate::new(decide);
         self
     }
 
@@ -309,6 +325,7 @@ impl Builder {
         Ok(Listening {
             store: self.store,
             limits: self.limits,
+            access: self.access,
             listeners,
             addresses,
         })
@@ -409,6 +426,7 @@ impl Supply {
 pub struct Listening {
     store: Box<dyn Store>,
     limits: Limits,
+    access: Gate,
     listeners: Vec<Listener>,
     addresses: Vec<SocketAddr>,
 }
@@ -428,6 +446,7 @@ impl Listening {
         let Self {
             store,
             limits,
+            access,
             listeners,
             addresses,
         } = self;
@@ -494,6 +513,7 @@ impl Listening {
         let config = Config {
             quota,
             supply,
+            access,
             takes_uploads: shared.store.takes_uploads(),
             answer_broadcast: limits.answer_broadcast,
             store_deadline: limits.store_deadline,
@@ -549,6 +569,7 @@ impl Server {
         Builder {
             store: Box::new(store),
             limits: Limits::default(),
+            access: Gate::default(),
             doors: Vec::new(),
         }
     }

@@ -1,6 +1,7 @@
 //! The server as its clients see it: real sockets, real threads, one address of this machine. Nothing here sleeps: tests
 //! wait for a packet or an event, and that something does *not* come is known when a later request has been answered.
 
+mod access;
 mod addresses;
 mod again;
 mod changes;
