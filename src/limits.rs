@@ -321,6 +321,8 @@ pub const OPEN_ATTEMPTS: usize = 32;
 
 // ---- names --------------------------------------------------------------------------------
 
+/// Names of one directory that are looked at for one in another case.
+pub const MAX_LISTED: usize = 100_000;
 /// Bytes of a map file. A thousand rules take 50 KiB.
 pub const MAP_FILE_BYTES: usize = 1 << 20;
 /// Rules of a map file: each holds a compiled expression.

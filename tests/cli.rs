@@ -27,7 +27,9 @@ fn help_names_every_option_with_its_default() {
         ("--serve-unreadable", "[default: refused]"),
         ("--allow-symlink-target <DIR>", "[default: only within DIR]"),
         ("--absolute-links <FROM>", "[default: root]"),
+        ("--strip-prefix <PREFIX>", "[default: none]"),
         ("--map-file <FILE>", "[default: no rules]"),
+        ("--ignore-case", "[default: case counts]"),
         (
             "--allow <NETWORK[,HOW]>",
             "[default: all, if nothing is allowed]",

@@ -349,3 +349,50 @@ fn access_rules_decide_in_the_order_of_the_command_line() {
         }
     }
 }
+
+/// The prefix comes off first, then the rules are applied, then the case is ignored.
+#[test]
+fn prefixes_rules_and_case_work_together() {
+    let (scratch, root) = (Scratch::new(), Scratch::new());
+    root.file("Boot/BCD", "bcd");
+    root.file("images/Kernel", "kernel");
+    let map = scratch.file("map", "ri ^vmlinuz images/kernel\n");
+    let server = Server::start(
+        root.path(),
+        &[
+            "--strip-prefix",
+            "/srv/tftp",
+            "--strip-prefix",
+            "/Srv",
+            "--map-file",
+            map.to_str().expect("UTF-8"),
+            "--ignore-case",
+        ],
+    );
+    for (name, wanted) in [
+        (r"\boot\bcd", Ok("bcd")),
+        ("/SRV/TFTP/BOOT/bcd", Ok("bcd")),
+        ("/srv/Images/KERNEL", Ok("kernel")),
+        ("srv/tftp/VMLINUZ", Ok("kernel")),
+        ("srv/tftp/missing", Err(1)),
+    ] {
+        let wanted = wanted.map(str::to_owned);
+        assert_eq!(answer(server.address(), name), wanted, "{name}");
+    }
+    root.file("boot/other", "other");
+    assert_eq!(answer(server.address(), "BOOT/bcd"), Err(2));
+    server.line_with("differ in case only");
+}
+
+#[test]
+fn a_prefix_that_is_none_is_a_mistake() {
+    let mut command = tftpool();
+    command.args(["serve", "--port", "0", "--strip-prefix", "..", "/tmp"]);
+    let output = run(&mut command);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert!(
+        text(&output).contains("invalid prefix \"..\""),
+        "{}",
+        text(&output)
+    );
+}

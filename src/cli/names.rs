@@ -1,17 +1,26 @@
 //! What a name means: the layers that `serve` puts over the directory, from the outermost to the
 //! innermost in the order of the options here.
 
-use crate::store::{Dir, MapFile, Mapped, Store};
+use crate::store::{Dir, MapFile, Mapped, Store, StripPrefix};
 use std::path::PathBuf;
 
 /// What a name means.
 #[derive(clap::Args)]
 #[command(next_help_heading = "Names")]
 pub(super) struct Names {
+    /// Take this path off the front of names, whole components only; repeatable [default: none]
+    #[arg(long, value_name = "PREFIX")]
+    strip_prefix: Vec<String>,
+
     /// Rewrite or refuse names by the rules of this file, in the syntax of tftpd-hpa; SIGHUP reads
     /// it again [default: no rules]
     #[arg(long, value_name = "FILE")]
     map_file: Option<PathBuf>,
+
+    /// Find names in another case of their letters a-z, the exact name first; two others that
+    /// differ in case only are refused [default: case counts]
+    #[arg(long)]
+    pub(super) ignore_case: bool,
 }
 
 /// The directory with the layers over it.
@@ -31,6 +40,11 @@ impl Names {
         };
         if let Some(map) = &map {
             store = Box::new(Mapped::new(map.clone(), store));
+        }
+        if !self.strip_prefix.is_empty() {
+            let stripped = StripPrefix::new(store, &self.strip_prefix);
+            let stripped = stripped.map_err(|error| format!("--strip-prefix: {error}"))?;
+            store = Box::new(stripped.ignore_case(self.ignore_case));
         }
         Ok(Layers { store, map })
     }

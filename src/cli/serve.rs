@@ -443,6 +443,7 @@ impl Arguments {
         let Self { files, uploads, .. } = self;
         let mut dir = Dir::builder(directory)
             .serve_unreadable(files.serve_unreadable)
+            .ignore_case(self.names.ignore_case)
             .absolute_links_from_root(files.absolute_links == AbsoluteLinks::Root)
             .max_upload(uploads.max_upload)
             .umask(uploads.umask)

@@ -4,6 +4,7 @@
 //! (unless that was waived). A refusal names nothing of this machine, and is the same whether or not there is something
 //! outside.
 
+use super::case;
 use super::landing::{self, WriteMode};
 use super::names::{clean, leaves, refuse, with_slashes};
 use super::tree::{Found, Trees};
@@ -11,7 +12,7 @@ use super::uploads;
 use super::{Kind, Request, Sink, Source, Store};
 use crate::error::{Error, Refusal, plain};
 use crate::limits::{MAX_UPLOAD, UMASK};
-use crate::sys::fs::{self, Want};
+use crate::sys::fs::{self, Trouble, Want};
 use crate::text::Name;
 use crate::wire::ErrorCode;
 use std::ffi::OsStr;
@@ -71,6 +72,7 @@ pub struct DirBuilder {
     allowed: Vec<PathBuf>,
     from_root: bool,
     serve_unreadable: bool,
+    ignore_case: bool,
     uploads: Option<WriteMode>,
     upload_dir: Option<PathBuf>,
     max_upload: u64,
@@ -100,6 +102,16 @@ impl DirBuilder {
     #[must_use]
     pub fn serve_unreadable(mut self, serve: bool) -> Self {
         self.serve_unreadable = serve;
+        self
+    }
+
+    /// Whether the case of ASCII letters in a name may differ from that on disk. The exact name comes
+    /// first, component by component; two names that differ in case only are refused where neither
+    /// is the exact one. An upload goes to the file that has its name in another case. Each name
+    /// that is missing in its own case costs a look through its directories.
+    #[must_use]
+    pub fn ignore_case(mut self, ignore: bool) -> Self {
+        self.ignore_case = ignore;
         self
     }
 
@@ -220,6 +232,7 @@ impl Dir {
             allowed: Vec::new(),
             from_root: true,
             serve_unreadable: false,
+            ignore_case: false,
             uploads: None,
             upload_dir: None,
             max_upload: MAX_UPLOAD,
@@ -286,7 +299,20 @@ impl Dir {
     }
 
     fn find(&self, name: &[u8]) -> Result<Source, Refusal> {
-        let (file, status) = match self.look_up(&clean(name)?, Want::File).map_err(refuse)? {
+        let name = clean(name)?;
+        let found = match self.look_up(&name, Want::File) {
+            Err(error)
+                if self.0.settings.ignore_case && fs::trouble(&error) == Trouble::Missing =>
+            {
+                let roots = self.roots();
+                match case::spelled(&name, &roots.reading, &self.0.by_hand)? {
+                    Some(spelled) => self.look_up(&spelled, Want::File),
+                    None => Err(error),
+                }
+            }
+            found => found,
+        };
+        let (file, status) = match found.map_err(refuse)? {
             Found::File(file, status) => (file, status),
             Found::Seen(_) => {
                 return Err(Refusal::access_violation().because("not a regular file"));
@@ -355,6 +381,7 @@ impl Store for Dir {
             mode,
             most: settings.max_upload,
             umask: settings.umask,
+            ignore_case: settings.ignore_case,
             durable: settings.durable,
         };
         uploads::begin(request, trees, &self.0.by_hand, &terms)

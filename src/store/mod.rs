@@ -1,6 +1,7 @@
 //! Where the octets come from and where they go: the [`Store`] that is asked for a name, the [`Source`] that it answers
 //! an RRQ with, and the [`Sink`] that it answers a WRQ with.
 
+mod case;
 mod compose;
 mod dir;
 pub(crate) mod landing;
@@ -8,6 +9,7 @@ pub(crate) mod landing;
 mod map;
 pub(crate) mod mappings;
 mod names;
+mod prefix;
 #[cfg(test)]
 pub(crate) mod scratch;
 mod storage;
@@ -21,6 +23,7 @@ pub use landing::WriteMode;
 pub use map::{
     MapError, MapFile, MapOutcome, MapRequest, MapRules, MapStep, MapSyntaxError, Mapped,
 };
+pub use prefix::{PrefixError, StripPrefix};
 pub use storage::{Entry, EntryKind, Storage};
 
 use crate::error::Refusal;
