@@ -29,6 +29,10 @@ fn help_names_every_option_with_its_default() {
         ("--absolute-links <FROM>", "[default: root]"),
         ("--strip-prefix <PREFIX>", "[default: none]"),
         ("--map-file <FILE>", "[default: no rules]"),
+        (
+            "--per-client-root <TEMPLATE>",
+            "[default: one root for all]",
+        ),
         ("--ignore-case", "[default: case counts]"),
         (
             "--allow <NETWORK[,HOW]>",
@@ -114,6 +118,11 @@ fn wrong_values_are_told_what_is_accepted() {
         ("--host", "127.0.0.1:69", "--port"),
         ("--allow", "192.0.2.1/24", "expected 192.0.2.0/24"),
         ("--deny", "192.0.2.0/24,all", "read, write or both"),
+        (
+            "--per-client-root",
+            "{host}",
+            "expected ip, mac, or a path with",
+        ),
         ("--denied", "drop", "ignore, refuse"),
         ("--write", "append", "none, create, overwrite, unique"),
         ("--absolute-links", "chroot", "root, host"),

@@ -396,3 +396,43 @@ fn a_prefix_that_is_none_is_a_mistake() {
         text(&output)
     );
 }
+
+#[test]
+fn a_client_is_served_from_the_root_of_its_address_or_hardware_address() {
+    let root = Scratch::new();
+    root.file("file", "common");
+    root.file("127.0.0.1/file", "by address");
+    root.file("7F000001/boot/file", "by hexadecimal");
+    for (template, wanted) in [
+        ("ip", "by address"),
+        ("{ip-hex}/boot", "by hexadecimal"),
+        ("{local}", "by address"),
+        ("clients/{ip}", "common"),
+    ] {
+        let server = Server::start(root.path(), &["--per-client-root", template]);
+        let got = answer(server.address(), "file");
+        assert_eq!(got, Ok(wanted.to_owned()), "{template}");
+    }
+    root.file("02-00-00-00-00-07/file", "by hardware address");
+    root.file("lo/file", "by interface");
+    harness::in_a_network(move || {
+        let is = |template: &str| {
+            let server = Server::start(root.path(), &["--per-client-root", template]);
+            answer(server.address(), "file").expect("a file")
+        };
+        assert_eq!(is("{interface}"), "by interface");
+        assert_eq!(is("mac"), "common", "it is not known");
+        // The loopback device has no neighbours, so another one has this client's address too.
+        for words in [
+            "link add va type veth peer name vb",
+            "link set va up",
+            "neigh replace 127.0.0.1 lladdr 02:00:00:00:00:07 dev va nud permanent",
+        ] {
+            let made = std::process::Command::new("ip")
+                .args(words.split(' '))
+                .status();
+            assert!(made.expect("iproute2").success(), "ip {words}");
+        }
+        assert_eq!(is("mac"), "by hardware address");
+    });
+}

@@ -1,7 +1,7 @@
 //! What a name means: the layers that `serve` puts over the directory, from the outermost to the
 //! innermost in the order of the options here.
 
-use crate::store::{Dir, MapFile, Mapped, Store, StripPrefix};
+use crate::store::{Dir, MapFile, Mapped, PerClientRoot, RootTemplate, Store, StripPrefix};
 use std::path::PathBuf;
 
 /// What a name means.
@@ -16,6 +16,11 @@ pub(super) struct Names {
     /// it again [default: no rules]
     #[arg(long, value_name = "FILE")]
     map_file: Option<PathBuf>,
+
+    /// Serve a client from a directory of its own, where DIR has it: `ip`, `mac`, or a path with
+    /// {ip}, {ip-hex}, {mac}, {mac-dash}, {interface} or {local} [default: one root for all]
+    #[arg(long, value_name = "TEMPLATE", value_parser = str::parse::<RootTemplate>)]
+    per_client_root: Option<RootTemplate>,
 
     /// Find names in another case of their letters a-z, the exact name first; two others that
     /// differ in case only are refused [default: case counts]
@@ -33,7 +38,10 @@ pub(super) struct Layers {
 impl Names {
     /// Puts the layers that were asked for over a directory.
     pub(super) fn over(&self, dir: Dir) -> Result<Layers, String> {
-        let mut store: Box<dyn Store> = Box::new(dir);
+        let mut store: Box<dyn Store> = match &self.per_client_root {
+            Some(template) => Box::new(PerClientRoot::new(dir, template.clone())),
+            None => Box::new(dir),
+        };
         let map = match &self.map_file {
             Some(path) => Some(MapFile::open(path).map_err(|error| error.to_string())?),
             None => None,

@@ -14,7 +14,7 @@ use crate::error::{Error, Refusal, plain};
 use crate::limits::{MAX_UPLOAD, UMASK};
 use crate::sys::fs::{self, Trouble, Want};
 use crate::text::Name;
-use crate::wire::ErrorCode;
+use crate::wire::{Direction, ErrorCode};
 use std::ffi::OsStr;
 use std::fmt;
 use std::io;
@@ -293,6 +293,40 @@ impl Dir {
         }
     }
 
+    /// A directory beneath this one, served by itself with the same settings; `None` where there is
+    /// none of this name. `direction` says what it is wanted for: reads and uploads may have two
+    /// roots.
+    pub(super) fn beneath(
+        &self,
+        name: &OsStr,
+        direction: Direction,
+    ) -> Result<Option<Self>, Refusal> {
+        let Shared {
+            settings, by_hand, ..
+        } = &*self.0;
+        let roots = self.roots();
+        let of = |trees: &Trees| trees.beneath(name, by_hand).map_err(refuse);
+        let roots = match (direction, &roots.uploads) {
+            (Direction::Read, _) => of(&roots.reading)?.map(|reading| Roots {
+                reading,
+                uploads: None,
+            }),
+            (Direction::Write, None) => None,
+            (Direction::Write, Some(uploads)) => of(uploads)?.map(|uploads| Roots {
+                reading: roots.reading.clone(),
+                uploads: Some(uploads),
+            }),
+        };
+        Ok(roots.map(|roots| {
+            Self(Arc::new(Shared {
+                settings: settings.clone(),
+                roots: RwLock::new(Arc::new(roots)),
+                by_hand: AtomicBool::new(by_hand.load(Ordering::Relaxed)),
+                has_cut: AtomicBool::new(self.0.has_cut.load(Ordering::Relaxed)),
+            }))
+        }))
+    }
+
     fn roots(&self) -> Arc<Roots> {
         let current = self.0.roots.read();
         Arc::clone(&current.unwrap_or_else(PoisonError::into_inner))
@@ -424,7 +458,7 @@ mod tests {
     use super::*;
     use crate::limits::MAX_NAME;
     use crate::sys::calls;
-    use crate::wire::{Direction, Mode, Options};
+    use crate::wire::{Mode, Options};
     use std::ffi::OsString;
     use std::io::Read;
     use std::net::{Ipv4Addr, SocketAddr};

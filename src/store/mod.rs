@@ -10,6 +10,7 @@ mod map;
 pub(crate) mod mappings;
 mod names;
 mod prefix;
+mod roots;
 #[cfg(test)]
 pub(crate) mod scratch;
 mod storage;
@@ -24,6 +25,7 @@ pub use map::{
     MapError, MapFile, MapOutcome, MapRequest, MapRules, MapStep, MapSyntaxError, Mapped,
 };
 pub use prefix::{PrefixError, StripPrefix};
+pub use roots::{PerClientRoot, RootTemplate, RootTemplateError};
 pub use storage::{Entry, EntryKind, Storage};
 
 use crate::error::Refusal;

@@ -9,6 +9,7 @@ pub(crate) mod calls;
 pub(crate) mod edit;
 pub(crate) mod fs;
 pub(crate) mod mapping;
+pub(crate) mod neighbour;
 #[cfg(feature = "cli")]
 pub(crate) mod privileges;
 #[cfg(feature = "cli")]

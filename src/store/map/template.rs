@@ -3,6 +3,7 @@
 
 use super::pattern::Match;
 use crate::limits::MAX_NAME;
+use crate::store::roots::hexadecimal;
 use std::net::IpAddr;
 
 #[derive(Debug, Default)]
@@ -119,13 +120,5 @@ impl Template {
             }
         }
         true
-    }
-}
-
-/// `C00002A9` for 192.0.2.169, and 32 digits for IPv6.
-pub(crate) fn hexadecimal(address: IpAddr) -> String {
-    match address {
-        IpAddr::V4(address) => format!("{:08X}", u32::from(address)),
-        IpAddr::V6(address) => format!("{:032X}", u128::from(address)),
     }
 }
