@@ -27,7 +27,7 @@ pub fn map(octets: &[u8]) {
             let mut probes = 0;
             let exists = |name: &[u8]| {
                 probes += 1;
-                name.len() % 3 == 0
+                name.len().is_multiple_of(3)
             };
             let outcome = rules.apply(&request, exists, |step| {
                 assert!(step.after.len() <= MAX_NAME);

@@ -37,7 +37,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    Serve(serve::Arguments),
+    Serve(Box<serve::Arguments>),
     Get(get::Arguments),
     Put(put::Arguments),
     Probe(probe::Arguments),
@@ -46,7 +46,7 @@ enum Command {
 /// Reads the arguments of this process and does what they say.
 pub fn main() -> ExitCode {
     match Arguments::parse_from(joined(std::env::args_os())).command {
-        Command::Serve(arguments) => serve::main(arguments),
+        Command::Serve(arguments) => serve::main(*arguments),
         Command::Get(arguments) => get::main(&arguments).into(),
         Command::Put(arguments) => put::main(&arguments).into(),
         Command::Probe(arguments) => probe::main(&arguments).into(),

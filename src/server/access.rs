@@ -298,9 +298,11 @@ impl fmt::Display for Network {
     }
 }
 
+type Decide = dyn Fn(&AccessRequest) -> Access + Send + Sync;
+
 /// What a server was given to decide who may ask; nothing allows everything.
 #[derive(Clone, Default)]
-pub(super) struct Gate(Option<Arc<dyn Fn(&AccessRequest) -> Access + Send + Sync>>);
+pub(super) struct Gate(Option<Arc<Decide>>);
 
 impl Gate {
     pub(super) fn new(decide: impl Fn(&AccessRequest) -> Access + Send + Sync + 'static) -> Self {
