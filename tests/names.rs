@@ -436,3 +436,73 @@ fn a_client_is_served_from_the_root_of_its_address_or_hardware_address() {
         assert_eq!(is("mac"), "by hardware address");
     });
 }
+
+/// dnsmasq with a root for each client. Killed and reaped when dropped.
+struct Dnsmasq(Child);
+
+impl Dnsmasq {
+    /// It serves at port 69 only, so each process of tests has an address of its own.
+    fn start(root: &Path) -> (Self, SocketAddr) {
+        let [_, _, high, low] = std::process::id().to_be_bytes();
+        let ip = Ipv4Addr::new(127, 69, high, low);
+        let address = (ip, 69).into();
+        let child = fetched("dnsmasq")
+            .args([
+                "--conf-file=/dev/null",
+                "--port=0",
+                "--enable-tftp",
+                "--user=root",
+            ])
+            .args(["--keep-in-foreground", "--bind-interfaces", "--pid-file="])
+            .args(["--log-facility=/dev/null", "--tftp-unique-root=ip"])
+            .arg(format!("--tftp-root={}", root.display()))
+            .arg(format!("--listen-address={ip}"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("dnsmasq");
+        let dnsmasq = Self(child);
+        answers(address).expect("dnsmasq answers");
+        (dnsmasq, address)
+    }
+}
+
+impl Drop for Dnsmasq {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The same tree and the same names, before and after the client gets a root.
+#[test]
+fn the_root_of_a_client_is_that_of_dnsmasq() {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("dnsmasq needs root here (sudo make test)");
+    }
+    let root = Scratch::new();
+    for name in ["file", "other", "192.0.2.9/file", "sub/file"] {
+        root.file(name, name);
+    }
+    let ours = Server::start(root.path(), &["--per-client-root", "ip"]);
+    let (_dnsmasq, theirs) = Dnsmasq::start(root.path());
+    let same = |wanted: [Result<&str, u16>; 5]| {
+        let names = ["file", "/other", "192.0.2.9/file", r"sub\file", "missing"];
+        for (name, wanted) in names.into_iter().zip(wanted) {
+            let wanted = wanted.map(str::to_owned);
+            assert_eq!(answer(theirs, name), wanted, "dnsmasq: {name}");
+            assert_eq!(answer(ours.address(), name), wanted, "{name}");
+        }
+    };
+    same([
+        Ok("file"),
+        Ok("other"),
+        Ok("192.0.2.9/file"),
+        Ok("sub/file"),
+        Err(1),
+    ]);
+    root.file("127.0.0.1/file", "own");
+    root.file("127.0.0.1/sub/file", "own sub");
+    same([Ok("own"), Err(1), Err(1), Ok("own sub"), Err(1)]);
+}
