@@ -68,8 +68,9 @@ pub use proto::Retransmit;
 pub use server::{Access, AccessRequest, AccessRule, AccessRuleError, AccessRules};
 pub use server::{Builder, Events, Limits, Listening, Server, Stop, Stopper};
 pub use store::{
-    Dir, DirBuilder, Entry, EntryKind, Object, PerClientRoot, PrefixError, Request, RootTemplate,
-    RootTemplateError, Sink, Source, Storage, Store, StoreFn, StripPrefix, WriteMode, store_fn,
+    Dir, DirBuilder, Entry, EntryKind, Object, PerClientRoot, Prefix, PrefixError, Request,
+    RootTemplate, RootTemplateError, Sink, Source, Storage, Store, StoreFn, StripPrefix, WriteMode,
+    store_fn,
 };
 #[cfg(feature = "map")]
 pub use store::{

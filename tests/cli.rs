@@ -118,6 +118,7 @@ fn wrong_values_are_told_what_is_accepted() {
         ("--host", "127.0.0.1:69", "--port"),
         ("--allow", "192.0.2.1/24", "expected 192.0.2.0/24"),
         ("--deny", "192.0.2.0/24,all", "read, write or both"),
+        ("--strip-prefix", "..", "expected a path such as /srv/tftp"),
         (
             "--per-client-root",
             "{host}",

@@ -385,19 +385,6 @@ fn prefixes_rules_and_case_work_together() {
 }
 
 #[test]
-fn a_prefix_that_is_none_is_a_mistake() {
-    let mut command = tftpool();
-    command.args(["serve", "--port", "0", "--strip-prefix", "..", "/tmp"]);
-    let output = run(&mut command);
-    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
-    assert!(
-        text(&output).contains("invalid prefix \"..\""),
-        "{}",
-        text(&output)
-    );
-}
-
-#[test]
 fn a_client_is_served_from_the_root_of_its_address_or_hardware_address() {
     let root = Scratch::new();
     root.file("file", "common");

@@ -1,7 +1,7 @@
 //! What a name means: the layers that `serve` puts over the directory, from the outermost to the
 //! innermost in the order of the options here.
 
-use crate::store::{Dir, MapFile, Mapped, PerClientRoot, RootTemplate, Store, StripPrefix};
+use crate::store::{Dir, MapFile, Mapped, PerClientRoot, Prefix, RootTemplate, Store, StripPrefix};
 use std::path::PathBuf;
 
 /// What a name means.
@@ -9,8 +9,8 @@ use std::path::PathBuf;
 #[command(next_help_heading = "Names")]
 pub(super) struct Names {
     /// Take this path off the front of names, whole components only; repeatable [default: none]
-    #[arg(long, value_name = "PREFIX")]
-    strip_prefix: Vec<String>,
+    #[arg(long, value_name = "PREFIX", value_parser = str::parse::<Prefix>)]
+    strip_prefix: Vec<Prefix>,
 
     /// Rewrite or refuse names by the rules of this file, in the syntax of tftpd-hpa; SIGHUP reads
     /// it again [default: no rules]
@@ -50,8 +50,7 @@ impl Names {
             store = Box::new(Mapped::new(map.clone(), store));
         }
         if !self.strip_prefix.is_empty() {
-            let stripped = StripPrefix::new(store, &self.strip_prefix);
-            let stripped = stripped.map_err(|error| format!("--strip-prefix: {error}"))?;
+            let stripped = StripPrefix::new(store, self.strip_prefix.iter().cloned());
             store = Box::new(stripped.ignore_case(self.ignore_case));
         }
         Ok(Layers { store, map })

@@ -24,7 +24,7 @@ pub use landing::WriteMode;
 pub use map::{
     MapError, MapFile, MapOutcome, MapRequest, MapRules, MapStep, MapSyntaxError, Mapped,
 };
-pub use prefix::{PrefixError, StripPrefix};
+pub use prefix::{Prefix, PrefixError, StripPrefix};
 pub use roots::{PerClientRoot, RootTemplate, RootTemplateError};
 pub use storage::{Entry, EntryKind, Storage};
 

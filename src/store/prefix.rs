@@ -4,6 +4,7 @@ use super::{Request, Sink, Source, Store};
 use crate::error::Refusal;
 use crate::text::Name;
 use std::fmt;
+use std::str::FromStr;
 
 /// A layer that takes a prefix off names before the store below is asked.
 ///
@@ -19,7 +20,7 @@ use std::fmt;
 ///     b"boot/kernel" => Ok(Source::bytes(*b"content")),
 ///     _ => Err(Refusal::not_found()),
 /// });
-/// let store = StripPrefix::new(below, ["/srv/tftp"])?;
+/// let store = StripPrefix::new(below, ["/srv/tftp".parse()?]);
 /// let request = Request::new(Direction::Read, "/srv/tftp/boot/kernel");
 /// assert!(store.read(&request).is_ok());
 /// # Ok::<(), tftpool::PrefixError>(())
@@ -31,9 +32,9 @@ pub struct StripPrefix<S> {
     below: S,
 }
 
-/// The components of a prefix, at least one.
-#[derive(Clone, Debug)]
-struct Prefix(Vec<Vec<u8>>);
+/// A path for [`StripPrefix`] to take off: its components, at least one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prefix(Vec<Vec<u8>>);
 
 /// A prefix has no component, or one that is `..`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +53,11 @@ impl fmt::Display for PrefixError {
 impl std::error::Error for PrefixError {}
 
 impl Prefix {
-    fn new(text: &[u8]) -> Result<Self, PrefixError> {
+    /// A prefix of any bytes.
+    ///
+    /// # Errors
+    /// It has no component, or one that is `..`.
+    pub fn new(text: &[u8]) -> Result<Self, PrefixError> {
         let components = text.split(is_separator);
         let components = components.filter(|component| !matches!(*component, b"" | b"."));
         let components: Vec<_> = components.map(<[u8]>::to_vec).collect();
@@ -80,6 +85,14 @@ impl Prefix {
     }
 }
 
+impl FromStr for Prefix {
+    type Err = PrefixError;
+
+    fn from_str(text: &str) -> Result<Self, PrefixError> {
+        Self::new(text.as_bytes())
+    }
+}
+
 fn is_separator(byte: &u8) -> bool {
     matches!(byte, b'/' | b'\\')
 }
@@ -100,22 +113,14 @@ fn next<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
 
 impl<S: Store> StripPrefix<S> {
     /// Takes these prefixes off.
-    ///
-    /// # Errors
-    /// [`PrefixError`] names one that is empty or has a `..`.
-    pub fn new<P: AsRef<[u8]>>(
-        below: S,
-        prefixes: impl IntoIterator<Item = P>,
-    ) -> Result<Self, PrefixError> {
-        let prefixes = prefixes.into_iter();
-        let prefixes = prefixes.map(|prefix| Prefix::new(prefix.as_ref()));
-        let mut prefixes = prefixes.collect::<Result<Vec<_>, _>>()?;
+    pub fn new(below: S, prefixes: impl IntoIterator<Item = Prefix>) -> Self {
+        let mut prefixes: Vec<_> = prefixes.into_iter().collect();
         prefixes.sort_by_key(|Prefix(components)| std::cmp::Reverse(components.len()));
-        Ok(Self {
+        Self {
             prefixes,
             ignores_case: false,
             below,
-        })
+        }
     }
 
     /// Takes a prefix off in any case of its ASCII letters.
@@ -193,19 +198,20 @@ mod tests {
             (&["/TftpBoot"], "/tftpboot/kernel", "/tftpboot/kernel"),
             (&[], "/srv/tftp/kernel", "/srv/tftp/kernel"),
         ] {
-            let store = StripPrefix::new(below(), prefixes).expect("prefixes");
+            let prefixes = prefixes.iter().map(|text| text.parse().expect("a prefix"));
+            let store = StripPrefix::new(below(), prefixes);
             let got = store.strip(name.as_bytes());
             assert_eq!(
                 got.escape_ascii().to_string(),
                 wanted.escape_default().to_string(),
-                "{prefixes:?}"
+                "{name}"
             );
         }
-        let store = StripPrefix::new(below(), ["/TftpBoot"]).expect("a prefix");
-        let store = store.ignore_case(true);
+        let prefix = "/TftpBoot".parse().expect("a prefix");
+        let store = StripPrefix::new(below(), [prefix]).ignore_case(true);
         assert_eq!(store.strip(b"tFtPbOoT/Kernel"), b"Kernel");
         for wrong in ["", "/", "./", "..", "/srv/../tftp"] {
-            let error = StripPrefix::new(below(), [wrong]).map(drop);
+            let error = wrong.parse::<Prefix>();
             assert_eq!(
                 error,
                 Err(PrefixError(Name::new(wrong.as_bytes()))),
