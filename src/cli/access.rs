@@ -5,6 +5,14 @@ use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, Error, FromArgMatches};
 
 const HEADING: &str = "Access";
+const ALLOW: &str = "Allow requests from an address or network, such as 192.0.2.0/24,read; HOW is \
+                     `read`, `write` or `both`; repeatable [default: all, if nothing is allowed]";
+const ORDER: &str = "Of --allow and --deny, the first that fits a request decides. A read that \
+                     none fits is denied if some --allow is for reads, a write if there is any \
+                     --allow.";
+const DENY: &str = "Deny requests from an address or network, in the same form; repeatable \
+                    [default: none]";
+const DENIED: &str = "Answer to denied requests: `ignore` sends nothing, `refuse` sends ERROR 2";
 
 /// Which clients may ask. clap's derive macros know no order among several options.
 #[derive(Clone, Debug, Default)]
@@ -30,13 +38,13 @@ impl Args for Access {
             .arg(
                 rule("allow")
                     .value_parser(|text: &str| AccessRule::allow(text))
-                    .help("Allow requests from an address or network, such as 192.0.2.0/24,read; HOW is `read`, `write` or `both`; repeatable [default: all, if nothing is allowed]")
-                    .long_help("Allow requests from an address or network, such as 192.0.2.0/24,read; HOW is `read`, `write` or `both`; repeatable [default: all, if nothing is allowed]\n\nOf --allow and --deny, the first that fits a request decides. A read that none fits is denied if some --allow is for reads, a write if there is any --allow."),
+                    .help(ALLOW)
+                    .long_help(format!("{ALLOW}\n\n{ORDER}")),
             )
             .arg(
                 rule("deny")
                     .value_parser(|text: &str| AccessRule::deny(text))
-                    .help("Deny requests from an address or network, in the same form; repeatable [default: none]"),
+                    .help(DENY),
             )
             .arg(
                 Arg::new("denied")
@@ -46,7 +54,7 @@ impl Args for Access {
                     .default_value("ignore")
                     .hide_possible_values(true)
                     .help_heading(HEADING)
-                    .help("Answer to denied requests: `ignore` sends nothing, `refuse` sends ERROR 2"),
+                    .help(DENIED),
             )
     }
 
