@@ -28,7 +28,8 @@ help:
 	@echo 'make check                      format, lints, documentation, the closed list of crates'
 	@echo 'make clean                      remove what was built'
 
-# Root would become nobody, who may not read a checkout below /root: become the files' owner instead.
+# Root would become nobody, who may not read a checkout below /root: become the files' owner
+# instead.
 run:
 	$(CARGO) build --release
 	@file=$$(cd "$(DIR)" && find . -maxdepth 1 -type f -perm -o+r | sort | sed -n '1s|^./||p') || exit 1; \
@@ -48,7 +49,8 @@ tools:
 test: tools
 	$(CARGO) test --all-features
 
-# The sanitizers need a nightly toolchain, and ThreadSanitizer a standard library that was built for it. TESTS names tests.
+# The sanitizers need a nightly toolchain, and ThreadSanitizer a standard library that was built for
+# it. TESTS names tests.
 NIGHTLY ?= nightly
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 

@@ -77,13 +77,14 @@ impl<T> Mail<T> {
         self.queue.try_recv().ok()
     }
 
-    /// The next message, waiting for it no longer than `patience`: for when there is nothing else to wait for.
+    /// The next message, waiting for it no longer than `patience`: for when there is nothing else
+    /// to wait for.
     pub(super) fn wait(&self, patience: Duration) -> Option<T> {
         self.queue.recv_timeout(patience).ok()
     }
 
-    /// Call before sleeping, with the time one wants to sleep; returns zero if there is mail after all. A message posted from now on
-    /// rings the bell.
+    /// Call before sleeping, with the time one wants to sleep; returns zero if there is mail after
+    /// all. A message posted from now on rings the bell.
     pub(super) fn before_sleep(&self, timeout: Option<Duration>) -> Option<Duration> {
         self.bell.asleep.store(true, Ordering::SeqCst);
         if self.queue.is_empty() {

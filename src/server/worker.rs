@@ -33,7 +33,8 @@ use std::time::Instant;
 /// A worker's signs of life.
 #[derive(Default)]
 pub(super) struct Heartbeat {
-    /// Counts on while the worker goes from step to step; stands still while it is inside a store, a read or a wait.
+    /// Counts on while the worker goes from step to step; stands still while it is inside a store,
+    /// a read or a wait.
     pub(super) steps: AtomicU64,
     /// It waits for a peer.
     pub(super) listens: AtomicBool,
@@ -350,7 +351,8 @@ impl Worker {
         }
     }
 
-    /// Asks the store and makes the transfer; `None` when it has ended already, and that is reported.
+    /// Asks the store and makes the transfer; `None` when it has ended already, and that is
+    /// reported.
     fn open(&mut self, (opening, port): Admitted, slot: StoreSlot) -> Option<Box<Transfer>> {
         let Tid { peer, local } = opening.tid;
         if !opening.ask(now()) {
@@ -380,8 +382,9 @@ impl Worker {
             self.reports.push(Report::Closed(opening.id));
             return None;
         }
-        // A copy of what was done is acknowledged and never refused: its sender may be busy with something else on that port.
-        // What it would have been told is told to whoever really sends the file again.
+        // A copy of what was done is acknowledged and never refused: its sender may be busy with
+        // something else on that port. What it would have been told is told to whoever really sends
+        // the file again.
         let granted = match granted {
             Err(refusal) if opening.may_be_copy => Ok(Granted::Write(Box::new(Refusing(refusal)))),
             granted => granted,
@@ -572,7 +575,8 @@ impl WorkerContext {
         answer.unwrap_or_else(|| Err(failed("the store panicked".into())))
     }
 
-    /// The largest block size for this peer. One system call, and none for a peer that asks for small blocks.
+    /// The largest block size for this peer. One system call, and none for a peer that asks for
+    /// small blocks.
     fn max_blksize(&self, asked: &Options, socket: &TransferSocket) -> u16 {
         let most = self.shared.terms.max_blksize;
         let wanted = [OptionName::Blksize, OptionName::Blksize2]
@@ -693,8 +697,8 @@ fn option_ack(answer: &Options) -> Option<Vec<u8>> {
     Some(datagram)
 }
 
-/// Runs an embedder's code; `None` where it panicked. What it threw is dropped here, and where that panics as well, the second
-/// thing is left where it is.
+/// Runs an embedder's code; `None` where it panicked. What it threw is dropped here, and where that
+/// panics as well, the second thing is left where it is.
 fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
     let thrown = match catch_unwind(AssertUnwindSafe(work)) {
         Ok(value) => return Some(value),
@@ -706,7 +710,8 @@ fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
     None
 }
 
-/// Closes a transfer's file and socket, or what the store gave too late. An embedder's source may panic even here.
+/// Closes a transfer's file and socket, or what the store gave too late. An embedder's source may
+/// panic even here.
 fn close<T>(ended: T) {
     if guarded(|| drop(ended)).is_none() {
         log::error!("a source panicked while it was closed");
