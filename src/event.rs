@@ -134,6 +134,8 @@ pub enum DropReason {
     ClientUnprovenFull,
     /// Too many transfers of this network (an IPv4 /24, an IPv6 /64) that were never answered.
     NetworkUnprovenFull,
+    /// The access rules do not let this client ask. Where they say so, ERROR 2 was sent.
+    Denied,
     /// The server is stopping.
     Stopping,
 }
@@ -169,6 +171,7 @@ impl fmt::Display for DropReason {
             Self::NetworkUnprovenFull => {
                 f.write_str("too many transfers that this network never answered")
             }
+            Self::Denied => f.write_str("denied by the access rules"),
             Self::Stopping => f.write_str("server is stopping"),
         }
     }
@@ -340,6 +343,8 @@ pub struct Stats {
     pub failed: u64,
     /// Datagrams thrown away.
     pub dropped: u64,
+    /// Of these, requests that the access rules deny.
+    pub denied: u64,
     /// Octets of file that were acknowledged.
     pub bytes: u64,
     /// Blocks that were sent again.
@@ -384,7 +389,10 @@ impl Stats {
                 self.failed += 1;
                 self.finish(summary);
             }
-            Event::Dropped { .. } => self.dropped += 1,
+            Event::Dropped { reason, .. } => {
+                self.dropped += 1;
+                self.denied += u64::from(*reason == DropReason::Denied);
+            }
             Event::Started { mapping_shared, .. } => match mapping_shared {
                 Some(true) => self.mapping_hits += 1,
                 Some(false) => self.mapping_misses += 1,

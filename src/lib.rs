@@ -67,10 +67,16 @@ pub use driver::{Driver, DriverBuilder};
 pub use error::{Error, Failure, Fault, Refusal, TftpError};
 pub use event::{DropReason, Event, Lesson, Stats, Summary, TransferId};
 pub use proto::Retransmit;
+pub use server::{Access, AccessRequest, AccessRule, AccessRuleError, AccessRules};
 pub use server::{Builder, Events, Limits, Listening, Server, Stop, Stopper};
 pub use store::{
-    Dir, DirBuilder, Entry, EntryKind, Object, Request, Sink, Source, Storage, Store, StoreFn,
-    WriteMode, store_fn,
+    Dir, DirBuilder, Entry, EntryKind, Object, PerClientRoot, Prefix, PrefixError, Request,
+    RootTemplate, RootTemplateError, Sink, Source, Storage, Store, StoreFn, StripPrefix, WriteMode,
+    store_fn,
+};
+#[cfg(feature = "map")]
+pub use store::{
+    MapError, MapFile, MapOutcome, MapRequest, MapRules, MapStep, MapSyntaxError, Mapped,
 };
 pub use text::Name;
 pub use wire::{Direction, ErrorCode, Malformed, Mode, OptionName, Options};

@@ -16,6 +16,9 @@ _tftpool() {
             ",$1")
                 cmd="tftpool"
                 ;;
+            tftpool,config)
+                cmd="tftpool__subcmd__config"
+                ;;
             tftpool,get)
                 cmd="tftpool__subcmd__get"
                 ;;
@@ -31,6 +34,15 @@ _tftpool() {
             tftpool,serve)
                 cmd="tftpool__subcmd__serve"
                 ;;
+            tftpool__subcmd__config,check)
+                cmd="tftpool__subcmd__config__subcmd__check"
+                ;;
+            tftpool__subcmd__config,default)
+                cmd="tftpool__subcmd__config__subcmd__default"
+                ;;
+            tftpool__subcmd__config,print)
+                cmd="tftpool__subcmd__config__subcmd__print"
+                ;;
             tftpool__subcmd__sandbox,print)
                 cmd="tftpool__subcmd__sandbox__subcmd__print"
                 ;;
@@ -41,12 +53,200 @@ _tftpool() {
 
     case "${cmd}" in
         tftpool)
-            opts="-h -V --help --version serve get put probe sandbox"
+            opts="-h -V --help --version serve get put probe sandbox config"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tftpool__subcmd__config)
+            opts="-h -V --help --version check print default"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tftpool__subcmd__config__subcmd__check)
+            opts="-h -V --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tftpool__subcmd__config__subcmd__default)
+            opts="-h -V --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tftpool__subcmd__config__subcmd__print)
+            opts="-v -q -h -V --config --no-config --file-directory --serve-unreadable --allow-symlink-target --absolute-links --strip-prefix --map-file --per-client-root --ignore-case --allow --deny --denied --write --upload-dir --max-upload --umask --durable --host --port --freebind --port-range --dont-fragment --answer-broadcast --max-block-size --max-window-size --timeout --retries --retransmit --min-progress --max-time --no-client-memory --workers --store-deadline --max-transfers --max-transfers-per-client --max-unproven --max-unproven-per-client --max-unproven-per-network --user --sandbox --verbose --quiet --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --file-directory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --allow-symlink-target)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --absolute-links)
+                    COMPREPLY=($(compgen -W "root host" -- "${cur}"))
+                    return 0
+                    ;;
+                --strip-prefix)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --map-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --per-client-root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --allow)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --deny)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --denied)
+                    COMPREPLY=($(compgen -W "ignore refuse" -- "${cur}"))
+                    return 0
+                    ;;
+                --write)
+                    COMPREPLY=($(compgen -W "none create overwrite unique" -- "${cur}"))
+                    return 0
+                    ;;
+                --upload-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-upload)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --umask)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --host)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --port)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --port-range)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-block-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-window-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --retries)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --retransmit)
+                    COMPREPLY=($(compgen -W "adaptive rfc" -- "${cur}"))
+                    return 0
+                    ;;
+                --min-progress)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-time)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --workers)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --store-deadline)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-transfers)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-transfers-per-client)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-unproven)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-unproven-per-client)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-unproven-per-network)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --user)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --sandbox)
+                    COMPREPLY=($(compgen -W "off best-effort require" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -207,12 +407,16 @@ _tftpool() {
             return 0
             ;;
         tftpool__subcmd__sandbox__subcmd__print)
-            opts="-v -q -h -V --file-directory --serve-unreadable --allow-symlink-target --absolute-links --write --upload-dir --max-upload --umask --durable --host --port --freebind --port-range --dont-fragment --answer-broadcast --max-block-size --max-window-size --timeout --retries --retransmit --min-progress --max-time --no-client-memory --workers --store-deadline --max-transfers --max-transfers-per-client --max-unproven --max-unproven-per-client --max-unproven-per-network --user --sandbox --verbose --quiet --help --version"
+            opts="-v -q -h -V --config --no-config --file-directory --serve-unreadable --allow-symlink-target --absolute-links --strip-prefix --map-file --per-client-root --ignore-case --allow --deny --denied --write --upload-dir --max-upload --umask --durable --host --port --freebind --port-range --dont-fragment --answer-broadcast --max-block-size --max-window-size --timeout --retries --retransmit --min-progress --max-time --no-client-memory --workers --store-deadline --max-transfers --max-transfers-per-client --max-unproven --max-unproven-per-client --max-unproven-per-network --user --sandbox --verbose --quiet --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --file-directory)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -223,6 +427,30 @@ _tftpool() {
                     ;;
                 --absolute-links)
                     COMPREPLY=($(compgen -W "root host" -- "${cur}"))
+                    return 0
+                    ;;
+                --strip-prefix)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --map-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --per-client-root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --allow)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --deny)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --denied)
+                    COMPREPLY=($(compgen -W "ignore refuse" -- "${cur}"))
                     return 0
                     ;;
                 --write)
@@ -325,12 +553,16 @@ _tftpool() {
             return 0
             ;;
         tftpool__subcmd__serve)
-            opts="-v -q -h -V --file-directory --serve-unreadable --allow-symlink-target --absolute-links --write --upload-dir --max-upload --umask --durable --host --port --freebind --port-range --dont-fragment --answer-broadcast --max-block-size --max-window-size --timeout --retries --retransmit --min-progress --max-time --no-client-memory --workers --store-deadline --max-transfers --max-transfers-per-client --max-unproven --max-unproven-per-client --max-unproven-per-network --user --sandbox --verbose --quiet --help --version"
+            opts="-v -q -h -V --config --no-config --file-directory --serve-unreadable --allow-symlink-target --absolute-links --strip-prefix --map-file --per-client-root --ignore-case --allow --deny --denied --write --upload-dir --max-upload --umask --durable --host --port --freebind --port-range --dont-fragment --answer-broadcast --max-block-size --max-window-size --timeout --retries --retransmit --min-progress --max-time --no-client-memory --workers --store-deadline --max-transfers --max-transfers-per-client --max-unproven --max-unproven-per-client --max-unproven-per-network --user --sandbox --verbose --quiet --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --file-directory)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -341,6 +573,30 @@ _tftpool() {
                     ;;
                 --absolute-links)
                     COMPREPLY=($(compgen -W "root host" -- "${cur}"))
+                    return 0
+                    ;;
+                --strip-prefix)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --map-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --per-client-root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --allow)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --deny)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --denied)
+                    COMPREPLY=($(compgen -W "ignore refuse" -- "${cur}"))
                     return 0
                     ;;
                 --write)

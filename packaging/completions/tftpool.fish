@@ -31,10 +31,19 @@ complete -c tftpool -n "__fish_tftpool_needs_command" -f -a "get" -d 'Get files 
 complete -c tftpool -n "__fish_tftpool_needs_command" -f -a "put" -d 'Put files onto a server'
 complete -c tftpool -n "__fish_tftpool_needs_command" -f -a "probe" -d 'Find out what a server can do, and the fastest settings for it'
 complete -c tftpool -n "__fish_tftpool_needs_command" -f -a "sandbox" -d 'The sandbox that `tftpool serve` runs in'
+complete -c tftpool -n "__fish_tftpool_needs_command" -f -a "config" -d 'Check, print or write the configuration file of `tftpool serve`'
+complete -c tftpool -n "__fish_tftpool_using_subcommand serve" -l config -d 'Read options from this TOML file; options of the command line win [default: /etc/tftpool/tftpool.toml, if it exists]' -r -F
 complete -c tftpool -n "__fish_tftpool_using_subcommand serve" -l file-directory -d 'Same as DIR' -r -F
 complete -c tftpool -n "__fish_tftpool_using_subcommand serve" -l allow-symlink-target -d 'Follow symbolic links that lead into this tree; repeatable [default: only within DIR]' -r -F
 complete -c tftpool -n "__fish_tftpool_using_subcommand serve" -l absolute-links -d 'Absolute symbolic links: `host` paths are those of this host; `root` also looks up beneath DIR what leads into no served tree, as links made for a server in a chroot need it' -r -f -a "root\t''
 host\t''"
+complete -c tftpool -n "__fish_tftpool_using_subcommand serve" -l strip-prefix -d 'Take this path off the front of names, whole components only; repeatable [default: none]' -r
+complete -c tftpool -n "__fish_tftpool_using_subcommand serve" -l map-file -d 'Rewrite or refuse names by the rules of this file, in the syntax of tftpd-hpa; SIGHUP reads it again [default: no rules]' -r -F
+complete -c tftpool -n "__fish_tftpool_using_subcommand serve" -l per-client-root -d 'Serve a client from a directory of its own, where DIR has it: `ip`, `mac`, or a path with {ip}, {ip-hex}, {mac}, {mac-dash}, {interface} or {local} [default: one root for all]' -r
+complete -c tftpool -n "__fish_tftpool_using_subcommand serve" -l allow -d 'Allow requests from an address or network, such as 192.0.2.0/24,read; HOW is `read`, `write` or `both`; repeatable [default: all, if nothing is allowed]' -r
+complete -c tftpool -n "__fish_tftpool_using_subcommand serve" -l deny -d 'Deny requests from an address or network, in the same form; repeatable [default: none]' -r
+complete -c tftpool -n "__fish_tftpool_using_subcommand serve" -l denied -d 'Answer to denied requests: `ignore` sends nothing, `refuse` sends ERROR 2' -r -f -a "ignore\t''
+refuse\t''"
 complete -c tftpool -n "__fish_tftpool_using_subcommand serve" -l write -d 'Take uploads: `create` only under new names, `overwrite` replaces files, `unique` puts a number behind a name that is taken' -r -f -a "none\t''
 create\t''
 overwrite\t''
@@ -64,7 +73,9 @@ complete -c tftpool -n "__fish_tftpool_using_subcommand serve" -l user -d 'Serve
 complete -c tftpool -n "__fish_tftpool_using_subcommand serve" -l sandbox -d 'Confine the server to its files, by Landlock and without capabilities, before the first request: `off`, `best-effort` as far as the kernel can, `require` fails where it cannot' -r -f -a "off\t''
 best-effort\t''
 require\t''"
+complete -c tftpool -n "__fish_tftpool_using_subcommand serve" -l no-config -d 'Read no file [default: the file above]'
 complete -c tftpool -n "__fish_tftpool_using_subcommand serve" -l serve-unreadable -d 'Serve files that are not world-readable too, as far as the server\'s user may read them [default: refused]'
+complete -c tftpool -n "__fish_tftpool_using_subcommand serve" -l ignore-case -d 'Find names in another case of their letters a-z, the exact name first; two others that differ in case only are refused [default: case counts]'
 complete -c tftpool -n "__fish_tftpool_using_subcommand serve" -l durable -d 'Acknowledge an upload when the disk has it [default: when the system has it]'
 complete -c tftpool -n "__fish_tftpool_using_subcommand serve" -l freebind -d 'Listen also on an address that no interface has yet, as before the network is up [default: fail]'
 complete -c tftpool -n "__fish_tftpool_using_subcommand serve" -l dont-fragment -d 'Forbid routers to fragment what is sent [default: allowed]'
@@ -127,10 +138,18 @@ complete -c tftpool -n "__fish_tftpool_using_subcommand probe" -s V -l version -
 complete -c tftpool -n "__fish_tftpool_using_subcommand sandbox; and not __fish_seen_subcommand_from print" -s h -l help -d 'Print help'
 complete -c tftpool -n "__fish_tftpool_using_subcommand sandbox; and not __fish_seen_subcommand_from print" -s V -l version -d 'Print version'
 complete -c tftpool -n "__fish_tftpool_using_subcommand sandbox; and not __fish_seen_subcommand_from print" -f -a "print" -d 'Print what a server with these options may do'
+complete -c tftpool -n "__fish_tftpool_using_subcommand sandbox; and __fish_seen_subcommand_from print" -l config -d 'Read options from this TOML file; options of the command line win [default: /etc/tftpool/tftpool.toml, if it exists]' -r -F
 complete -c tftpool -n "__fish_tftpool_using_subcommand sandbox; and __fish_seen_subcommand_from print" -l file-directory -d 'Same as DIR' -r -F
 complete -c tftpool -n "__fish_tftpool_using_subcommand sandbox; and __fish_seen_subcommand_from print" -l allow-symlink-target -d 'Follow symbolic links that lead into this tree; repeatable [default: only within DIR]' -r -F
 complete -c tftpool -n "__fish_tftpool_using_subcommand sandbox; and __fish_seen_subcommand_from print" -l absolute-links -d 'Absolute symbolic links: `host` paths are those of this host; `root` also looks up beneath DIR what leads into no served tree, as links made for a server in a chroot need it' -r -f -a "root\t''
 host\t''"
+complete -c tftpool -n "__fish_tftpool_using_subcommand sandbox; and __fish_seen_subcommand_from print" -l strip-prefix -d 'Take this path off the front of names, whole components only; repeatable [default: none]' -r
+complete -c tftpool -n "__fish_tftpool_using_subcommand sandbox; and __fish_seen_subcommand_from print" -l map-file -d 'Rewrite or refuse names by the rules of this file, in the syntax of tftpd-hpa; SIGHUP reads it again [default: no rules]' -r -F
+complete -c tftpool -n "__fish_tftpool_using_subcommand sandbox; and __fish_seen_subcommand_from print" -l per-client-root -d 'Serve a client from a directory of its own, where DIR has it: `ip`, `mac`, or a path with {ip}, {ip-hex}, {mac}, {mac-dash}, {interface} or {local} [default: one root for all]' -r
+complete -c tftpool -n "__fish_tftpool_using_subcommand sandbox; and __fish_seen_subcommand_from print" -l allow -d 'Allow requests from an address or network, such as 192.0.2.0/24,read; HOW is `read`, `write` or `both`; repeatable [default: all, if nothing is allowed]' -r
+complete -c tftpool -n "__fish_tftpool_using_subcommand sandbox; and __fish_seen_subcommand_from print" -l deny -d 'Deny requests from an address or network, in the same form; repeatable [default: none]' -r
+complete -c tftpool -n "__fish_tftpool_using_subcommand sandbox; and __fish_seen_subcommand_from print" -l denied -d 'Answer to denied requests: `ignore` sends nothing, `refuse` sends ERROR 2' -r -f -a "ignore\t''
+refuse\t''"
 complete -c tftpool -n "__fish_tftpool_using_subcommand sandbox; and __fish_seen_subcommand_from print" -l write -d 'Take uploads: `create` only under new names, `overwrite` replaces files, `unique` puts a number behind a name that is taken' -r -f -a "none\t''
 create\t''
 overwrite\t''
@@ -160,7 +179,9 @@ complete -c tftpool -n "__fish_tftpool_using_subcommand sandbox; and __fish_seen
 complete -c tftpool -n "__fish_tftpool_using_subcommand sandbox; and __fish_seen_subcommand_from print" -l sandbox -d 'Confine the server to its files, by Landlock and without capabilities, before the first request: `off`, `best-effort` as far as the kernel can, `require` fails where it cannot' -r -f -a "off\t''
 best-effort\t''
 require\t''"
+complete -c tftpool -n "__fish_tftpool_using_subcommand sandbox; and __fish_seen_subcommand_from print" -l no-config -d 'Read no file [default: the file above]'
 complete -c tftpool -n "__fish_tftpool_using_subcommand sandbox; and __fish_seen_subcommand_from print" -l serve-unreadable -d 'Serve files that are not world-readable too, as far as the server\'s user may read them [default: refused]'
+complete -c tftpool -n "__fish_tftpool_using_subcommand sandbox; and __fish_seen_subcommand_from print" -l ignore-case -d 'Find names in another case of their letters a-z, the exact name first; two others that differ in case only are refused [default: case counts]'
 complete -c tftpool -n "__fish_tftpool_using_subcommand sandbox; and __fish_seen_subcommand_from print" -l durable -d 'Acknowledge an upload when the disk has it [default: when the system has it]'
 complete -c tftpool -n "__fish_tftpool_using_subcommand sandbox; and __fish_seen_subcommand_from print" -l freebind -d 'Listen also on an address that no interface has yet, as before the network is up [default: fail]'
 complete -c tftpool -n "__fish_tftpool_using_subcommand sandbox; and __fish_seen_subcommand_from print" -l dont-fragment -d 'Forbid routers to fragment what is sent [default: allowed]'
@@ -170,3 +191,65 @@ complete -c tftpool -n "__fish_tftpool_using_subcommand sandbox; and __fish_seen
 complete -c tftpool -n "__fish_tftpool_using_subcommand sandbox; and __fish_seen_subcommand_from print" -s q -l quiet -d 'Log less: -q warnings and errors, -qq only errors'
 complete -c tftpool -n "__fish_tftpool_using_subcommand sandbox; and __fish_seen_subcommand_from print" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c tftpool -n "__fish_tftpool_using_subcommand sandbox; and __fish_seen_subcommand_from print" -s V -l version -d 'Print version'
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and not __fish_seen_subcommand_from check print default" -s h -l help -d 'Print help'
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and not __fish_seen_subcommand_from check print default" -s V -l version -d 'Print version'
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and not __fish_seen_subcommand_from check print default" -f -a "check" -d 'Check a configuration file: prints what is wrong, a line each, and ends with code 1'
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and not __fish_seen_subcommand_from check print default" -f -a "print" -d 'Print the options that a server would have, and where each came from'
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and not __fish_seen_subcommand_from check print default" -f -a "default" -d 'Print a configuration file with all options, their meanings and their defaults'
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from check" -s h -l help -d 'Print help'
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from check" -s V -l version -d 'Print version'
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -l config -d 'Read options from this TOML file; options of the command line win [default: /etc/tftpool/tftpool.toml, if it exists]' -r -F
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -l file-directory -d 'Same as DIR' -r -F
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -l allow-symlink-target -d 'Follow symbolic links that lead into this tree; repeatable [default: only within DIR]' -r -F
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -l absolute-links -d 'Absolute symbolic links: `host` paths are those of this host; `root` also looks up beneath DIR what leads into no served tree, as links made for a server in a chroot need it' -r -f -a "root\t''
+host\t''"
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -l strip-prefix -d 'Take this path off the front of names, whole components only; repeatable [default: none]' -r
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -l map-file -d 'Rewrite or refuse names by the rules of this file, in the syntax of tftpd-hpa; SIGHUP reads it again [default: no rules]' -r -F
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -l per-client-root -d 'Serve a client from a directory of its own, where DIR has it: `ip`, `mac`, or a path with {ip}, {ip-hex}, {mac}, {mac-dash}, {interface} or {local} [default: one root for all]' -r
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -l allow -d 'Allow requests from an address or network, such as 192.0.2.0/24,read; HOW is `read`, `write` or `both`; repeatable [default: all, if nothing is allowed]' -r
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -l deny -d 'Deny requests from an address or network, in the same form; repeatable [default: none]' -r
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -l denied -d 'Answer to denied requests: `ignore` sends nothing, `refuse` sends ERROR 2' -r -f -a "ignore\t''
+refuse\t''"
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -l write -d 'Take uploads: `create` only under new names, `overwrite` replaces files, `unique` puts a number behind a name that is taken' -r -f -a "none\t''
+create\t''
+overwrite\t''
+unique\t''"
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -l upload-dir -d 'Directory for uploads [default: DIR]' -r -F
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -l max-upload -d 'Largest upload, in octets or with K, M, G or T behind the number, 1 to 16777215T' -r
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -l umask -d 'Permission bits that uploads don\'t get, in octal, 000 to 777' -r
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -l host -d 'Address or name to listen on; repeatable [default: all IPv4 and IPv6 addresses]' -r
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -l port -d 'UDP port; 0 takes a free one [default: 69]' -r
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -l port-range -d 'Ports to answer from, for firewalls, such as 2000:3000 [default: any free port]' -r
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -l max-block-size -d 'Largest block size to agree to, in octets, 8 to 65464, even if it travels in fragments [default: what the route to the client carries in one piece]' -r
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -l max-window-size -d 'Largest window to agree to, in blocks, 1 to 32767' -r
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -l timeout -d 'Wait this long for an answer before sending again, unless the client asks otherwise; 10ms to 255s' -r
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -l retries -d 'Resends into silence before a transfer is given up, 0 to 100' -r
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -l retransmit -d 'When to send again: `adaptive` probes after the measured round trip, `rfc` only after the timeout' -r -f -a "adaptive\t''
+rfc\t''"
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -l min-progress -d 'Blocks that a client must get through in a minute, or 4 KiB for each, 0 to 65535; 0 asks for none' -r
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -l max-time -d 'The longest that a transfer may take, 1s to 365d' -r
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -l workers -d 'Threads that run transfers, 1 to 1024; waiting clients cost none' -r
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -l store-deadline -d 'How long opening a file may take, on a disk or file server that hangs, before the client is told, 1s to 1h' -r
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -l max-transfers -d 'Transfers at once [default: what the descriptor limit allows, at most 65536]' -r
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -l max-transfers-per-client -d 'Transfers at once for one client address [default: no limit]' -r
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -l max-unproven -d 'Transfers at once whose clients have not answered yet, as forged addresses never do [default: all of them]' -r
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -l max-unproven-per-client -d 'The same for one client address; whole labs may sit behind one [default: no limit of its own]' -r
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -l max-unproven-per-network -d 'The same for one network, an IPv4 /24 or an IPv6 /64 [default: no limit of its own]' -r
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -l user -d 'Serve as this user, a name, UID or UID:GID; `root` keeps root\'s rights [default: nobody, when started as root]' -r
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -l sandbox -d 'Confine the server to its files, by Landlock and without capabilities, before the first request: `off`, `best-effort` as far as the kernel can, `require` fails where it cannot' -r -f -a "off\t''
+best-effort\t''
+require\t''"
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -l no-config -d 'Read no file [default: the file above]'
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -l serve-unreadable -d 'Serve files that are not world-readable too, as far as the server\'s user may read them [default: refused]'
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -l ignore-case -d 'Find names in another case of their letters a-z, the exact name first; two others that differ in case only are refused [default: case counts]'
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -l durable -d 'Acknowledge an upload when the disk has it [default: when the system has it]'
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -l freebind -d 'Listen also on an address that no interface has yet, as before the network is up [default: fail]'
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -l dont-fragment -d 'Forbid routers to fragment what is sent [default: allowed]'
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -l answer-broadcast -d 'Answer read requests sent to an IPv4 broadcast address [default: drop them]'
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -l no-client-memory -d 'Forget what clients taught: offer whole windows, large blocks and options to those that failed with them [default: smaller ones for 10 minutes]'
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -s v -l verbose -d 'Log more: -v adds a line per decision, -vv one per burst and answer [default: one line per transfer]'
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -s q -l quiet -d 'Log less: -q warnings and errors, -qq only errors'
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from print" -s V -l version -d 'Print version'
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from default" -s h -l help -d 'Print help'
+complete -c tftpool -n "__fish_tftpool_using_subcommand config; and __fish_seen_subcommand_from default" -s V -l version -d 'Print version'

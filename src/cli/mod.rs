@@ -1,6 +1,7 @@
 //! The command line: what was typed becomes a builder, what happened becomes words and an exit
 //! code.
 
+mod access;
 mod bar;
 #[cfg(feature = "config")]
 mod config;
@@ -8,6 +9,7 @@ mod format;
 mod get;
 mod json;
 mod log;
+mod names;
 mod output;
 mod place;
 mod probe;
@@ -42,7 +44,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    Serve(serve::Arguments),
+    Serve(Box<serve::Arguments>),
     Get(get::Arguments),
     Put(put::Arguments),
     Probe(probe::Arguments),
@@ -87,7 +89,7 @@ pub fn main() -> ExitCode {
                     }
                 }),
             };
-            serve::main(arguments, reread)
+            serve::main(*arguments, reread)
         }
         #[cfg(not(feature = "config"))]
         Command::Serve(arguments) => {
@@ -95,7 +97,7 @@ pub fn main() -> ExitCode {
                 files: Vec::new(),
                 read: Box::new(|| {}),
             };
-            serve::main(arguments, reread)
+            serve::main(*arguments, reread)
         }
         Command::Get(arguments) => get::main(&arguments).into(),
         Command::Put(arguments) => put::main(&arguments).into(),

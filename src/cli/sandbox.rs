@@ -6,7 +6,7 @@
 //! signals, confine themselves when they start: they need no file at all.
 
 use crate::error::{Refusal, plain};
-use crate::store::{Dir, Request, Sink, Source, Store};
+use crate::store::{Request, Sink, Source, Store};
 use crate::sys::confine::{self, Access, Capability, Rules};
 use crate::sys::privileges;
 use std::fmt::{self, Write as _};
@@ -39,6 +39,8 @@ pub(super) enum Mode {
 pub(super) struct Plan {
     /// Directories below which files are read.
     read: Vec<PathBuf>,
+    /// Files outside of them that are read again on a reload.
+    files: Vec<PathBuf>,
     /// Where a link may lead after a reload: read as well.
     after_reload: Vec<PathBuf>,
     /// Below which uploads are written.
@@ -53,6 +55,7 @@ impl Plan {
     /// For a server of these directories. `low_ports` says that transfers use ports below 1024.
     pub(super) fn new(
         read: Vec<PathBuf>,
+        files: Vec<PathBuf>,
         write: Option<PathBuf>,
         low_ports: bool,
     ) -> io::Result<Self> {
@@ -66,6 +69,7 @@ impl Plan {
         let root = others.iter().copied().chain(confine::FILES_OF_OTHERS);
         Ok(Self {
             read,
+            files,
             after_reload,
             write: write.map(absolute).transpose()?,
             root: root.collect(),
@@ -124,6 +128,12 @@ impl Plan {
                 .allow(path, access)
                 .map_err(|cause| failed(path, &cause))?;
         }
+        for file in &self.files {
+            let (path, access) = around(file);
+            rules
+                .allow(&path, access)
+                .map_err(|cause| failed(&path, &cause))?;
+        }
         for path in SYSTEM_FILES.map(Path::new) {
             let access = if path.is_dir() {
                 Access::READ
@@ -151,6 +161,9 @@ impl fmt::Display for Plan {
                 "read   {} (a link may lead there after a reload)",
                 path.display()
             )?;
+        }
+        for file in &self.files {
+            writeln!(f, "read   {}", around(file).0.display())?;
         }
         if let Some(path) = &self.write {
             writeln!(f, "write  {}", path.display())?;
@@ -240,16 +253,20 @@ fn releases(path: &Path) -> Option<PathBuf> {
 
 /// A directory in a sandbox: it is opened again only where the rules still fit.
 pub(super) struct Confined {
-    dir: Dir,
+    store: Box<dyn Store>,
     plan: Plan,
     /// The upload directory that the rules were made for.
     uploads: Option<(u64, u64)>,
 }
 
 impl Confined {
-    pub(super) fn new(dir: Dir, plan: Plan) -> Self {
+    pub(super) fn new(store: Box<dyn Store>, plan: Plan) -> Self {
         let uploads = plan.write.as_deref().and_then(identity);
-        Self { dir, plan, uploads }
+        Self {
+            store,
+            plan,
+            uploads,
+        }
     }
 
     /// A directory that the sandbox has no rule for.
@@ -273,20 +290,20 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 
 impl Store for Confined {
     fn read(&self, request: &Request<'_>) -> Result<Source, Refusal> {
-        self.dir.read(request)
+        self.store.read(request)
     }
 
     fn takes_uploads(&self) -> bool {
-        self.dir.takes_uploads()
+        self.store.takes_uploads()
     }
 
     fn write(&self, request: &Request<'_>) -> Result<Box<dyn Sink>, Refusal> {
-        self.dir.write(request)
+        self.store.write(request)
     }
 
     fn reload(&self) {
         match self.outside() {
-            None => self.dir.reload(),
+            None => self.store.reload(),
             Some(path) => log::warn!(
                 "{} is another directory now, outside the sandbox (restart the server to serve it); what was served before is served on",
                 path.display()
@@ -353,7 +370,8 @@ mod tests {
         let (root, uploads) = (scratch.at("root"), scratch.at("uploads"));
         let tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
         let tcp = (tcp.local_addr().expect("bound"), tcp).0;
-        let plan = Plan::new(vec![root.clone()], Some(uploads.clone()), false).expect("paths");
+        let plan =
+            Plan::new(vec![root.clone()], Vec::new(), Some(uploads.clone()), false).expect("paths");
         // Confinement is per thread, so the rest of the tests is not concerned.
         let confined = std::thread::spawn(move || {
             plan.enforce(Mode::Require).expect("a sandbox");
@@ -446,7 +464,7 @@ mod tests {
     #[test]
     fn a_server_that_must_have_a_sandbox_says_what_is_in_the_way() {
         let missing = PathBuf::from("/no/such/directory");
-        let plan = Plan::new(vec![missing], None, false).expect("paths");
+        let plan = Plan::new(vec![missing], Vec::new(), None, false).expect("paths");
         if confine::landlock_version().is_none() {
             eprintln!("skipped: this kernel has no Landlock");
             return;

@@ -4,7 +4,9 @@
 //! port are opened with the rights that the process was started with. Those rights are given up,
 //! and the directory is opened once more without them, before the first packet is read.
 
+use super::access::Access;
 use super::log::{Log, Verbosity};
+use super::names::{Layers, Names};
 use super::sandbox::{self, Confined, Plan};
 use super::service::{self, Manager};
 use super::value::{self, Parser};
@@ -55,6 +57,12 @@ pub(super) struct Arguments {
 
     #[command(flatten)]
     files: Files,
+
+    #[command(flatten)]
+    names: Names,
+
+    #[command(flatten)]
+    access: Access,
 
     #[command(flatten)]
     uploads: Uploads,
@@ -461,10 +469,15 @@ fn serve(
     }
     let room = arguments.room();
     let plan = arguments.plan(&directory)?;
-    let store = Confined::new(dir.clone(), plan.clone());
-    let listening = arguments.listen(store, room.transfers, sockets)?;
+    let mut layers = arguments.names.over(dir.clone())?;
+    let map = layers.map.clone();
+    layers.store = Box::new(Confined::new(layers.store, plan.clone()));
+    let listening = arguments.listen(layers, room.transfers, sockets)?;
     if let Some((name, account)) = user {
         step_down(&name, &account, &dir)?;
+        if let Some(map) = map {
+            map.reopen().map_err(|error| let_read(&error, &name))?;
+        }
     }
     plan.enforce(arguments.sandbox).map_err(|why| {
         with_way_out(
@@ -537,6 +550,7 @@ impl Arguments {
         let Self { files, uploads, .. } = self;
         let mut dir = Dir::builder(directory)
             .serve_unreadable(files.serve_unreadable)
+            .ignore_case(self.names.ignore_case)
             .absolute_links_from_root(files.absolute_links == AbsoluteLinks::Root)
             .max_upload(uploads.max_upload)
             .umask(uploads.umask)
@@ -564,7 +578,8 @@ impl Arguments {
         });
         let ports = self.network.port_range.as_ref();
         let low_ports = ports.is_some_and(|ports| *ports.start() < 1024);
-        Plan::new(read, write, low_ports).map_err(|cause| {
+        let files = self.names.map_file.iter().cloned().collect();
+        Plan::new(read, files, write, low_ports).map_err(|cause| {
             let directory = directory.display();
             format!("cannot open {directory}: {}", plain(&cause)).into()
         })
@@ -573,7 +588,7 @@ impl Arguments {
     /// Listens on the sockets of the service manager, where it has passed any.
     fn listen(
         &self,
-        store: Confined,
+        layers: Layers,
         max_transfers: usize,
         sockets: Vec<UdpSocket>,
     ) -> Result<Listening, Trouble> {
@@ -583,7 +598,7 @@ impl Arguments {
             capacity,
             ..
         } = self;
-        let builder = Server::builder(store).limits(|limits| {
+        let builder = Server::builder(layers.store).limits(|limits| {
             limits.workers = capacity.workers;
             limits.store_deadline = capacity.store_deadline;
             limits.max_transfers = max_transfers;
@@ -609,6 +624,10 @@ impl Arguments {
             limits.freebind = network.freebind;
             limits.answer_broadcast = network.answer_broadcast;
         });
+        let builder = match self.access.rules() {
+            Some(rules) => builder.access(move |request| rules.decide(request)),
+            None => builder,
+        };
         if !sockets.is_empty() {
             if let Some(option) = network.binding_option() {
                 return Err(Trouble {
@@ -747,9 +766,12 @@ fn step_down(name: &str, account: &Account, dir: &Dir) -> Result<(), String> {
         format!("cannot run as {name}: {cause}")
     })?;
     log::debug!("running as {account}");
-    dir.reopen().map_err(|error| {
-        format!("{error} (as user {name}; let that user read it, or choose another with --user)")
-    })
+    dir.reopen().map_err(|error| let_read(&error, name))
+}
+
+/// What was readable with the rights of the start, and is not for this user.
+fn let_read(error: &impl std::fmt::Display, name: &str) -> String {
+    format!("{error} (as user {name}; let that user read it, or choose another with --user)")
 }
 
 /// A server that takes requests.
@@ -832,12 +854,13 @@ impl std::fmt::Display for Counters<'_> {
         let stats = self.0;
         write!(
             f,
-            "completed={} failed={} refused={} probes={} dropped={} bytes={} retransmits={}",
+            "completed={} failed={} refused={} probes={} dropped={} denied={} bytes={} retransmits={}",
             stats.completed,
             stats.failed,
             stats.refused,
             stats.probes,
             stats.dropped,
+            stats.denied,
             stats.bytes,
             stats.retransmits
         )

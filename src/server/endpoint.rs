@@ -7,6 +7,7 @@
 //! what the endpoint has to know about one, and its orders, go through [`LaneAccess`].
 
 use super::Stop;
+use super::access::{Access, AccessRequest, Gate};
 use super::admitted::{AdmittedRequest, Asked, StoreCall};
 use super::bucket::TokenBucket;
 use super::by_id::ById;
@@ -104,6 +105,7 @@ pub(super) enum Action {
 pub(super) struct Config {
     pub(super) quota: Quota,
     pub(super) supply: Supply,
+    pub(super) access: Gate,
     pub(super) takes_uploads: bool,
     pub(super) answer_broadcast: bool,
     pub(super) store_deadline: Duration,
@@ -302,6 +304,20 @@ impl Endpoint {
             Ok(_) => return Err(DropReason::NotARequest),
             Err(malformed) => Err(malformed),
         };
+        let directions: &[Direction] = match &request {
+            Ok(request) => &[request.direction],
+            Err(_) => &[Direction::Read, Direction::Write],
+        };
+        if let Some(denied) = self.denied(tid, directions) {
+            let is_request = request
+                .as_ref()
+                .err()
+                .is_none_or(|malformed| malformed.is_request());
+            if denied == Access::Refuse && is_request && !is_broadcast {
+                self.answer(tid, Refusal::access_violation(), now);
+            }
+            return Err(DropReason::Denied);
+        }
         match request {
             // RFC 1123 §4.2.3.5; what is answered at all is a read.
             Err(_) if is_broadcast => Err(DropReason::Broadcast),
@@ -342,6 +358,23 @@ impl Endpoint {
         }
     }
 
+    /// How a client is turned away that may ask for none of these; `None` where it may ask.
+    fn denied(&self, tid: Tid, directions: &[Direction]) -> Option<Access> {
+        let Tid { peer, local } = tid;
+        let mut denied = None;
+        for direction in directions.iter().copied() {
+            match self.config.access.decide(&AccessRequest {
+                peer,
+                local,
+                direction,
+            }) {
+                Access::Allow => return None,
+                access => denied = Some(access),
+            }
+        }
+        denied
+    }
+
     /// The answer to what starts nothing, where not too many were given: its source may be forged.
     fn answer(&mut self, tid: Tid, refusal: Refusal, now: Instant) {
         if self.errors.take(now) {
@@ -369,6 +402,10 @@ impl Endpoint {
             ),
             DropReason::Malformed(_) | DropReason::NotARequest => {
                 ("datagrams ignored", "not requests")
+            }
+            DropReason::Denied => {
+                let why = format!("access rules (last client {})", peer.ip());
+                return self.warn("requests denied", why);
             }
             _ => return,
         };

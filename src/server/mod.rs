@@ -3,6 +3,7 @@
 //! One loop on the listening sockets, a bounded pool of workers, and one transfer at a time in each
 //! worker's hands.
 
+mod access;
 mod admitted;
 mod bucket;
 mod by_id;
@@ -25,6 +26,7 @@ mod waker;
 mod warnings;
 mod worker;
 
+pub use access::{Access, AccessRequest, AccessRule, AccessRuleError, AccessRules};
 pub use desk::{Desk, Quota, Scope, Tid, Verdict, patience};
 pub use ports::{Lease, Ports, Supply};
 pub use reporter::Events;
@@ -37,6 +39,7 @@ use crate::store::Store;
 use crate::store::mappings::Mappings;
 use crate::sys::udp::{self, Listener, SocketOptions};
 use crate::transfer::{Buffers, now};
+use access::Gate;
 use bucket::TokenBucket;
 use dispatch::Loop;
 use endpoint::Config;
@@ -234,6 +237,7 @@ impl Limits {
 pub struct Builder {
     store: Box<dyn Store>,
     limits: Limits,
+    access: Gate,
     doors: Vec<DoorPlan>,
 }
 
@@ -271,6 +275,18 @@ impl Builder {
     #[must_use]
     pub fn limits(mut self, change: impl FnOnce(&mut Limits)) -> Self {
         change(&mut self.limits);
+        self
+    }
+
+    /// Decides which clients may ask, such as [`AccessRules::decide`] does. A request that is
+    /// denied takes no place, no port and no call of the store. The closure is called by the loop
+    /// for each request: it must not block. If it panics, the request is ignored.
+    #[must_use]
+    pub fn access(
+        mut self,
+        decide: impl Fn(&AccessRequest) -> Access + Send + Sync + 'static,
+    ) -> Self {
+        self.access = Gate::new(decide);
         self
     }
 
@@ -319,6 +335,7 @@ impl Builder {
         Ok(Listening {
             store: self.store,
             limits: self.limits,
+            access: self.access,
             listeners,
             addresses,
         })
@@ -419,6 +436,7 @@ impl Supply {
 pub struct Listening {
     store: Box<dyn Store>,
     limits: Limits,
+    access: Gate,
     listeners: Vec<Listener>,
     addresses: Vec<SocketAddr>,
 }
@@ -438,6 +456,7 @@ impl Listening {
         let Self {
             store,
             limits,
+            access,
             listeners,
             addresses,
         } = self;
@@ -505,6 +524,7 @@ impl Listening {
         let config = Config {
             quota,
             supply,
+            access,
             takes_uploads: shared.store.takes_uploads(),
             answer_broadcast: limits.answer_broadcast,
             store_deadline: limits.store_deadline,
@@ -561,6 +581,7 @@ impl Server {
         Builder {
             store: Box::new(store),
             limits: Limits::default(),
+            access: Gate::default(),
             doors: Vec::new(),
         }
     }

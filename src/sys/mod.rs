@@ -13,6 +13,7 @@ pub(crate) mod fs;
 #[cfg(feature = "cli")]
 pub(crate) mod inherited;
 pub(crate) mod mapping;
+pub(crate) mod neighbour;
 #[cfg(feature = "cli")]
 pub(crate) mod privileges;
 #[cfg(feature = "cli")]
