@@ -7,11 +7,16 @@ PORT ?= 6969
 
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help run test asan tsan sim soak bench bench-c10k bench-curve bench-peers bench-profile bench-hostile bench-plot check tools clean
+.PHONY: help run test asan tsan sim soak bench bench-c10k bench-curve bench-peers bench-profile bench-hostile bench-plot build install uninstall deb deb-test man check tools clean
 
 help:
 	@echo 'make run                        serve examples/files on port 6969'
 	@echo 'make run DIR=/srv/tftp PORT=69  serve another directory, on another port'
+	@echo 'make build                      the command, as it is installed'
+	@echo 'make install PREFIX=/usr DESTDIR=/tmp/root  command, manual pages, completions, units, documents'
+	@echo 'make uninstall                  removes them, and leaves /etc/default/tftpool'
+	@echo 'make deb                        a Debian package in target/deb'
+	@echo 'make deb-test                   the same, installed, upgraded, removed and purged (as root)'
 	@echo 'make test                       all tests, real clients and servers included (fetches them when it may)'
 	@echo 'make asan                       the tests of the library under AddressSanitizer (nightly)'
 	@echo 'make tsan                       the same under ThreadSanitizer (nightly with rust-src)'
@@ -25,7 +30,8 @@ help:
 	@echo 'make bench-hostile              the same under loss and attack (as root)'
 	@echo 'make soak MINUTES=30            a long time of mixed load on a bad link (as root)'
 	@echo 'make bench-c10k                 ten thousand slow boards at once, and what one costs'
-	@echo 'make check                      format, widths, lints, documentation, the closed list of crates'
+	@echo 'make man                        writes the manual pages and completions of packaging/'
+	@echo 'make check                      format, widths, lints, documentation, manual pages, crates'
 	@echo 'make clean                      remove what was built'
 
 # Root would become nobody, who may not read a checkout below /root: become the files' owner
@@ -42,6 +48,57 @@ run:
 	echo
 	@[ "$$(id -u)" -ne 0 ] || set -- --user "$$(stat -c %u:%g "$(DIR)")"; \
 	exec $(TARGET)/release/tftpool serve --port $(PORT) "$$@" "$(DIR)"
+
+PREFIX ?= /usr/local
+SYSCONFDIR ?= /etc
+# Where systemd looks for units, and zsh for completions.
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
+INSTALL ?= install
+BINARY ?= $(TARGET)/release/tftpool
+to = $(DESTDIR)$(PREFIX)
+
+build:
+	$(CARGO) build --release --locked
+
+# As `make build` leaves it: `sudo make install` runs no compiler.
+$(BINARY):
+	$(MAKE) build
+
+install: $(BINARY)
+	$(INSTALL) -D -m 755 $(BINARY) $(to)/bin/tftpool
+	$(INSTALL) -d $(to)/share/man/man1 $(to)/share/doc/tftpool $(DESTDIR)$(UNITDIR)
+	$(INSTALL) -m 644 packaging/man/*.1 $(to)/share/man/man1
+	$(INSTALL) -D -m 644 packaging/completions/tftpool.bash $(to)/share/bash-completion/completions/tftpool
+	$(INSTALL) -D -m 644 packaging/completions/tftpool.fish $(to)/share/fish/vendor_completions.d/tftpool.fish
+	$(INSTALL) -D -m 644 packaging/completions/_tftpool $(DESTDIR)$(ZSHDIR)/_tftpool
+	sed 's|/usr/bin/|$(PREFIX)/bin/|' packaging/systemd/tftpool.service >$(DESTDIR)$(UNITDIR)/tftpool.service
+	$(INSTALL) -m 644 packaging/systemd/tftpool.socket $(DESTDIR)$(UNITDIR)
+	chmod 644 $(DESTDIR)$(UNITDIR)/tftpool.service
+	$(INSTALL) -D -m 644 packaging/systemd/tftpool.sysusers $(to)/lib/sysusers.d/tftpool.conf
+	$(INSTALL) -D -m 644 packaging/systemd/tftpool.tmpfiles $(to)/lib/tmpfiles.d/tftpool.conf
+	test -e $(DESTDIR)$(SYSCONFDIR)/default/tftpool || \
+		$(INSTALL) -D -m 644 packaging/systemd/tftpool.default $(DESTDIR)$(SYSCONFDIR)/default/tftpool
+	$(INSTALL) -m 644 README.md CHANGELOG.md LICENSE-APACHE LICENSE-MIT docs/*.md docs/*.svg $(to)/share/doc/tftpool
+
+# What is served, and the options of the service, stay.
+uninstall:
+	rm -f $(to)/bin/tftpool $(to)/share/man/man1/tftpool.1 $(to)/share/man/man1/tftpool-*.1
+	rm -f $(to)/share/bash-completion/completions/tftpool $(to)/share/fish/vendor_completions.d/tftpool.fish
+	rm -f $(DESTDIR)$(ZSHDIR)/_tftpool $(DESTDIR)$(UNITDIR)/tftpool.service $(DESTDIR)$(UNITDIR)/tftpool.socket
+	rm -f $(to)/lib/sysusers.d/tftpool.conf $(to)/lib/tmpfiles.d/tftpool.conf
+	rm -rf $(to)/share/doc/tftpool
+
+DEB = $(abspath $(TARGET))/deb
+
+deb: build
+	rm -rf $(DEB)
+	$(MAKE) install PREFIX=/usr DESTDIR=$(DEB)/root BINARY=$(BINARY) UNITDIR=/lib/systemd/system ZSHDIR=/usr/share/zsh/vendor-completions
+	sh packaging/debian/build.sh $(DEB)
+
+# DEBROOT names a Debian root that is used as it is; without it, debootstrap makes one.
+deb-test: deb
+	sh tests/deb.sh $(DEB)
 
 tools:
 	@sh tests/tools.sh $(TARGET)/tmp/servers
@@ -105,6 +162,10 @@ soak:
 bench-c10k:
 	$(CARGO) bench --bench c10k -- --bench
 
+# From the command line and packaging/man/sections/.
+man:
+	BLESS=1 $(CARGO) test --all-features --test manual
+
 check:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --no-default-features -- -D warnings
@@ -113,6 +174,7 @@ check:
 	sh tests/width.sh
 	CARGO='$(CARGO)' sh tests/api.sh
 	sh tests/crates.sh
+	$(CARGO) test --all-features --test manual
 
 clean:
 	$(CARGO) clean

@@ -147,6 +147,8 @@ pub enum DropReason {
     ClientHalfOpenFull,
     /// Too many transfers of this network (an IPv4 /24, an IPv6 /64) that were never answered.
     NetworkHalfOpenFull,
+    /// The access rules do not let this client ask. Where they say so, ERROR 2 was sent.
+    Denied,
     /// The server is stopping.
     Stopping,
 }
@@ -165,6 +167,7 @@ impl DropReason {
             Self::HalfOpenFull => "half_open_full",
             Self::ClientHalfOpenFull => "client_half_open_full",
             Self::NetworkHalfOpenFull => "network_half_open_full",
+            Self::Denied => "denied",
             Self::Stopping => "stopping",
         }
     }
@@ -199,6 +202,7 @@ impl fmt::Display for DropReason {
             Self::NetworkHalfOpenFull => {
                 f.write_str("too many transfers that this network never answered")
             }
+            Self::Denied => f.write_str("denied by the access rules"),
             Self::Stopping => f.write_str("server is stopping"),
         }
     }
@@ -384,6 +388,8 @@ pub struct Stats {
     pub dropped: u64,
     /// The same by [`DropReason::kind`]. Their sum is `dropped`.
     pub dropped_by_kind: BTreeMap<&'static str, u64>,
+    /// Of these, requests that the access rules deny.
+    pub denied: u64,
     /// Octets of file that were acknowledged.
     pub bytes: u64,
     /// Blocks that were sent again.
@@ -433,6 +439,7 @@ impl Stats {
             Event::Dropped { reason, .. } => {
                 self.dropped += 1;
                 *self.dropped_by_kind.entry(reason.kind()).or_default() += 1;
+                self.denied += u64::from(*reason == DropReason::Denied);
             }
             Event::Started { mapping_shared, .. } => match mapping_shared {
                 Some(true) => self.mapping_hits += 1,

@@ -70,10 +70,16 @@ pub use error::{Cause, DriverError, Error, Fault, Refusal, TftpError, TransferEr
 pub use event::{ClientLimit, DropReason, Event, Gauges, Stats, Summary, TransferId};
 pub use limits::settings::InvalidSetting;
 pub use proto::Retransmit;
+pub use server::{Access, AccessRequest, AccessRule, AccessRuleError, AccessRules};
 pub use server::{BoundServer, Events, Server, ServerBuilder, ServerConfig, ServerHandle, Stop};
 pub use store::{
-    Dir, DirBuilder, Entry, EntryKind, Object, Request, Sink, Source, Storage, Store, StoreFn,
-    WriteMode, store_fn,
+    Dir, DirBuilder, Entry, EntryKind, Object, PerClientRoot, Prefix, PrefixError, Request,
+    RootTemplate, RootTemplateError, Sink, Source, Storage, Store, StoreFn, StripPrefix, WriteMode,
+    store_fn,
+};
+#[cfg(feature = "map")]
+pub use store::{
+    MapError, MapFile, MapOutcome, MapRequest, MapRules, MapStep, MapSyntaxError, Mapped,
 };
 pub use text::Name;
 pub use wire::{Direction, ErrorCode, Malformed, Mode, OptionName, Options, UnknownWord};

@@ -262,6 +262,9 @@ pub const PORT_ASIDE: Duration = Duration::from_millis(500);
 pub const PORT_HEADROOM: usize = 16;
 /// How long an unanswered transfer is left alone before it may make room for a new one.
 pub const HALF_OPEN_CHANCE: Duration = Duration::from_secs(1);
+/// How long at least, where unanswered transfers have taken all that there is for them. A board in
+/// the same network answers within a few milliseconds.
+pub const HALF_OPEN_LEAST: Duration = Duration::from_millis(50);
 /// Each window that a peer has acknowledged lets its transfer be silent for this much longer before
 /// it may make room. An address that sends two packets for each transfer does not hold places for
 /// as long as a board that boots.
@@ -335,3 +338,17 @@ pub const MAX_LINKS: usize = 40;
 pub const MAX_TREE_DEPTH: usize = 64;
 /// `openat2` answers `EAGAIN` while somebody renames in the tree; so often it is asked again.
 pub const OPEN_ATTEMPTS: usize = 32;
+
+// ---- names --------------------------------------------------------------------------------
+
+/// Names of one directory that are looked at for one in another case.
+pub const MAX_LISTED: usize = 100_000;
+/// Bytes of a map file. A thousand rules take 50 KiB.
+pub const MAP_FILE_BYTES: usize = 1 << 20;
+/// Rules of a map file: each holds a compiled expression.
+pub const MAP_RULES: usize = 10_000;
+/// Steps that one name may take through the rules, beside one for each rule: the limit of
+/// tftpd-hpa.
+pub const MAP_STEPS: usize = 4096;
+/// Names that the rules may look up for one request: each is a call into the store.
+pub const MAP_PROBES: usize = 256;

@@ -50,10 +50,19 @@ impl fmt::Display for Name {
     }
 }
 
-/// Controls, what joins or separates without a trace, and what turns the reading direction round:
-/// two names that differ must look different.
-fn is_unseen(letter: char) -> bool {
+/// Controls, characters without a shape, spaces other than the usual one, and those that reverse
+/// the reading direction: two names that differ must look different.
+pub(crate) fn is_unseen(letter: char) -> bool {
     letter.is_control()
+        || letter.is_whitespace() && letter != ' '
+        || matches!(
+            letter,
+            '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+        )
+        || matches!(
+            letter,
+            '\u{2800}' | '\u{3164}' | '\u{ffa0}' | '\u{fff0}'..='\u{fff8}'
+        )
         || matches!(letter, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202f}')
         || matches!(letter, '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
         || matches!(letter, '\u{e0000}'..='\u{e0fff}')
@@ -89,7 +98,21 @@ mod tests {
             Name::new("\u{202e}gpj".as_bytes()).to_string(),
             r#""\u{202e}gpj""#
         );
-        for unseen in ["\u{200b}", "\u{feff}", "\u{e0041}", "\u{85}", "\u{2028}"] {
+        let unseen = [
+            "\u{200b}",
+            "\u{feff}",
+            "\u{e0041}",
+            "\u{85}",
+            "\u{2028}",
+            "\u{a0}",
+            "\u{2003}",
+            "\u{3000}",
+            "\u{3164}",
+            "\u{ffa0}",
+            "\u{2800}",
+            "\u{fff5}",
+        ];
+        for unseen in unseen {
             let shown = Name::new(unseen.as_bytes()).to_string();
             assert!(shown.is_ascii() && shown.starts_with(r#""\u{"#), "{shown}");
         }

@@ -110,6 +110,15 @@ fn an_output_that_is_stdout_gets_the_bytes_of_the_file() {
 }
 
 #[test]
+fn the_size_limit_of_files_is_an_error_and_not_a_signal() {
+    let rig = Rig::new();
+    let output = rig.shell("ulimit -f 0; exec \"$0\" get -o out \"$1\" 2>&1 | cat");
+    let said = text(&output);
+    assert!(said.contains("file too large"), "{said}");
+    assert!(!rig.here.at("out").exists(), "nothing is left");
+}
+
+#[test]
 fn an_open_file_is_written_and_not_its_name() {
     let rig = Rig::new();
     rig.here.file("out", b"something that is longer");

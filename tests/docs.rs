@@ -170,11 +170,23 @@ fn paths_named(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+/// Programs whose options are not ours.
+const OTHER_PROGRAMS: [&str; 8] = [
+    "cargo ",
+    "systemctl ",
+    "systemd-analyze ",
+    "systemd-tmpfiles ",
+    "podman ",
+    "start-stop-daemon ",
+    "dpkg-deb ",
+    "apt-get ",
+];
+
 /// Long options, wherever they stand, but not those of another program on its own line.
 fn options_in(text: &str) -> impl Iterator<Item = &str> {
     let words = text
         .lines()
-        .filter(|line| !line.contains("cargo "))
+        .filter(|line| !OTHER_PROGRAMS.iter().any(|name| line.contains(name)))
         .flat_map(|line| {
             line.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '-')
         });

@@ -4,6 +4,10 @@
 #[path = "../fuzz/bodies.rs"]
 #[allow(unreachable_pub)]
 mod bodies;
+#[cfg(feature = "map")]
+#[path = "../fuzz/map.rs"]
+#[allow(unreachable_pub)]
+mod map;
 
 use std::path::Path;
 
@@ -49,4 +53,10 @@ fn names() {
 #[test]
 fn admission() {
     replay("admission", bodies::admission);
+}
+
+#[cfg(feature = "map")]
+#[test]
+fn map_files() {
+    replay("map", map::map);
 }

@@ -12,13 +12,13 @@
 
 mod harness;
 
-use harness::{LONG, Scratch, Server as Own, assert_same, content, run, text, tftpool};
+use harness::{Scratch, Server as Own, answers, assert_same, content, fetched, run, text, tftpool};
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
-use std::{fs, io};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -189,26 +189,6 @@ impl Drop for Server {
     }
 }
 
-/// A program that `tests/servers.sh` has unpacked.
-///
-/// # Panics
-/// When it is not there: a server that was not run has proved nothing.
-fn fetched(program: &str) -> Command {
-    let servers = Path::new(env!("CARGO_TARGET_TMPDIR")).join("servers/deb");
-    let path = servers.join("usr/sbin").join(program);
-    assert!(
-        path.is_file(),
-        "{} is missing; fetch it with: make tools",
-        path.display()
-    );
-    let triple = format!("{}-linux-gnu", std::env::consts::ARCH);
-    let libraries = ["usr/lib", "lib"].map(|below| servers.join(below).join(&triple));
-    let libraries = libraries.map(|path: PathBuf| path.display().to_string());
-    let mut command = Command::new(path);
-    command.env("LD_LIBRARY_PATH", libraries.join(":"));
-    command
-}
-
 fn free_address() -> SocketAddr {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     socket.local_addr().expect("bound")
@@ -232,20 +212,6 @@ fn own_address() -> SocketAddr {
         "dnsmasq serves at port 69 only, which needs root or CAP_NET_BIND_SERVICE: {probe:?}"
     );
     (IpAddr::from(ip), 69).into()
-}
-
-/// Asks for a file that is not there until the ERROR comes.
-fn answers(address: SocketAddr) -> io::Result<()> {
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let wait = Duration::from_millis(100);
-    socket.set_read_timeout(Some(wait))?;
-    for _ in 0..LONG.as_millis() / wait.as_millis() {
-        socket.send_to(b"\0\x01absent\0octet\0", address)?;
-        if socket.recv(&mut [0; 600]).is_ok() {
-            return Ok(());
-        }
-    }
-    Err(io::ErrorKind::TimedOut.into())
 }
 
 /// Around every border of the block sizes that are used.

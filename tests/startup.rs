@@ -548,7 +548,8 @@ fn sigusr1_logs_the_counters_whatever_the_log_level() {
         loop {
             server.signal(Signal::SIGUSR1);
             let line = server.line_with(" INFO counters ");
-            let rest = "completed=0 failed=0 refused=1 probes=0 dropped=0 bytes=0 retransmits=0";
+            let rest =
+                "completed=0 failed=0 refused=1 probes=0 dropped=0 denied=0 bytes=0 retransmits=0";
             let held = server.line_with(" INFO gauges ");
             assert!(held.contains(" running=0 parked=0 "), "{held}");
             if line.ends_with(&format!(" INFO counters active=0 {rest}")) {

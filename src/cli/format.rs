@@ -1,11 +1,12 @@
 //! Names, numbers, rates and times as people read them.
 
+use crate::text::is_unseen;
 use std::time::Duration;
 
 /// A name of this machine in a line for people.
 pub(super) fn shown(name: &str) -> String {
     name.chars()
-        .map(|letter| if letter.is_control() { '?' } else { letter })
+        .map(|letter| if is_unseen(letter) { '?' } else { letter })
         .collect()
 }
 

@@ -14,6 +14,7 @@ use crate::error::{Refusal, plain};
 use crate::event::Summary;
 use crate::limits::settings::client;
 use crate::store::Sink;
+use crate::sys::signal;
 use crate::wire::ErrorCode;
 use sha2::{Digest as _, Sha256};
 use std::fmt::Write as _;
@@ -79,6 +80,7 @@ pub(super) fn main(arguments: &Arguments) -> Exit {
         return refused;
     }
     arguments.settings.start_log();
+    signal::survive_file_limit();
     let mut all = Vec::new();
     for source in &arguments.sources {
         let target = source.parse().and_then(|place: Place| {

@@ -59,9 +59,12 @@ pub(super) struct Log {
 
 impl Log {
     /// Starts the writing thread and sends the log of the whole process, panics included, through
-    /// it.
-    pub(super) fn start(verbosity: &Verbosity) -> io::Result<Self> {
-        let queue = Queue::new(io::stderr())?;
+    /// it. The writing thread runs `prepare` first.
+    pub(super) fn start(
+        verbosity: &Verbosity,
+        prepare: impl FnOnce() + Send + 'static,
+    ) -> io::Result<Self> {
+        let queue = Queue::new(io::stderr(), prepare)?;
         let mut asked = env_logger::Builder::new();
         match std::env::var("RUST_LOG") {
             Ok(filters) => asked.parse_filters(&filters),
@@ -174,13 +177,19 @@ enum Entry {
 }
 
 impl Queue {
-    fn new(writer: impl Write + Send + 'static) -> io::Result<Self> {
+    fn new(
+        writer: impl Write + Send + 'static,
+        prepare: impl FnOnce() + Send + 'static,
+    ) -> io::Result<Self> {
         let (entries, queued) = bounded(QUEUE_LINES);
         let lost = Arc::new(AtomicU64::new(0));
         let uncounted = Arc::clone(&lost);
         std::thread::Builder::new()
             .name("log".into())
-            .spawn(move || write_out(writer, &queued, &uncounted))?;
+            .spawn(move || {
+                prepare();
+                write_out(writer, &queued, &uncounted);
+            })?;
         Ok(Self { entries, lost })
     }
 

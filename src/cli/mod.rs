@@ -1,6 +1,7 @@
 //! The command line: what was typed becomes a builder, what happened becomes words and an exit
 //! code.
 
+mod access;
 mod bar;
 #[cfg(feature = "config")]
 mod config;
@@ -8,11 +9,14 @@ mod format;
 mod get;
 mod json;
 mod log;
+mod names;
 mod output;
 mod place;
 mod probe;
 mod put;
+mod sandbox;
 mod serve;
+mod service;
 mod settings;
 mod value;
 
@@ -41,12 +45,21 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    Serve(serve::Arguments),
+    Serve(Box<serve::Arguments>),
     Get(get::Arguments),
     Put(put::Arguments),
     Probe(probe::Arguments),
+    #[command(subcommand)]
+    Sandbox(SandboxCommand),
     #[cfg(feature = "config")]
     Config(config::Arguments),
+}
+
+/// The sandbox that `tftpool serve` runs in
+#[derive(Subcommand)]
+enum SandboxCommand {
+    /// Print what a server with these options may do
+    Print(serve::Arguments),
 }
 
 /// Reads the arguments of this process and does what they say.
@@ -63,17 +76,31 @@ pub fn main() -> ExitCode {
         #[cfg(feature = "config")]
         Command::Serve(arguments) => {
             let mut completed = completed;
-            serve::main(arguments, move || {
-                if let Some(line) = &mut completed {
-                    line.reread();
-                }
-            })
+            let files = completed.iter().filter_map(config::CommandLine::file);
+            let reread = serve::Reread {
+                files: files.collect(),
+                read: Box::new(move || {
+                    if let Some(line) = &mut completed {
+                        line.reread();
+                    }
+                }),
+            };
+            serve::main(*arguments, reread)
         }
         #[cfg(not(feature = "config"))]
-        Command::Serve(arguments) => serve::main(arguments, || {}),
+        Command::Serve(arguments) => {
+            let reread = serve::Reread {
+                files: Vec::new(),
+                read: Box::new(|| {}),
+            };
+            serve::main(*arguments, reread)
+        }
         Command::Get(arguments) => get::main(&arguments).into(),
         Command::Put(arguments) => put::main(&arguments).into(),
         Command::Probe(arguments) => probe::main(&arguments).into(),
+        Command::Sandbox(SandboxCommand::Print(arguments)) => {
+            serve::print_sandbox(&arguments).into()
+        }
         #[cfg(feature = "config")]
         Command::Config(arguments) => {
             let matches = matches.subcommand_matches("config");
@@ -90,6 +117,10 @@ fn complete(
 ) -> Result<(ArgMatches, Option<config::CommandLine>), Exit> {
     let (options, depth) = match matches.subcommand() {
         Some(("serve", options)) => (options, 1),
+        Some(("sandbox", sandbox)) => match sandbox.subcommand_matches("print") {
+            Some(options) => (options, 2),
+            None => return Ok((matches, None)),
+        },
         Some(("config", config)) => match config.subcommand_matches("print") {
             Some(options) => (options, 2),
             None => return Ok((matches, None)),
@@ -106,8 +137,9 @@ fn complete(
     Ok((matches, Some(completed)))
 }
 
-/// The command line, with what each option accepts in its help.
-fn command() -> clap::Command {
+/// The command line, with what each option accepts in its help; also for manual pages and
+/// completions.
+pub fn command() -> clap::Command {
     let client = |command| value::with_ranges(command, &[accepted::client::ALL]);
     let command = Arguments::command()
         .mut_subcommand("serve", serve::with_ranges)
@@ -116,6 +148,9 @@ fn command() -> clap::Command {
         .mut_subcommand("probe", |probe| {
             value::with_ranges(probe, &[&[probe::MAX_TIME]])
         });
+    let command = command.mut_subcommand("sandbox", |sandbox| {
+        sandbox.mut_subcommand("print", serve::with_ranges)
+    });
     #[cfg(feature = "config")]
     let command = command.mut_subcommand("config", |config| {
         config.mut_subcommand("print", serve::with_ranges)
@@ -150,6 +185,10 @@ impl Exit {
             1..=7 => Self(67 + code.0 as u8),
             _ => Self::FAILURE,
         }
+    }
+
+    fn from_code(code: u8) -> Self {
+        Self(code)
     }
 
     /// The first failure of several stays.

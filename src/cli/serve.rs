@@ -4,8 +4,13 @@
 //! port are opened with the rights that the process was started with. Those rights are given up,
 //! and the directory is opened once more without them, before the first packet is read.
 
+use super::access::Access;
 use super::log::{Log, Verbosity};
+use super::names::{Layers, Names};
+use super::sandbox::{self, Confined, Plan};
+use super::service::{self, Manager};
 use super::value::{self, Parser};
+use super::{Exit, print, say};
 use crate::error::{Error, plain};
 use crate::event::{Gauges, Stats};
 use crate::limits;
@@ -16,8 +21,8 @@ use crate::store::{Dir, WriteMode};
 use crate::sys;
 use crate::sys::privileges::{self, Account};
 use crate::sys::signal::{Signal, Signals};
-use std::io::ErrorKind;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -57,6 +62,12 @@ pub(super) struct Arguments {
     files: Files,
 
     #[command(flatten)]
+    names: Names,
+
+    #[command(flatten)]
+    access: Access,
+
+    #[command(flatten)]
     uploads: Uploads,
 
     #[command(flatten)]
@@ -75,6 +86,18 @@ pub(super) struct Arguments {
     /// no user database.
     #[arg(long, value_name = "NAME", help_heading = "Rights")]
     user: Option<String>,
+
+    /// Confine the server to its files, by Landlock and without capabilities, before the first
+    /// request: `off`, `best-effort` as far as the kernel can, `require` fails where it cannot
+    #[arg(
+        long,
+        value_name = "HOW",
+        value_enum,
+        default_value = "best-effort",
+        hide_possible_values = true,
+        help_heading = "Rights"
+    )]
+    sandbox: sandbox::Mode,
 
     #[command(flatten)]
     verbosity: Verbosity,
@@ -149,9 +172,9 @@ struct Network {
     #[arg(long, value_name = "ADDR", value_parser = value::host as Parser<_>)]
     host: Vec<String>,
 
-    /// UDP port; 0 takes a free one
-    #[arg(long, default_value_t = limits::PORT, value_parser = value::number::<u16>(PORT))]
-    port: u16,
+    /// UDP port; 0 takes a free one [default: 69]
+    #[arg(long, value_parser = value::number::<u16>(PORT))]
+    port: Option<u16>,
 
     /// Listen also on an address that no interface has yet, as before the network is up [default:
     /// fail]
@@ -173,6 +196,22 @@ struct Network {
     /// sockets of one address get no broadcasts.
     #[arg(long)]
     answer_broadcast: bool,
+}
+
+impl Network {
+    fn port(&self) -> u16 {
+        self.port.unwrap_or(limits::PORT)
+    }
+
+    /// An option that says where to listen, if one was given.
+    fn binding_option(&self) -> Option<&'static str> {
+        let given = [
+            (!self.host.is_empty(), "--host"),
+            (self.port.is_some(), "--port"),
+            (self.freebind, "--freebind"),
+        ];
+        given.into_iter().find_map(|(is, name)| is.then_some(name))
+    }
 }
 
 /// What is agreed to, and how long a peer is waited for.
@@ -307,10 +346,22 @@ pub(super) fn with_ranges(command: clap::Command) -> clap::Command {
     value::with_ranges(command, &[accepted::ALL, directory::ALL])
 }
 
-/// Runs the subcommand. SIGHUP calls `reread`.
-pub(super) fn main(arguments: Arguments, reread: impl FnMut() + Send + 'static) -> ExitCode {
-    let ready =
-        Signals::block().and_then(|signals| Ok((signals, Log::start(&arguments.verbosity)?)));
+/// What reads the options again on SIGHUP, and what it reads them from.
+pub(super) struct Reread {
+    pub(super) files: Vec<PathBuf>,
+    pub(super) read: Box<dyn FnMut() + Send>,
+}
+
+/// Runs the subcommand.
+pub(super) fn main(arguments: Arguments, reread: Reread) -> ExitCode {
+    // Before anything is opened.
+    let sockets = service::sockets();
+    let mode = arguments.sandbox;
+    // Before there is a second thread.
+    sandbox::prepare(mode);
+    let prepare = move || sandbox::confine_helper(mode, &[]);
+    let ready = Signals::block()
+        .and_then(|signals| Ok((signals, Log::start(&arguments.verbosity, prepare)?)));
     let (signals, log) = match ready {
         Ok(ready) => ready,
         Err(cause) => {
@@ -318,7 +369,7 @@ pub(super) fn main(arguments: Arguments, reread: impl FnMut() + Send + 'static) 
             return ExitCode::FAILURE;
         }
     };
-    let code = match serve(arguments, signals, &log, reread) {
+    let code = match serve(arguments, sockets, signals, &log, reread) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Trouble { words, code }) => {
             log.say(words);
@@ -327,6 +378,20 @@ pub(super) fn main(arguments: Arguments, reread: impl FnMut() + Send + 'static) 
     };
     log.flush();
     code
+}
+
+/// Prints what a server with these arguments may do.
+pub(super) fn print_sandbox(arguments: &Arguments) -> Exit {
+    let plan = arguments
+        .directory()
+        .and_then(|directory| arguments.plan(&directory));
+    match plan {
+        Ok(plan) => print(&sandbox::describe(&plan, arguments.sandbox)),
+        Err(Trouble { words, code }) => {
+            say(&words);
+            Exit::from_code(code)
+        }
+    }
 }
 
 /// Why there is no server, in the operator's words.
@@ -370,12 +435,27 @@ fn with_way_out(text: &str, way_out: &str) -> String {
 
 fn serve(
     arguments: Arguments,
+    sockets: io::Result<Vec<UdpSocket>>,
     signals: Signals,
     log: &Log,
-    reread: impl FnMut() + Send + 'static,
+    reread: Reread,
 ) -> Result<(), Trouble> {
-    let control = Arc::new(OnceLock::new());
-    obey(signals, Arc::clone(&control), log.clone(), reread)?;
+    let manager = Manager::connect();
+    let running = Arc::new(OnceLock::new());
+    let obedient = (manager.clone(), log.clone());
+    obey(
+        signals,
+        Arc::clone(&running),
+        obedient,
+        arguments.sandbox,
+        reread,
+    )?;
+    let sockets = sockets.map_err(|cause| {
+        format!(
+            "cannot use the sockets of the service manager: {}",
+            plain(&cause)
+        )
+    })?;
     let user = next_user(arguments.user.as_deref())?;
     let directory = arguments.directory()?;
     let dir = arguments.open(&directory)?;
@@ -386,10 +466,23 @@ fn serve(
         });
     }
     let room = arguments.room();
-    let listening = arguments.listen(dir.clone(), room.transfers)?;
+    let plan = arguments.plan(&directory)?;
+    let mut layers = arguments.names.over(dir.clone())?;
+    let map = layers.map.clone();
+    layers.store = Box::new(Confined::new(layers.store, plan.clone()));
+    let listening = arguments.listen(layers, room.transfers, sockets)?;
     if let Some((name, account)) = user {
         step_down(&name, &account, &dir)?;
+        if let Some(map) = map {
+            map.reopen().map_err(|error| let_read(&error, &name))?;
+        }
     }
+    plan.enforce(arguments.sandbox).map_err(|why| {
+        with_way_out(
+            &format!("cannot confine the server: {why}"),
+            "--sandbox best-effort starts all the same",
+        )
+    })?;
     room.log(arguments.capacity.workers);
     dir.prepare_uploads();
     let addresses = join(listening.local_addrs());
@@ -399,16 +492,26 @@ fn serve(
         }
         error => Trouble::from(error),
     })?;
-    let _ = control.set(server.handle());
     let directory = directory.display();
     // Scripts take the address behind the last " on ".
-    match arguments.uploads.write.mode() {
-        None => log.say(format_args!("serving {directory} on {addresses}")),
-        Some(mode) => log.say(format_args!(
+    let banner = match arguments.uploads.write.mode() {
+        None => format!("serving {directory} on {addresses}"),
+        Some(mode) => format!(
             "serving {directory} with uploads ({mode}) to {} on {addresses}",
             dir.upload_path().display()
-        )),
-    }
+        ),
+    };
+    let handle = server.handle();
+    let _ = running.set(Running {
+        server: handle.clone(),
+        banner: banner.clone(),
+    });
+    log.say(&banner);
+    manager.ready(&banner);
+    manager.watch(handle.clone(), move || {
+        let stats = handle.stats();
+        format!("{banner}; active={} {}", stats.active, Counters(&stats))
+    });
     let totals = server.join()?;
     log::info!("stopped {}", Counters(&totals));
     Ok(())
@@ -444,6 +547,7 @@ impl Arguments {
         let Self { files, uploads, .. } = self;
         let mut dir = Dir::builder(directory)
             .serve_unreadable(files.serve_unreadable)
+            .ignore_case(self.names.ignore_case)
             .absolute_links_from_root(files.absolute_links == AbsoluteLinks::Root)
             .max_upload(uploads.max_upload)
             .umask(uploads.umask)
@@ -461,7 +565,30 @@ impl Arguments {
             .open_only()
     }
 
-    fn listen(&self, dir: Dir, max_transfers: usize) -> Result<BoundServer, Trouble> {
+    /// What the process may do once it serves this directory.
+    fn plan(&self, directory: &Path) -> Result<Plan, Trouble> {
+        let mut read = vec![directory.to_owned()];
+        read.extend_from_slice(&self.files.allow_symlink_target);
+        let write = self.uploads.write.mode().map(|_| {
+            let named = self.uploads.upload_dir.as_deref();
+            named.unwrap_or(directory).to_owned()
+        });
+        let ports = self.network.port_range.as_ref();
+        let low_ports = ports.is_some_and(|ports| *ports.start() < 1024);
+        let files = self.names.map_file.iter().cloned().collect();
+        Plan::new(read, files, write, low_ports).map_err(|cause| {
+            let directory = directory.display();
+            format!("cannot open {directory}: {}", plain(&cause)).into()
+        })
+    }
+
+    /// Listens on the sockets of the service manager, where it has passed any.
+    fn listen(
+        &self,
+        layers: Layers,
+        max_transfers: usize,
+        sockets: Vec<UdpSocket>,
+    ) -> Result<BoundServer, Trouble> {
         let Self {
             network,
             protocol,
@@ -495,9 +622,27 @@ impl Arguments {
             answer_broadcast: network.answer_broadcast,
             ..ServerConfig::default()
         };
-        let builder = Server::builder(dir).config(config);
+        let builder = Server::builder(layers.store).config(config);
+        let builder = match self.access.rules() {
+            Some(rules) => builder.access(move |request| rules.decide(request)),
+            None => builder,
+        };
+        if !sockets.is_empty() {
+            if let Some(option) = network.binding_option() {
+                return Err(Trouble {
+                    words: format!(
+                        "{option} has no effect on the sockets of the service manager (change the socket unit, or disable it)"
+                    ),
+                    code: 2,
+                });
+            }
+            return Ok(sockets
+                .into_iter()
+                .fold(builder, ServerBuilder::socket)
+                .listen()?);
+        }
         if network.host.is_empty() {
-            return Ok(builder.bind_any(network.port).listen()?);
+            return Ok(builder.bind_any(network.port()).listen()?);
         }
         let addresses = self.addresses()?;
         Ok(addresses
@@ -510,7 +655,7 @@ impl Arguments {
     fn addresses(&self) -> Result<Vec<SocketAddr>, String> {
         let mut addresses = Vec::new();
         for host in &self.network.host {
-            let found = (host.as_str(), self.network.port)
+            let found = (host.as_str(), self.network.port())
                 .to_socket_addrs()
                 .map_err(|cause| format!("cannot find host {host}: {}", plain(&cause)))?;
             for address in found {
@@ -620,30 +765,42 @@ fn step_down(name: &str, account: &Account, dir: &Dir) -> Result<(), String> {
         format!("cannot run as {name}: {cause}")
     })?;
     log::debug!("running as {account}");
-    dir.reopen().map_err(|error| {
-        format!("{error} (as user {name}; let that user read it, or choose another with --user)")
-    })
+    dir.reopen().map_err(|error| let_read(&error, name))
+}
+
+/// What was readable with the rights of the start, and is not for this user.
+fn let_read(error: &impl std::fmt::Display, name: &str) -> String {
+    format!("{error} (as user {name}; let that user read it, or choose another with --user)")
+}
+
+/// A server that takes requests.
+struct Running {
+    server: ServerHandle,
+    /// The line that says what is served where.
+    banner: String,
 }
 
 /// Listens to signals for as long as the process lives: also while the server is being set up,
 /// which a host name or a file server can hold up for long.
 fn obey(
     signals: Signals,
-    control: Arc<OnceLock<ServerHandle>>,
-    log: Log,
-    mut reread: impl FnMut() + Send + 'static,
+    running: Arc<OnceLock<Running>>,
+    (manager, log): (Manager, Log),
+    sandbox: sandbox::Mode,
+    mut reread: Reread,
 ) -> Result<(), String> {
     let mut next_stop = Stop::Drain(DRAIN);
-    let listen = move || loop {
+    let mut obey_one = move || {
         let (signal, name) = signals.wait();
-        let server = control.get();
-        match (signal, server) {
-            (Signal::Terminate, Some(server)) => {
+        match (signal, running.get()) {
+            (Signal::Terminate, Some(Running { server, .. })) => {
                 log::info!("stopping signal={name}");
+                manager.stopping();
                 server.stop(std::mem::replace(&mut next_stop, Stop::Now));
             }
-            (Signal::Quit, Some(server)) => {
+            (Signal::Quit, Some(Running { server, .. })) => {
                 log::info!("stopping signal={name}");
+                manager.stopping();
                 server.stop(Stop::Now);
             }
             (Signal::Terminate | Signal::Quit, None) => {
@@ -651,12 +808,15 @@ fn obey(
                 log.flush();
                 std::process::exit(0);
             }
-            (Signal::Reload, Some(server)) => {
+            (Signal::Reload, Some(Running { server, banner })) => {
                 log::info!("reloading");
-                reread();
-                server.reload();
+                manager.reloading();
+                (reread.read)();
+                let (manager, banner) = (manager.clone(), banner.clone());
+                server.reload_then(move || manager.ready(&banner));
             }
-            (Signal::Report, server) => {
+            (Signal::Report, running) => {
+                let server = running.map(|running| &running.server);
                 let counters = server.map(ServerHandle::stats).unwrap_or_default();
                 log.answer(format_args!(
                     "counters active={} {}",
@@ -671,6 +831,12 @@ fn obey(
                 log.answer(format_args!("debug lines {state}"));
             }
             (Signal::Reload, None) | (Signal::Other, _) => log::info!("ignored signal={name}"),
+        }
+    };
+    let listen = move || {
+        sandbox::confine_helper(sandbox, &reread.files);
+        loop {
+            obey_one();
         }
     };
     match std::thread::Builder::new()
@@ -690,12 +856,13 @@ impl std::fmt::Display for Counters<'_> {
         let stats = self.0;
         write!(
             f,
-            "completed={} failed={} refused={} probes={} dropped={} bytes={} retransmits={}",
+            "completed={} failed={} refused={} probes={} dropped={} denied={} bytes={} retransmits={}",
             stats.completed,
             stats.failed,
             stats.refused,
             stats.probes,
             stats.dropped,
+            stats.denied,
             stats.bytes,
             stats.retransmits
         )

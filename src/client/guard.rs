@@ -37,7 +37,8 @@ impl Guard {
 
     /// 0 is what servers say that do not know, and nothing to hold an empty file to.
     pub(super) fn announce(&self, size: Option<u64>) {
-        let size = size.filter(|size| *size > 0).unwrap_or(UNKNOWN);
+        let size = size.filter(|size| *size > 0);
+        let size = size.map_or(UNKNOWN, |size| size.min(UNKNOWN - 1));
         self.size.store(size, Ordering::Relaxed);
     }
 

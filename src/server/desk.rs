@@ -12,7 +12,12 @@
 //! 1. complete uploads, the one that has been complete for longest first;
 //! 2. half-open transfers that have had [`HALF_OPEN_CHANCE`], and established ones whose peers have
 //!    been silent for longer than [`patience`] allows: those of the address that has the most
-//!    transfers first, and of these the one whose time was up first.
+//!    transfers first, and of these the one whose time was up first;
+//! 3. where half-open transfers have all the places or ports that they may have, one of those that
+//!    have had [`HALF_OPEN_LEAST`]: the oldest of the host that asks, or where it has none, one of
+//!    all, chosen at random by its age. In a flood of forged requests a
+//!    place is held for as long as the flood needs to fill all of them, and a client that answers
+//!    sooner is served.
 //!
 //! All other transfers stay.
 
@@ -20,8 +25,8 @@ use super::by_id::ById;
 use super::ports::{Lease, Ports, Supply, without_port};
 use crate::event::{DropReason, TransferId};
 use crate::limits::{
-    HALF_OPEN_CHANCE, HALF_OPEN_PER_TID, MOST_SILENCE, SHARE_PER_FREE_PLACE, SILENCE_PER_WINDOW,
-    TRANSFERS_PER_TID,
+    HALF_OPEN_CHANCE, HALF_OPEN_LEAST, HALF_OPEN_PER_TID, MOST_SILENCE, SHARE_PER_FREE_PLACE,
+    SILENCE_PER_WINDOW, TRANSFERS_PER_TID,
 };
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -64,7 +69,7 @@ pub enum Verdict {
 }
 
 /// Whose transfers are looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
     /// All of them.
     All,
@@ -110,9 +115,9 @@ pub struct Desk {
     /// Newest last.
     by_tid: HashMap<Tid, Vec<TransferId>>,
     groups: HashMap<Scope, Group>,
-    /// Client addresses by the number of their transfers that are not complete, where these are
+    /// [Hosts](Tid::host) by the number of their transfers that are not complete, where these are
     /// several.
-    ranking: BTreeSet<(usize, IpAddr)>,
+    ranking: BTreeSet<(usize, Scope)>,
     ports: Ports,
     /// Transfers that have waited for a port and have one now. Some may be over since then.
     granted: VecDeque<TransferId>,
@@ -187,6 +192,15 @@ impl Tid {
         Scope::Network(network(self.peer.ip()))
     }
 
+    /// What has a share of the places: an IPv4 address, or the /64 network of an IPv6 address,
+    /// since one host can use all addresses of its network.
+    fn host(&self) -> Scope {
+        match self.peer.ip().to_canonical() {
+            IpAddr::V4(_) => self.client(),
+            IpAddr::V6(_) => self.network(),
+        }
+    }
+
     /// Where its port is taken from.
     pub fn address(&self) -> Scope {
         Scope::Local(without_port(self.local))
@@ -257,7 +271,9 @@ impl Desk {
             return victim.map_or(Verdict::Drop(DropReason::Duplicate), Verdict::MakeRoom);
         }
         if let Some((scope, victims, reason)) = self.shortage(&tid) {
-            let victim = self.victim(scope, victims, now);
+            let victim = self
+                .victim(scope, victims, now)
+                .or_else(|| self.early_victim(&tid, scope, victims, random, now));
             return victim.map_or(Verdict::Drop(reason), Verdict::MakeRoom);
         }
         if !self.ports.has_free(tid.local)
@@ -329,8 +345,9 @@ impl Desk {
             let reason = DropReason::NetworkHalfOpenFull;
             return Some((tid.network(), Victims::HalfOpen, reason));
         }
-        // What stays free behind the new transfer is for addresses that have none.
+        // What stays free behind the new transfer is for hosts that have none.
         let stay_free = self.free_places(tid).saturating_sub(1);
+        let held = self.group(tid.host(), Group::held);
         if held > 0 && held >= SHARE_PER_FREE_PLACE * stay_free {
             return Some((Scope::All, Victims::Incomplete, DropReason::Full));
         }
@@ -389,14 +406,38 @@ impl Desk {
             overdue.find(helps).map(|(_, id)| id)
         };
         let of_many = || {
-            let clients = self.ranking.iter().rev().take(RANKED);
-            let mut groups = clients.map(|(_, ip)| &self.groups[&Scope::Client(*ip)]);
+            let hosts = self.ranking.iter().rev().take(RANKED);
+            let mut groups = hosts.map(|(_, scope)| &self.groups[scope]);
             groups.find_map(of)
         };
         match scope {
             Scope::All | Scope::Local(_) => of_many().or_else(|| of(group)),
             Scope::Client(_) | Scope::Network(_) => of(group),
         }
+    }
+
+    /// A half-open transfer that makes room before its time, where half-open ones have taken all
+    /// there is for them: any one of all, by its age, or the oldest of a host or network that has
+    /// transfers.
+    fn early_victim(
+        &self,
+        tid: &Tid,
+        scope: Scope,
+        victims: Victims,
+        random: u64,
+        now: Instant,
+    ) -> Option<TransferId> {
+        let (scope, share) = match scope {
+            Scope::Client(_) | Scope::Network(_) => (scope, 0.0),
+            _ if victims == Victims::Incomplete => return None,
+            _ if self.group(tid.host(), Group::held) > 0 => (tid.host(), 0.0),
+            _ => (scope, (random >> 32) as f64 / (1u64 << 32) as f64),
+        };
+        let places = &self.groups.get(&scope)?.half_open;
+        let (oldest, _) = places.first()?;
+        let range = (now + HALF_OPEN_CHANCE - HALF_OPEN_LEAST).checked_duration_since(*oldest)?;
+        let before = (*oldest + range.mul_f64(share), TransferId(u64::MAX));
+        places.range(..=before).next_back().map(|(_, id)| *id)
     }
 
     /// Enters a transfer into the groups that it belongs to.
@@ -420,16 +461,16 @@ impl Desk {
         self.rank(&entry.tid, entry.state, |held| held + 1);
     }
 
-    /// Moves a client to its rank after it got or lost a transfer in this state.
+    /// Moves a host to its rank after it got or lost a transfer in this state.
     fn rank(&mut self, tid: &Tid, state: State, before: impl FnOnce(usize) -> usize) {
         if state == State::Complete {
             return;
         }
-        let client = tid.peer.ip();
-        let held = self.group(tid.client(), Group::held);
-        self.ranking.remove(&(before(held), client));
+        let host = tid.host();
+        let held = self.group(host, Group::held);
+        self.ranking.remove(&(before(held), host));
         if held > 1 {
-            self.ranking.insert((held, client));
+            self.ranking.insert((held, host));
         }
     }
 
@@ -817,15 +858,83 @@ mod tests {
         assert!(desk.is_tense(&tid(4, 1)));
         let younger = admitted(desk.ask(tid(3, 1), 0, now + MS));
         let full = Verdict::Drop(DropReason::HalfOpenFull);
-        assert_eq!(desk.ask(tid(4, 1), 0, now + HALF_OPEN_CHANCE - MS), full);
+        assert_eq!(desk.ask(tid(4, 1), 0, now + HALF_OPEN_LEAST - MS), full);
         let later = now + HALF_OPEN_CHANCE;
         assert_eq!(desk.ask(tid(4, 1), 0, later), Verdict::MakeRoom(oldest));
         desk.spare(oldest, later + HALF_OPEN_CHANCE);
-        assert_eq!(desk.ask(tid(4, 1), 0, later), full);
         let later = later + MS;
         assert_eq!(desk.ask(tid(4, 1), 0, later), Verdict::MakeRoom(younger));
         desk.end(younger);
         admitted(desk.ask(tid(4, 1), 0, later));
+    }
+
+    /// One host can use all addresses of its IPv6 network.
+    #[test]
+    fn an_ipv6_network_has_the_share_of_one_address() {
+        let (mut desk, now) = (desk(QUOTA), start());
+        let of = |network: u16, host: u16| Tid {
+            peer: (Ipv6Addr::new(0xfd00, network, 0, 0, host, 0, 0, host), 1000).into(),
+            local: ([0, 0, 0, 0, 0, 0, 0, 1], 69).into(),
+        };
+        let mut taken = 0;
+        while let Verdict::Admit(id, _) = desk.ask(of(1, taken), 0, now) {
+            desk.proven(id, now);
+            taken += 1;
+        }
+        assert!((50..100).contains(&taken), "{taken} places");
+        let others = (2..8).map(|network| desk.ask(of(network, 1), 0, now));
+        assert!(
+            others
+                .into_iter()
+                .all(|verdict| matches!(verdict, Verdict::Admit(..)))
+        );
+        // Where a place is needed, its silent transfers go first.
+        let later = now + patience(1);
+        let quiet = admitted(desk.insist(of(9, 1), later));
+        desk.proven(quiet, later);
+        while desk.entries.len() < 100 {
+            admitted(desk.ask(of(10 + desk.entries.len() as u16, 1), 0, later));
+        }
+        let Verdict::MakeRoom(id) = desk.ask(of(500, 1), 0, later) else {
+            panic!("silent transfers make room");
+        };
+        let network = desk.entries[&id].tid.network();
+        assert_eq!(network, of(1, 0).network());
+    }
+
+    /// A flood fills all places again and again: a client that answers at once is served beside it,
+    /// and the place of each transfer is safe for a moment.
+    #[test]
+    fn in_a_flood_half_open_transfers_make_room_before_their_time() {
+        let now = start();
+        let mut desk = desk(Quota {
+            transfers: 1000,
+            half_open: 100,
+            ..QUOTA
+        });
+        let flood = |n: u64| tid(2 + (n % 200) as u8, 1 + (n / 200) as u16);
+        for n in 0..100 {
+            admitted(desk.ask(flood(n), 0, now + MS * n as u32));
+        }
+        let full = Verdict::Drop(DropReason::HalfOpenFull);
+        let early = now + HALF_OPEN_LEAST - MS;
+        assert_eq!(desk.ask(tid(1, 1), 0, early), full);
+        // By then half of them have had the least time.
+        let later = now + HALF_OPEN_LEAST + 49 * MS;
+        let mut victims = BTreeSet::new();
+        for step in 0..64u64 {
+            let Verdict::MakeRoom(id) = desk.admit(tid(1, 1), 0, step << 58, later) else {
+                panic!("a flood keeps its places");
+            };
+            victims.insert(id);
+        }
+        assert!(victims.len() > 16, "not the oldest only: {victims:?}");
+        assert!(victims.iter().all(|id| id.0 <= 50), "{victims:?}");
+        // An address that has transfers takes the places of no other.
+        let own = admitted(desk.insist(tid(1, 1), later));
+        assert_eq!(desk.ask(tid(1, 2), 0, later + HALF_OPEN_LEAST - MS), full);
+        let later = later + HALF_OPEN_LEAST;
+        assert_eq!(desk.ask(tid(1, 2), 0, later), Verdict::MakeRoom(own));
     }
 
     /// Where the table is full, those that never answered are not kept at the cost of those that
@@ -935,7 +1044,11 @@ mod tests {
             let first = admitted(desk.ask(tid(host, 1), 0, now + MS));
             let second = admitted(desk.ask(tid(host, 2), 0, now + 2 * MS));
             let full = Verdict::Drop(reason);
-            assert_eq!(desk.ask(tid(1, 3), 0, now + HALF_OPEN_CHANCE), full);
+            assert_eq!(desk.ask(tid(1, 3), 0, now + HALF_OPEN_LEAST), full);
+            // Forged requests cannot keep the places of an address, or of its network, for long.
+            let soon = now + HALF_OPEN_LEAST + MS;
+            let room = Verdict::MakeRoom(first);
+            assert_eq!(desk.ask(tid(1, 3), 0, soon), room, "{reason:?}");
             let later = now + HALF_OPEN_CHANCE + MS;
             let room = Verdict::MakeRoom(first);
             assert_eq!(desk.ask(tid(1, 3), 0, later), room, "{reason:?}");

@@ -260,7 +260,8 @@ impl Loop {
                     self.endpoint.report(report, now(), lanes);
                 }
             }
-            Message::Reload => lanes.pool.job(Job::Reload),
+            Message::Reload(done) => lanes.pool.job(Job::Reload(done)),
+            Message::Check(done) => lanes.pool.job(Job::Check(done)),
             Message::Stop(stop) => {
                 self.endpoint.stop(stop, now());
                 self.ignore_sockets();

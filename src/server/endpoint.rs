@@ -7,6 +7,7 @@
 //! what the endpoint has to know about one, and its orders, go through [`LaneAccess`].
 
 use super::Stop;
+use super::access::{Access, AccessRequest, Gate};
 use super::admitted::{AdmittedRequest, Asked, StoreCall};
 use super::bucket::TokenBucket;
 use super::by_id::ById;
@@ -15,7 +16,7 @@ use super::message::Report;
 use super::ports::{Lease, Supply};
 use crate::error::{Refusal, TransferError, plain};
 use crate::event::{DropReason, Event, Name, TransferId};
-use crate::limits::{ERRORS_PER_SECOND, HALF_OPEN_CHANCE, PORT_WAIT, STUCK_AFTER};
+use crate::limits::{ERRORS_PER_SECOND, HALF_OPEN_CHANCE, HALF_OPEN_LEAST, PORT_WAIT, STUCK_AFTER};
 use crate::sys::is_scarce;
 use crate::wire::{self, Direction, ErrorCode, Malformed, Packet};
 use std::borrow::Cow;
@@ -104,6 +105,7 @@ pub(super) enum Action {
 pub(super) struct Config {
     pub(super) quota: Quota,
     pub(super) supply: Supply,
+    pub(super) access: Gate,
     pub(super) takes_uploads: bool,
     pub(super) answer_broadcast: bool,
     pub(super) store_deadline: Duration,
@@ -316,6 +318,20 @@ impl Endpoint {
             Ok(_) => return Err(DropReason::NotARequest),
             Err(malformed) => Err(malformed),
         };
+        let directions: &[Direction] = match &request {
+            Ok(request) => &[request.direction],
+            Err(_) => &[Direction::Read, Direction::Write],
+        };
+        if let Some(denied) = self.denied(tid, directions) {
+            let is_request = request
+                .as_ref()
+                .err()
+                .is_none_or(|malformed| malformed.is_request());
+            if denied == Access::Refuse && is_request && !is_broadcast {
+                self.answer(tid, Refusal::access_violation(), now);
+            }
+            return Err(DropReason::Denied);
+        }
         match request {
             // RFC 1123 §4.2.3.5; what is answered at all is a read.
             Err(_) if is_broadcast => Err(DropReason::Broadcast),
@@ -356,6 +372,23 @@ impl Endpoint {
         }
     }
 
+    /// How a client is turned away that may ask for none of these; `None` where it may ask.
+    fn denied(&self, tid: Tid, directions: &[Direction]) -> Option<Access> {
+        let Tid { peer, local } = tid;
+        let mut denied = None;
+        for direction in directions.iter().copied() {
+            match self.config.access.decide(&AccessRequest {
+                peer,
+                local,
+                direction,
+            }) {
+                Access::Allow => return None,
+                access => denied = Some(access),
+            }
+        }
+        denied
+    }
+
     /// The answer to what starts nothing, where not too many were given: its source may be forged.
     fn answer(&mut self, tid: Tid, refusal: Refusal, now: Instant) {
         if self.errors.take(now) {
@@ -383,6 +416,10 @@ impl Endpoint {
             ),
             DropReason::Malformed(_) | DropReason::NotARequest => {
                 ("datagrams ignored", "not requests")
+            }
+            DropReason::Denied => {
+                let why = format!("access rules (last client {})", peer.ip());
+                return self.warn("requests denied", why);
             }
             _ => return,
         };
@@ -668,6 +705,9 @@ impl Endpoint {
             None
         } else if facts.is_established && until > now {
             Some(until)
+        } else if !facts.is_established && now < facts.answered + HALF_OPEN_LEAST {
+            // The request may have waited for a worker.
+            Some(facts.answered + HALF_OPEN_CHANCE)
         } else {
             // Its answer may lie unread.
             lanes.has_unread(lane, id).then_some(now + HALF_OPEN_CHANCE)

@@ -66,7 +66,20 @@ impl ServerHandle {
     /// Reloads external state of the store ([`Store::reload`](crate::Store::reload)) and forgets
     /// mapped files that are not in use.
     pub fn reload(&self) {
-        self.mailbox.post(Message::Reload);
+        self.reload_then(|| {});
+    }
+
+    /// Reloads, as [`reload`](Self::reload) does, and calls `done` from a worker when the store has
+    /// reloaded. A server that stops first drops `done`.
+    pub fn reload_then(&self, done: impl FnOnce() + Send + 'static) {
+        self.mailbox.post(Message::Reload(Box::new(done)));
+    }
+
+    /// Calls `answer` from a worker as soon as the loop and that worker get to it: the check of a
+    /// watchdog. `answer` is not called while the loop does not turn, nor while every worker is
+    /// blocked in a file or the store. A server that has stopped drops `answer`.
+    pub fn check(&self, answer: impl FnOnce() + Send + 'static) {
+        self.mailbox.post(Message::Check(Box::new(answer)));
     }
 
     /// Ends one transfer, if it still runs. The peer gets ERROR 0, and

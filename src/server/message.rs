@@ -17,8 +17,13 @@ pub(super) enum Message {
     /// From a handle.
     Cancel(TransferId),
     /// From a handle.
-    Reload,
+    Reload(Done),
+    /// From a handle.
+    Check(Done),
 }
+
+/// What a worker calls when it has done a job.
+pub(super) type Done = Box<dyn FnOnce() + Send>;
 
 /// A message from a worker.
 pub(super) enum Report {
@@ -53,5 +58,7 @@ pub(super) enum Job {
     /// Close a transfer's file and socket.
     Close(Waiting),
     /// Reload external state, such as the root directory.
-    Reload,
+    Reload(Done),
+    /// Show that a worker gets to its jobs.
+    Check(Done),
 }

@@ -3,6 +3,7 @@
 //! One loop on the listening sockets, a bounded pool of workers, and one transfer at a time in each
 //! worker's hands.
 
+mod access;
 mod admitted;
 mod bucket;
 mod by_id;
@@ -26,6 +27,7 @@ mod waker;
 mod warnings;
 mod worker;
 
+pub use access::{Access, AccessRequest, AccessRule, AccessRuleError, AccessRules};
 pub use config::ServerConfig;
 pub use desk::{Desk, Quota, Scope, Tid, Verdict, patience};
 pub use handle::ServerHandle;
@@ -40,6 +42,7 @@ use crate::store::Store;
 use crate::store::mappings::Mappings;
 use crate::sys::udp::{self, Listener, SocketOptions};
 use crate::transfer::{Buffers, now};
+use access::Gate;
 use bucket::TokenBucket;
 use dispatch::Loop;
 use endpoint::Config;
@@ -64,6 +67,7 @@ const MAIL: usize = 1024;
 pub struct ServerBuilder {
     store: Box<dyn Store>,
     config: ServerConfig,
+    access: Gate,
     targets: Vec<BindTarget>,
 }
 
@@ -114,6 +118,18 @@ impl ServerBuilder {
         self
     }
 
+    /// Decides which clients may ask, such as [`AccessRules::decide`] does. A request that is
+    /// denied takes no place, no port and no call of the store. The closure is called by the loop
+    /// for each request: it must not block. If it panics, the request is ignored.
+    #[must_use]
+    pub fn access(
+        mut self,
+        decide: impl Fn(&AccessRequest) -> Access + Send + Sync + 'static,
+    ) -> Self {
+        self.access = Gate::new(decide);
+        self
+    }
+
     /// Binds the sockets. Nothing is answered before [`BoundServer::start`]: privileges can be
     /// dropped in between.
     ///
@@ -159,6 +175,7 @@ impl ServerBuilder {
         Ok(BoundServer {
             store: self.store,
             config: self.config,
+            access: self.access,
             listeners,
             addresses,
         })
@@ -259,6 +276,7 @@ impl Supply {
 pub struct BoundServer {
     store: Box<dyn Store>,
     config: ServerConfig,
+    access: Gate,
     listeners: Vec<Listener>,
     addresses: Vec<SocketAddr>,
 }
@@ -287,6 +305,7 @@ impl BoundServer {
         let Self {
             store,
             config,
+            access,
             listeners,
             addresses,
         } = self;
@@ -358,6 +377,7 @@ impl BoundServer {
         let endpoint = Config {
             quota,
             supply,
+            access,
             takes_uploads: shared.store.takes_uploads(),
             answer_broadcast: config.answer_broadcast,
             store_deadline: config.store_deadline,
@@ -437,6 +457,7 @@ impl Server {
         ServerBuilder {
             store: Box::new(store),
             config: ServerConfig::default(),
+            access: Gate::default(),
             targets: Vec::new(),
         }
     }

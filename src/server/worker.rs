@@ -6,7 +6,7 @@ use super::desk::Tid;
 use super::idle::Wake;
 use super::lane::{Lane, Waiting};
 use super::mailbox::Mailbox;
-use super::message::{Job, Message, Report};
+use super::message::{Done, Job, Message, Report};
 use super::pending::PendingRequest;
 use super::shared::Shared;
 use super::store_slot::StoreSlot;
@@ -267,12 +267,14 @@ impl Worker {
                 self.reports.push(Report::Closed(id));
             }
             Work::Job(Job::Sweep) => shared.mappings.sweep(now()),
-            Work::Job(Job::Reload) => {
+            Work::Job(Job::Reload(done)) => {
                 shared.mappings.clear();
                 if guarded(|| shared.store.reload()).is_none() {
                     log::error!("the store panicked while it was reloaded");
                 }
+                call(done);
             }
+            Work::Job(Job::Check(done)) => call(done),
         }
     }
 
@@ -835,6 +837,13 @@ fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
         std::mem::forget(again);
     }
     None
+}
+
+/// Calls what an embedder has left to be called when a job is done.
+fn call(done: Done) {
+    if guarded(done).is_none() {
+        log::error!("a callback panicked after a job");
+    }
 }
 
 /// Closes a transfer's file and socket, or what the store gave too late. An embedder's source may

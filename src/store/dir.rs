@@ -4,6 +4,7 @@
 //! be read by everybody (unless that was waived). A refusal names nothing of this machine, and is
 //! the same whether or not there is something outside.
 
+use super::case;
 use super::landing::{self, WriteMode};
 use super::names::{clean, leaves, refuse, with_slashes};
 use super::tree::{Found, Trees};
@@ -12,9 +13,9 @@ use super::{Kind, Request, Sink, Source, Store};
 use crate::error::{Error, Refusal, plain};
 use crate::limits::settings::directory as accepted;
 use crate::limits::{MAX_UPLOAD, UMASK};
-use crate::sys::fs::{self, Want};
+use crate::sys::fs::{self, Trouble, Want};
 use crate::text::Name;
-use crate::wire::ErrorCode;
+use crate::wire::{Direction, ErrorCode};
 use std::ffi::OsStr;
 use std::fmt;
 use std::io;
@@ -73,6 +74,7 @@ pub struct DirBuilder {
     allowed: Vec<PathBuf>,
     from_root: bool,
     serve_unreadable: bool,
+    ignore_case: bool,
     uploads: Option<WriteMode>,
     upload_dir: Option<PathBuf>,
     max_upload: u64,
@@ -103,6 +105,16 @@ impl DirBuilder {
     #[must_use]
     pub fn serve_unreadable(mut self, serve: bool) -> Self {
         self.serve_unreadable = serve;
+        self
+    }
+
+    /// Whether the case of ASCII letters in a name may differ from that on disk. The exact name
+    /// comes first, component by component; two names that differ in case only are refused where
+    /// neither is the exact one. An upload goes to the file that has its name in another case. Each
+    /// name that is missing in its own case costs a look through its directories.
+    #[must_use]
+    pub fn ignore_case(mut self, ignore: bool) -> Self {
+        self.ignore_case = ignore;
         self
     }
 
@@ -229,6 +241,7 @@ impl Dir {
             allowed: Vec::new(),
             from_root: true,
             serve_unreadable: false,
+            ignore_case: false,
             uploads: None,
             upload_dir: None,
             max_upload: MAX_UPLOAD,
@@ -290,13 +303,63 @@ impl Dir {
         }
     }
 
+    /// A directory beneath this one, served by itself with the same settings; `None` where there is
+    /// none of this name. `direction` says what it is wanted for: reads and uploads may have two
+    /// roots.
+    pub(super) fn beneath(
+        &self,
+        name: &OsStr,
+        direction: Direction,
+    ) -> Result<Option<Self>, Refusal> {
+        let Shared {
+            settings, by_hand, ..
+        } = &*self.0;
+        let roots = self.roots();
+        let of = |trees: &Trees| trees.beneath(name, by_hand).map_err(refuse);
+        let roots = match (direction, &roots.uploads) {
+            (Direction::Read, _) => of(&roots.reading)?.map(|reading| Roots {
+                reading,
+                uploads: None,
+            }),
+            (Direction::Write, None) => None,
+            (Direction::Write, Some(uploads)) => of(uploads)?.map(|uploads| Roots {
+                reading: roots.reading.clone(),
+                uploads: Some(uploads),
+            }),
+        };
+        Ok(roots.map(|roots| {
+            Self(Arc::new(Shared {
+                settings: settings.clone(),
+                roots: RwLock::new(Arc::new(roots)),
+                by_hand: AtomicBool::new(by_hand.load(Ordering::Relaxed)),
+                has_cut: AtomicBool::new(self.0.has_cut.load(Ordering::Relaxed)),
+            }))
+        }))
+    }
+
     fn roots(&self) -> Arc<Roots> {
         let current = self.0.roots.read();
         Arc::clone(&current.unwrap_or_else(PoisonError::into_inner))
     }
 
     fn find(&self, name: &[u8]) -> Result<Source, Refusal> {
-        let (file, status) = match self.look_up(&clean(name)?, Want::File).map_err(refuse)? {
+        let mut name = clean(name)?;
+        let found = match self.look_up(&name, Want::File) {
+            Err(error)
+                if self.0.settings.ignore_case && fs::trouble(&error) == Trouble::Missing =>
+            {
+                let roots = self.roots();
+                match case::spelled(&name, &roots.reading, &self.0.by_hand)? {
+                    Some(spelled) => {
+                        name = spelled;
+                        self.look_up(&name, Want::File)
+                    }
+                    None => Err(error),
+                }
+            }
+            found => found,
+        };
+        let (file, status) = match found.map_err(refuse)? {
             Found::File(file, status) => (file, status),
             Found::Seen(_) => {
                 return Err(Refusal::access_violation().because("not a regular file"));
@@ -308,7 +371,7 @@ impl Dir {
             return Err(Refusal::access_violation()
                 .because(format!("not readable by everybody (mode {mode:04o})")));
         }
-        Ok(Source(Kind::File(file, Some(status)), None).with_name(name))
+        Ok(Source(Kind::File(file, Some(status)), None).with_name(name.as_encoded_bytes()))
     }
 
     /// The file of a name as it is, or with slashes for its backslashes.
@@ -365,6 +428,7 @@ impl Store for Dir {
             mode,
             most: settings.max_upload,
             umask: settings.umask,
+            ignore_case: settings.ignore_case,
             durable: settings.durable,
         };
         uploads::begin(request, trees, &self.0.by_hand, &terms)

@@ -1,12 +1,17 @@
 //! Where the octets come from and where they go: the [`Store`] that is asked for a name, the
 //! [`Source`] that it answers an RRQ with, and the [`Sink`] that it answers a WRQ with.
 
+mod case;
 mod compose;
 mod convert;
 mod dir;
 pub(crate) mod landing;
+#[cfg(feature = "map")]
+mod map;
 pub(crate) mod mappings;
 mod names;
+mod prefix;
+mod roots;
 #[cfg(test)]
 pub(crate) mod scratch;
 mod storage;
@@ -16,6 +21,12 @@ mod uploads;
 pub use compose::{StoreFn, store_fn};
 pub use dir::{Dir, DirBuilder};
 pub use landing::WriteMode;
+#[cfg(feature = "map")]
+pub use map::{
+    MapError, MapFile, MapOutcome, MapRequest, MapRules, MapStep, MapSyntaxError, Mapped,
+};
+pub use prefix::{Prefix, PrefixError, StripPrefix};
+pub use roots::{PerClientRoot, RootTemplate, RootTemplateError};
 pub use storage::{Entry, EntryKind, Storage};
 
 use crate::error::Refusal;

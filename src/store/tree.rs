@@ -17,12 +17,14 @@ use std::fs::File;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The root and the trees that links may lead to, as they were when they were opened.
+#[derive(Clone)]
 pub(super) struct Trees {
     /// The root comes first.
-    trees: Vec<Tree>,
+    trees: Vec<Arc<Tree>>,
     /// An absolute link of the root that leads into no tree is looked up beneath the root.
     from_root: bool,
 }
@@ -48,14 +50,37 @@ impl Trees {
     /// Opens the root. With `from_root`, its absolute links mean the root where they lead into no
     /// tree.
     pub(super) fn open(root: &Path, from_root: bool) -> io::Result<Self> {
-        let trees = vec![Tree::open(root)?];
+        let trees = vec![Arc::new(Tree::open(root)?)];
         Ok(Self { trees, from_root })
     }
 
     /// Adds a tree that links may lead to.
     pub(super) fn allow(&mut self, path: &Path) -> io::Result<()> {
-        self.trees.push(Tree::open(path)?);
+        self.trees.push(Arc::new(Tree::open(path)?));
         Ok(())
+    }
+
+    /// The same trees with a directory beneath the root in the place of the root; `None` where
+    /// there is none of this name.
+    pub(super) fn beneath(&self, name: &OsStr, by_hand: &AtomicBool) -> io::Result<Option<Self>> {
+        let directory = match self.find(name, Want::Directory, by_hand) {
+            Ok(Found::File(directory, _)) => directory,
+            Ok(Found::Seen(_)) => return Ok(None),
+            Ok(Found::Outside(_)) => return Err(io::ErrorKind::PermissionDenied.into()),
+            Err(error) if fs::trouble(&error) == Trouble::Missing => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let root = &self.trees[0];
+        let path = root.path.join(name);
+        let tree = Tree {
+            directory,
+            // It is compared with where links lead, and no more.
+            path: path.canonicalize().unwrap_or(path),
+            spelled: root.spelled.join(name),
+        };
+        let mut trees = self.clone();
+        trees.trees[0] = Arc::new(tree);
+        Ok(Some(trees))
     }
 
     /// The root itself.

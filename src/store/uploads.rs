@@ -5,6 +5,7 @@
 //! and appears there when it is whole. Nothing is set aside on a client's word, and a refusal names
 //! nothing of this machine.
 
+use super::case;
 use super::landing::{Landing, Rules, WriteMode, is_hidden};
 use super::names::{clean, leaves, refuse, with_slashes};
 use super::tree::{Found, Trees};
@@ -27,6 +28,8 @@ pub(super) struct Terms {
     pub(super) most: u64,
     /// Permission bits that no file gets.
     pub(super) umask: u32,
+    /// A file or directory may have its name in another case.
+    pub(super) ignore_case: bool,
     pub(super) durable: bool,
 }
 
@@ -41,7 +44,7 @@ pub(super) fn begin(
     if announced.is_some_and(|size| size > terms.most) {
         return Err(too_large(terms.most));
     }
-    let (directory, component) = place(request.name, trees, by_hand)?;
+    let (directory, component) = place(request.name, trees, by_hand, terms.ignore_case)?;
     // A file that is replaced keeps its permissions, as it would if it were written to.
     let old = match terms.mode {
         WriteMode::Overwrite => fs::look(&directory, &component).ok(),
@@ -64,8 +67,13 @@ pub(super) fn begin(
 
 /// Where a file lands, and under which name there. As for reading, backslashes are slashes where
 /// the name is missing otherwise; unless the directory that they lead to is missing too.
-fn place(name: &[u8], trees: &Trees, by_hand: &AtomicBool) -> Result<(File, OsString), Refusal> {
-    let literal = place_at(name, trees, by_hand);
+fn place(
+    name: &[u8],
+    trees: &Trees,
+    by_hand: &AtomicBool,
+    ignore_case: bool,
+) -> Result<(File, OsString), Refusal> {
+    let literal = place_at(name, trees, by_hand, ignore_case);
     let is_there = match &literal {
         Ok((directory, component)) => fs::look(directory, component).is_ok(),
         Err(refusal) => refusal.code() != ErrorCode::NOT_FOUND,
@@ -73,19 +81,38 @@ fn place(name: &[u8], trees: &Trees, by_hand: &AtomicBool) -> Result<(File, OsSt
     if is_there || !name.contains(&b'\\') {
         return literal;
     }
-    match place_at(&with_slashes(name), trees, by_hand) {
+    match place_at(&with_slashes(name), trees, by_hand, ignore_case) {
         Err(refusal) if refusal.code() == ErrorCode::NOT_FOUND => literal,
         found => found,
     }
 }
 
-fn place_at(name: &[u8], trees: &Trees, by_hand: &AtomicBool) -> Result<(File, OsString), Refusal> {
+fn place_at(
+    name: &[u8],
+    trees: &Trees,
+    by_hand: &AtomicBool,
+    ignore_case: bool,
+) -> Result<(File, OsString), Refusal> {
     let name = clean(name)?;
     let (above, component) = split(&name);
     if is_hidden(component) {
         return Err(Refusal::access_violation().because("the name is kept for files on their way"));
     }
-    Ok((find(trees, above, by_hand)?, component.to_owned()))
+    let directory = match find(above, trees, by_hand) {
+        Err(refusal) if ignore_case && refusal.code() == ErrorCode::NOT_FOUND => {
+            match case::spelled(above, trees, by_hand)? {
+                Some(above) => find(&above, trees, by_hand)?,
+                None => return Err(refusal),
+            }
+        }
+        found => found?,
+    };
+    let spelled = match ignore_case {
+        true => case::in_directory(&directory, component)?,
+        false => None,
+    };
+    let component = spelled.unwrap_or_else(|| component.to_owned());
+    Ok((directory, component))
 }
 
 /// The directory part of a cleaned name, and the rest.
@@ -100,7 +127,7 @@ fn split(name: &OsStr) -> (&OsStr, &OsStr) {
     }
 }
 
-fn find(trees: &Trees, name: &OsStr, by_hand: &AtomicBool) -> Result<File, Refusal> {
+fn find(name: &OsStr, trees: &Trees, by_hand: &AtomicBool) -> Result<File, Refusal> {
     match trees.find(name, Want::Directory, by_hand).map_err(refuse)? {
         Found::File(directory, _) => Ok(directory),
         Found::Seen(_) => Err(Refusal::not_found()),

@@ -231,6 +231,33 @@ pub(crate) fn names_up_to(directory: &File, most: usize) -> io::Result<Vec<OsStr
     Ok(names)
 }
 
+/// The first `wanted` names in a directory that fit; `None` where the directory has more than
+/// `most` names, all told.
+pub(crate) fn names_that(
+    directory: &File,
+    fits: impl Fn(&[u8]) -> bool,
+    wanted: usize,
+    most: usize,
+) -> io::Result<Option<Vec<OsString>>> {
+    let own = super::fs::open_directory(directory, OsStr::new("."))?;
+    let mut found = Vec::new();
+    for (index, entry) in Dir::from_fd(own.into())?.iter().enumerate() {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        // `.` and `..` come beside the names that there may be.
+        if index == most + 2 {
+            return Ok(None);
+        }
+        if fits(name) && found.len() < wanted {
+            found.push(OsStr::from_bytes(name).to_owned());
+        }
+        if found.len() == wanted {
+            break;
+        }
+    }
+    Ok(Some(found))
+}
+
 /// The error of a tree that is deeper than anybody goes.
 pub(crate) fn too_deep() -> io::Error {
     io::Error::other("too many directories within directories")

@@ -6,9 +6,14 @@ mod burst;
 pub(crate) mod by_path;
 #[cfg(test)]
 pub(crate) mod calls;
+#[cfg(feature = "cli")]
+pub(crate) mod confine;
 pub(crate) mod edit;
 pub(crate) mod fs;
+#[cfg(feature = "cli")]
+pub(crate) mod inherited;
 pub(crate) mod mapping;
+pub(crate) mod neighbour;
 #[cfg(feature = "cli")]
 pub(crate) mod privileges;
 #[cfg(feature = "cli")]
@@ -80,4 +85,13 @@ pub(crate) fn raise_descriptor_limit() -> Option<u64> {
         Ok(()) => Some(hard),
         Err(_) => Some(soft),
     }
+}
+
+/// Microseconds of the monotonic clock, as other programs of this machine read it.
+#[cfg(feature = "cli")]
+pub(crate) fn monotonic_micros() -> std::io::Result<u64> {
+    use nix::time::{ClockId, clock_gettime};
+
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
+    Ok(std::time::Duration::from(time).as_micros() as u64)
 }

@@ -2,10 +2,13 @@
 //! process can become root again, unless the target user is root.
 
 use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::{
-    Gid, Uid, User, getegid, geteuid, getgrouplist, getgroups, setgid, setgroups, setuid,
+    AccessFlags, Gid, Uid, User, faccessat, getegid, geteuid, getgrouplist, getgroups, setgid,
+    setgroups, setuid,
 };
 use std::ffi::CString;
+use std::path::Path;
 use std::{fmt, io};
 
 /// The ids of `nobody` where the user database has no such user, as in a container made from
@@ -15,6 +18,12 @@ const NOBODY: u32 = 65534;
 /// Whether there are privileges to drop.
 pub(crate) fn is_root() -> bool {
     geteuid().is_root()
+}
+
+/// Whether the permissions of a file or directory let this process read it. Other rules, such as
+/// those of a sandbox, are not asked.
+pub(crate) fn may_read(path: &Path) -> bool {
+    faccessat(AT_FDCWD, path, AccessFlags::R_OK, AtFlags::AT_EACCESS).is_ok()
 }
 
 /// A user to become: its ids, and the supplementary groups that the group database gives it.

@@ -57,6 +57,15 @@ const DEFAULT: [Number; 11] = [
     Number::SIGCONT,
 ];
 
+/// A write beyond the size limit of files (`ulimit -f`) fails from now on with an error, and does
+/// not end the process by a signal.
+pub(crate) fn survive_file_limit() {
+    let mut set = SigSet::empty();
+    set.add(Number::SIGXFSZ);
+    // Where the mask cannot be set, the signal still ends the process.
+    let _ = set.thread_block();
+}
+
 /// The signals that this process waits for. Made first in `main`, so that every thread inherits the
 /// mask.
 pub(crate) struct Signals {

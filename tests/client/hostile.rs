@@ -127,16 +127,18 @@ fn an_endless_file_ends_at_the_limit() {
 
 #[test]
 fn a_file_that_is_announced_too_large_is_not_begun() {
-    let (result, got) = play(
-        |port| {
-            let call = port.call();
-            call.oack("tsize\x001001\0");
-            assert_eq!(call.recv(), b"\0\x05\0\x03file is too large\0");
-        },
-        |at| get(&Client::new(at).max_size(1000)),
-    );
-    assert_eq!(result, Err(ClientError::TooLarge { limit: 1000 }));
-    assert_eq!(got, b"");
+    for size in ["1001", "18446744073709551615"] {
+        let (result, got) = play(
+            move |port| {
+                let call = port.call();
+                call.oack(&format!("tsize\0{size}\0"));
+                assert_eq!(call.recv(), b"\0\x05\0\x03file is too large\0");
+            },
+            |at| get(&Client::new(at).max_size(1000)),
+        );
+        assert_eq!(result, Err(ClientError::TooLarge { limit: 1000 }), "{size}");
+        assert_eq!(got, b"");
+    }
 }
 
 /// Octets that are counted, and whether they were committed.

@@ -201,6 +201,40 @@ impl Drop for Server {
     }
 }
 
+/// A program that `tests/servers.sh` has unpacked.
+///
+/// # Panics
+/// When it is not there: a server that was not run has proved nothing.
+pub fn fetched(program: &str) -> Command {
+    let servers = Path::new(env!("CARGO_TARGET_TMPDIR")).join("servers/deb");
+    let path = servers.join("usr/sbin").join(program);
+    assert!(
+        path.is_file(),
+        "{} is missing; fetch it with: make tools",
+        path.display()
+    );
+    let triple = format!("{}-linux-gnu", std::env::consts::ARCH);
+    let libraries = ["usr/lib", "lib"].map(|below| servers.join(below).join(&triple));
+    let libraries = libraries.map(|path: std::path::PathBuf| path.display().to_string());
+    let mut command = Command::new(path);
+    command.env("LD_LIBRARY_PATH", libraries.join(":"));
+    command
+}
+
+/// Asks for a file that is not there until the ERROR comes.
+pub fn answers(address: SocketAddr) -> std::io::Result<()> {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let wait = Duration::from_millis(100);
+    socket.set_read_timeout(Some(wait))?;
+    for _ in 0..LONG.as_millis() / wait.as_millis() {
+        socket.send_to(b"\0\x01absent\0octet\0", address)?;
+        if socket.recv(&mut [0; 600]).is_ok() {
+            return Ok(());
+        }
+    }
+    Err(std::io::ErrorKind::TimedOut.into())
+}
+
 /// Runs `work` on a thread of its own, in a network namespace whose only device is the loopback.
 /// Programs that `work` starts are inside too. Skips where this process may not make a namespace.
 pub fn in_a_network(work: impl FnOnce() + Send + 'static) {

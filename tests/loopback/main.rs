@@ -2,6 +2,7 @@
 //! Nothing here sleeps: tests wait for a packet or an event, and that something does *not* come is
 //! known when a later request has been answered.
 
+mod access;
 mod addresses;
 mod again;
 mod backend;
@@ -22,3 +23,4 @@ mod sources;
 mod stopping;
 mod stores;
 mod uploads;
+mod watchdog;

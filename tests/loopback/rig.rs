@@ -10,8 +10,8 @@ use tftpool::unversioned::limits::REQUEST_SPREAD;
 use tftpool::unversioned::proto::{self, Outcome, Policy, Receiver, Step};
 use tftpool::unversioned::wire::{self, Packet};
 use tftpool::{
-    BoundServer, Error, Event, Events, Mode, OptionName, Options, Retransmit, Server,
-    ServerBuilder, ServerConfig, Stats, Store, Summary, TransferError,
+    Access, AccessRequest, BoundServer, Error, Event, Events, Mode, OptionName, Options,
+    Retransmit, Server, ServerBuilder, ServerConfig, Stats, Store, Summary, TransferError,
 };
 
 #[allow(clippy::duplicate_mod, reason = "some test programs take both rigs")]
@@ -98,6 +98,14 @@ impl Setup {
 
     pub(crate) fn socket(mut self, socket: UdpSocket) -> Self {
         self.builder = self.builder.socket(socket);
+        self
+    }
+
+    pub(crate) fn access(
+        mut self,
+        decide: impl Fn(&AccessRequest) -> Access + Send + Sync + 'static,
+    ) -> Self {
+        self.builder = self.builder.access(decide);
         self
     }
 

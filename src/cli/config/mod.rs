@@ -382,6 +382,8 @@ impl Sources<'_> {
 
 /// A command line that is completed from the file and the environment, again where they change.
 pub(super) struct CommandLine {
+    /// What it was read from.
+    file: Option<PathBuf>,
     /// Of the program, down to the subcommand that takes the options of `serve`.
     start: Vec<OsString>,
     rest: Vec<OsString>,
@@ -404,12 +406,19 @@ impl CommandLine {
         let mut command = command.clone();
         command.build();
         let merged = merge(&command, typed)?;
+        let file = sources(&command, typed).file().map(|(file, _)| file);
         Ok(Self {
+            file,
             start: line,
             rest,
             merged,
             command,
         })
+    }
+
+    /// The file that is read, if there is one.
+    pub(super) fn file(&self) -> Option<PathBuf> {
+        self.file.clone().filter(|file| file.exists())
     }
 
     /// What clap reads.
@@ -442,13 +451,16 @@ impl CommandLine {
     }
 }
 
-fn merge(command: &Command, typed: &ArgMatches) -> Result<Merged, Vec<String>> {
-    let sources = Sources {
+fn sources<'a>(command: &'a Command, typed: &'a ArgMatches) -> Sources<'a> {
+    Sources {
         command,
         typed,
         variables: &|name| std::env::var_os(name),
-    };
-    sources.merge()
+    }
+}
+
+fn merge(command: &Command, typed: &ArgMatches) -> Result<Merged, Vec<String>> {
+    sources(command, typed).merge()
 }
 
 impl Merged {

@@ -2,7 +2,7 @@
 
 use super::Readable;
 use super::address::{address_of, in_addr, ipv4, to_v6};
-use super::options::{allow_any_address, family, open, prepare};
+use super::options::{allow_any_address, family, open, prepare, receive_buffer};
 use crate::limits;
 use nix::errno::Errno;
 use nix::libc;
@@ -103,8 +103,7 @@ impl Listener {
 
     /// The bytes of requests that the kernel keeps, where it keeps fewer than it was asked for.
     pub(crate) fn small_buffer(&self) -> Option<usize> {
-        // Linux reports twice what it was asked for, for its own accounting.
-        let bytes = socket::getsockopt(&self.socket, sockopt::RcvBuf).ok()? / 2;
+        let bytes = receive_buffer(&self.socket)?;
         (bytes < limits::REQUEST_BUFFER_OCTETS).then_some(bytes)
     }
 

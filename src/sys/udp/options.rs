@@ -28,12 +28,21 @@ pub(super) fn open(local: SocketAddr, flags: SockFlag) -> io::Result<OwnedFd> {
     )?)
 }
 
+/// The bytes of requests that the kernel keeps.
+pub(super) fn receive_buffer(socket: &impl AsFd) -> Option<usize> {
+    // Linux reports twice what it was asked for, for its own accounting.
+    Some(socket::getsockopt(socket, sockopt::RcvBuf).ok()? / 2)
+}
+
 /// Sets what every main socket needs.
 pub(super) fn prepare(socket: &impl AsFd, local: SocketAddr) -> io::Result<()> {
     // Only root may go beyond the system's limit; less room than wished is no reason not to serve.
     let octets = limits::REQUEST_BUFFER_OCTETS;
-    let _ = socket::setsockopt(socket, sockopt::RcvBufForce, &octets)
-        .or_else(|_| socket::setsockopt(socket, sockopt::RcvBuf, &octets));
+    // A given socket may have more room already than this process may ask for.
+    if receive_buffer(socket).is_none_or(|current| current < octets) {
+        let _ = socket::setsockopt(socket, sockopt::RcvBufForce, &octets)
+            .or_else(|_| socket::setsockopt(socket, sockopt::RcvBuf, &octets));
+    }
     if local.is_ipv6() {
         socket::setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)?;
         set_fragments(socket, AddressFamily::Inet6, true)?;

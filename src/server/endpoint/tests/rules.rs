@@ -2,6 +2,7 @@
 
 use super::super::*;
 use crate::limits::HALF_OPEN_CHANCE;
+use crate::server::access::AccessRules;
 use crate::transfer::now;
 use std::collections::BTreeMap;
 
@@ -92,6 +93,7 @@ impl Rig {
         let config = Config {
             quota,
             supply,
+            access: Gate::default(),
             takes_uploads: false,
             answer_broadcast: true,
             store_deadline: DEADLINE,
@@ -212,6 +214,70 @@ fn a_transfer_whose_answer_lies_unread_makes_no_room() {
     let later = later + HALF_OPEN_CHANCE;
     assert_eq!(rig.ask(peer(3), later), Ok(()));
     assert!(matches!(rig.lanes.ended[..], [(id, TransferError::Evicted)] if id == second));
+}
+
+/// A denied client costs no place, no port, no call of the store, and by default no packet.
+#[test]
+fn a_denied_request_takes_nothing_and_gets_what_the_rules_say() {
+    let read = b"\0\x01file\0octet\0".as_slice();
+    let write = b"\0\x02file\0octet\0".as_slice();
+    let (malformed, garbage) = (b"\0\x01file\0octet".as_slice(), b"garbage".as_slice());
+    for (rules, refuses, bytes, broadcast, is_denied, is_told) in [
+        ("127.1.0.0/16", false, read, None, true, false),
+        ("127.1.0.0/16", true, read, None, true, true),
+        (
+            "127.1.0.0/16",
+            true,
+            read,
+            Some(Answerable::Yes),
+            true,
+            false,
+        ),
+        // The server takes no uploads, and does not say so to one who may not ask.
+        ("127.1.0.0/16", false, write, None, true, false),
+        ("127.1.0.0/16,write", false, read, None, false, false),
+        ("127.1.0.0/16,write", true, write, None, true, true),
+        ("127.1.0.0/16", false, malformed, None, true, false),
+        ("127.1.0.0/16", true, malformed, None, true, true),
+        ("127.1.0.0/16", true, garbage, None, true, false),
+        // One who may ask for something learns what was wrong.
+        ("127.1.0.0/16,write", false, malformed, None, false, true),
+        ("127.2.0.0/16", false, read, None, false, false),
+    ] {
+        let what = format!("{rules} {refuses} {}", bytes.escape_ascii());
+        let mut rig = Rig::new(QUOTA, Supply::System(1000));
+        let rules = AccessRules::default().deny(rules).expect("rules");
+        let rules = rules.refuse(refuses);
+        rig.endpoint.config.access = Gate::new(move |request| rules.decide(request));
+        let datagram = Datagram {
+            tid: peer(1),
+            bytes,
+            is_cut: false,
+            broadcast,
+        };
+        let result = rig.endpoint.datagram(datagram, rig.start, &mut rig.lanes);
+        assert_eq!(result == Err(DropReason::Denied), is_denied, "{what}");
+        if let Err(reason) = result {
+            rig.endpoint.dropped(peer(1).peer, reason);
+        }
+        rig.act();
+        let is_reply = |action: &Action| matches!(action, Action::Reply(..));
+        assert_eq!(rig.actions.iter().any(is_reply), is_told, "{what}");
+        if is_denied {
+            assert!(rig.endpoint.is_empty(), "{what}: it has taken a place");
+            let is_quiet = |action: &Action| {
+                is_reply(action)
+                    || matches!(action, Action::Warn("requests denied", _))
+                    || matches!(action, Action::Report(Event::Dropped { reason, .. }) if *reason == DropReason::Denied)
+            };
+            assert!(
+                rig.actions.iter().all(is_quiet),
+                "{what}: {:?}",
+                rig.actions
+            );
+            assert_eq!(rig.actions.len(), 2 + usize::from(is_told), "{what}");
+        }
+    }
 }
 
 /// Another server may have the file that a broadcast asks for.

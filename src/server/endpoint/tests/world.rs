@@ -468,6 +468,7 @@ impl World {
         let config = Config {
             quota,
             supply,
+            access: Gate::default(),
             takes_uploads: !rng.one_in(4),
             answer_broadcast: false,
             store_deadline: rng.between(Duration::from_secs(2), Duration::from_secs(12)),
