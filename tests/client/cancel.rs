@@ -28,13 +28,14 @@ fn a_running_transfer_is_cancelled_from_another_thread_and_the_server_is_told() 
 }
 
 #[test]
-fn a_request_that_is_never_answered_is_cancelled() {
+fn a_request_that_is_never_answered_is_cancelled_and_the_server_is_told() {
     let cancel = CancelHandle::new();
     let other = cancel.clone();
     let result = play(
         |port| {
             port.call();
             other.cancel();
+            assert_eq!(port.given_up(), "transfer given up");
         },
         |at| Client::new(at).cancelled_by(&cancel).put("file", "content"),
     );

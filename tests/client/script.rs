@@ -60,6 +60,17 @@ impl Port {
         }
     }
 
+    /// The text of the ERROR that ends the request; copies of the request are passed over.
+    pub(crate) fn given_up(&self) -> String {
+        let mut buffer = [0; 600];
+        loop {
+            let length = self.0.recv(&mut buffer).expect("an ERROR");
+            if let Ok(Packet::Error { message, .. }) = wire::parse(&buffer[..length]) {
+                return String::from_utf8_lossy(message).into();
+            }
+        }
+    }
+
     /// Reads requests and says nothing until one comes without options.
     pub(crate) fn call_without_options(&self) -> Call {
         loop {
