@@ -4,17 +4,18 @@
 
 use super::MAIL;
 use super::desk::Tid;
-use super::endpoint::{Action, Answerable, Config, Datagram, Endpoint, Facts, LaneAccess};
+use super::endpoint::{Action, Answerable, Config, Datagram, Endpoint};
+use super::lanes::Lanes;
 use super::mailbox::{Mail, Mailbox};
 use super::message::{Job, Message, Report};
 use super::pool::Pool;
 use super::shared::Shared;
 use super::warnings::ThrottledWarnings;
-use crate::error::{Error, Failure, Refusal, plain};
-use crate::event::{DropReason, TransferId};
-use crate::limits::{MAPPING_IDLE, MAX_REQUEST, SPARE_WORKERS};
+use crate::error::{Error, Refusal, plain};
+use crate::event::DropReason;
+use crate::limits::{MAPPING_IDLE, MAX_REQUEST};
 use crate::sys::udp::Listener;
-use crate::transfer::{CANCELLED, Ending, STOPPING, Transfer, now};
+use crate::transfer::now;
 use crate::wire;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -22,7 +23,6 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// The waker's token; listeners have the numbers from 0.
@@ -57,12 +57,6 @@ struct ListeningSocket {
     listener: Listener,
     /// The system has said that there is something, and not yet that there is nothing.
     open: bool,
-}
-
-/// The real lanes, and the pool that runs them.
-struct Lanes {
-    shared: Arc<Shared>,
-    pool: Pool,
 }
 
 impl Loop {
@@ -330,85 +324,5 @@ impl Loop {
             log::warn!("{left} workers are left behind inside the store");
         }
         shared.reporter.close();
-    }
-}
-
-impl LaneAccess for Lanes {
-    fn facts(&self, lane: usize, id: TransferId, _: Instant) -> Option<Facts> {
-        self.shared.lanes[lane].look(id, |transfer| Facts {
-            is_complete: transfer.is_complete(),
-            is_established: transfer.is_proven(),
-            is_silent: transfer.is_silent(),
-            answered: transfer.answered(),
-            moved: transfer.moved(),
-        })
-    }
-
-    fn has_unread(&self, lane: usize, id: TransferId) -> bool {
-        let has_mail = |transfer: &mut Transfer| transfer.has_mail();
-        self.shared.lanes[lane].look(id, has_mail) == Some(true)
-    }
-
-    fn repeat_request(&mut self, lane: usize, id: TransferId, _: Instant) -> Option<bool> {
-        let lane = &self.shared.lanes[lane];
-        let is_answered = lane.look(id, Transfer::request_repeated)?;
-        if is_answered {
-            lane.resume(id);
-        }
-        Some(is_answered)
-    }
-
-    fn recall(&mut self, lane: usize, id: TransferId) {
-        self.shared.lanes[lane].recall(id);
-    }
-
-    fn end(&mut self, lane: usize, id: TransferId, failure: Failure) -> Option<Instant> {
-        let shared = &self.shared;
-        let mut transfer = shared.lanes[lane].take_or_recall(id)?;
-        match failure {
-            // Its peer has all it needs, or will ask in vain for one more ACK.
-            _ if transfer.is_complete() => {}
-            Failure::Stopped => transfer.leave(STOPPING, || shared.may_refuse(now())),
-            Failure::Cancelled => transfer.leave(CANCELLED, || shared.may_refuse(now())),
-            _ => {}
-        }
-        shared.conclude(&mut transfer, Ending::Failed(failure));
-        let answered = transfer.answered();
-        // Files are closed by a worker, since that may block.
-        self.pool.job(Job::Close(transfer));
-        Some(answered)
-    }
-
-    fn abandon(&mut self, id: TransferId) {
-        // Its lane may not be known yet.
-        let mut lanes = self.shared.lanes.iter();
-        if let Some(transfer) = lanes.find_map(|lane| lane.abandon(id)) {
-            self.pool.job(Job::Close(transfer));
-        }
-    }
-
-    fn end_turns(&mut self) {
-        self.shared.stopping.store(true, Ordering::SeqCst);
-    }
-
-    fn may_give_slot_away(&self) -> bool {
-        // Only the loop counts up.
-        self.shared.slow_calls.load(Ordering::SeqCst) < SPARE_WORKERS
-    }
-
-    fn give_slot_away(&mut self) {
-        self.shared.give_slot_away();
-    }
-
-    fn is_hopeless(&self) -> bool {
-        let Shared {
-            slow_calls,
-            in_store,
-            store_slots,
-            ..
-        } = &*self.shared;
-        let no_slot = slow_calls.load(Ordering::SeqCst) >= SPARE_WORKERS
-            && in_store.load(Ordering::SeqCst) >= *store_slots;
-        self.pool.is_exhausted() || no_slot
     }
 }

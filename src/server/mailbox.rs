@@ -1,9 +1,7 @@
 //! Messages to the loop, which sleeps in `poll` and not on a channel: a queue with a bell.
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-use mio::Waker;
+use super::sync::{AtomicBool, Ordering, Receiver, Sender, Waker, bounded};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// The sending end, one per thread.

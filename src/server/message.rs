@@ -2,8 +2,8 @@
 
 use super::Stop;
 use super::admitted::AdmittedRequest;
+use super::transfer::Transfer;
 use crate::event::TransferId;
-use crate::transfer::Transfer;
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;

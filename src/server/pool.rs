@@ -8,15 +8,13 @@ use super::lane::Lane;
 use super::mailbox::{Mail, Mailbox};
 use super::message::{Job, Message, Report};
 use super::shared::Shared;
+use super::sync::thread::JoinHandle;
+use super::sync::{Ordering, Receiver, Sender, now, thread, unbounded};
 use super::worker::{Admitted, Heartbeat, Queues, Worker};
 use crate::limits::{SPARE_WORKERS, STUCK_AFTER};
-use crate::transfer::now;
-use crossbeam_channel::{Receiver, Sender, unbounded};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// While work waits and no worker is idle, the pool is looked at this often.
@@ -90,7 +88,7 @@ impl Pool {
         shared: Arc<Shared>,
         mailbox: Mailbox<Message>,
     ) -> io::Result<Self> {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let processors = thread::available_parallelism().map_or(1, usize::from);
         let mut pool = Self {
             shared,
             mailbox,
@@ -115,7 +113,7 @@ impl Pool {
     /// A request that was admitted.
     pub(super) fn open(&self, opening: Arc<AdmittedRequest>, port: u16) {
         self.openings.push((opening, port));
-        self.shared.is_watching.store(true, Ordering::SeqCst);
+        self.shared.pool.is_watching.store(true, Ordering::SeqCst);
     }
 
     pub(super) fn job(&self, job: Job) {
@@ -142,7 +140,8 @@ impl Pool {
 
     /// What a free worker could take now: no openings while the store is full of workers.
     fn backlog(&self) -> usize {
-        let is_full = self.shared.in_store.load(Ordering::SeqCst) >= self.shared.store_slots;
+        let is_full =
+            self.shared.pool.in_store.load(Ordering::SeqCst) >= self.shared.pool.store_slots;
         let openings = if is_full { 0 } else { self.waiting() };
         openings + self.jobs.receiver.len()
     }
@@ -167,9 +166,9 @@ impl Pool {
     /// When [`adjust`](Self::adjust) has something to do, if nothing happens before.
     pub(super) fn due(&self, time: Instant) -> Option<Instant> {
         let growth = self.is_short().then(|| time + self.pause());
-        let is_left = self.shared.asleep() > 0 && self.backlog() > 0;
+        let is_left = self.shared.pool.asleep() > 0 && self.backlog() > 0;
         let wake = is_left.then(|| self.backlog_seen.map_or(time, |(since, _)| since) + WAKE_PAUSE);
-        let is_watching = self.shared.is_watching.load(Ordering::SeqCst);
+        let is_watching = self.shared.pool.is_watching.load(Ordering::SeqCst);
         let watch = is_watching.then(|| self.watched + WATCH_PAUSE);
         growth.into_iter().chain(wake).chain(watch).min()
     }
@@ -178,13 +177,13 @@ impl Pool {
     /// take them over. Stops looking where all runners have been waiting for packets for a while.
     fn watch(&mut self, time: Instant) {
         let shared = Arc::clone(&self.shared);
-        if !shared.is_watching.load(Ordering::SeqCst) || time < self.watched + WATCH_PAUSE {
+        if !shared.pool.is_watching.load(Ordering::SeqCst) || time < self.watched + WATCH_PAUSE {
             return;
         }
         self.watched = time;
         self.look(time);
         let mut is_quiet = true;
-        for lane in &shared.lanes {
+        for lane in &shared.pool.lanes {
             if let Some(number) = lane.busy_runner() {
                 if !lane.has_parked() {
                     continue;
@@ -199,17 +198,17 @@ impl Pool {
             }
             if lane.is_unattended() {
                 is_quiet = false;
-                shared.idle.wake();
+                shared.pool.idle.wake();
             }
         }
         self.quiet = if is_quiet { self.quiet + 1 } else { 0 };
         if self.quiet >= QUIET_LOOKS {
             self.quiet = 0;
-            shared.is_watching.store(false, Ordering::SeqCst);
+            shared.pool.is_watching.store(false, Ordering::SeqCst);
             // A runner that has come out of its poller since may have seen that the loop watches.
             let is_busy = |lane: &Lane| lane.busy_runner().is_some() && lane.has_parked();
-            if shared.lanes.iter().any(is_busy) {
-                shared.is_watching.store(true, Ordering::SeqCst);
+            if shared.pool.lanes.iter().any(is_busy) {
+                shared.pool.is_watching.store(true, Ordering::SeqCst);
             }
         }
     }
@@ -222,7 +221,7 @@ impl Pool {
             self.backlog_seen = None;
             return;
         }
-        let asleep = self.shared.asleep();
+        let asleep = self.shared.pool.asleep();
         if asleep == 0 {
             return;
         }
@@ -243,7 +242,7 @@ impl Pool {
             self.backlog_seen = Some((time, steps));
         }
         for _ in awake..wanted {
-            if !self.shared.wake_one() {
+            if !self.shared.pool.wake_one() {
                 break;
             }
         }
@@ -282,12 +281,12 @@ impl Pool {
         };
         let worker = Worker::new(Arc::clone(shared), queues);
         // Counted before it begins: it asks for the number itself.
-        shared.workers.fetch_add(1, Ordering::SeqCst);
-        let handle = std::thread::Builder::new()
+        shared.pool.workers.fetch_add(1, Ordering::SeqCst);
+        let handle = thread::Builder::new()
             .name(format!("tftp-worker-{number}"))
             .spawn(move || worker.run())
             .inspect_err(|_| {
-                shared.workers.fetch_sub(1, Ordering::SeqCst);
+                shared.pool.workers.fetch_sub(1, Ordering::SeqCst);
             })?;
         let thread = Thread {
             handle,
@@ -319,15 +318,15 @@ impl Pool {
     /// True where work waits, nobody is idle, and there may be more workers.
     fn is_short(&self) -> bool {
         self.threads.len() < self.most + SPARE_WORKERS
-            && match self.shared.lanes.iter().any(Lane::is_unattended) {
-                true => self.shared.idle.count() == 0,
-                false => self.has_work() && self.shared.asleep() == 0,
+            && match self.shared.pool.lanes.iter().any(Lane::is_unattended) {
+                true => self.shared.pool.idle.count() == 0,
+                false => self.has_work() && self.shared.pool.asleep() == 0,
             }
     }
 
     /// True where no more workers will come, and none that is there has nothing to do.
     pub(super) fn is_exhausted(&self) -> bool {
-        self.threads.len() >= self.most + SPARE_WORKERS && self.shared.asleep() == 0
+        self.threads.len() >= self.most + SPARE_WORKERS && self.shared.pool.asleep() == 0
     }
 
     /// How often it is looked at while work waits and nobody is idle.
@@ -355,8 +354,8 @@ impl Pool {
             ..
         } = self;
         drop((openings, jobs, mailbox));
-        shared.idle.close();
-        for lane in &shared.lanes {
+        shared.pool.idle.close();
+        for lane in &shared.pool.lanes {
             lane.wake();
         }
         let end = now() + patience;

@@ -1,33 +1,23 @@
 //! A thread of the pool: it opens transfers, and runs a lane. What comes of it goes to the loop as
 //! a message.
 
-use super::admitted::{AdmittedRequest, Asked};
-use super::desk::Tid;
+use super::admitted::AdmittedRequest;
+use super::guarded::{close, guarded};
 use super::idle::Wake;
 use super::lane::Lane;
 use super::mailbox::Mailbox;
 use super::message::{Job, Message, Report};
+use super::opening::ask;
+use super::pool_state::PoolState;
 use super::shared::Shared;
 use super::store_slot::StoreSlot;
-use crate::error::{Failure, Refusal, plain};
-use crate::event::{Event, TransferId};
-use crate::limits::{
-    BUFFERED_BLKSIZE, DALLY, DATA_HEADER, OPENINGS_PER_TURN, PATIENCE, RECEIVED_WINDOW_OCTETS,
-    SPARE_IDLE, STUCK_AFTER, UNCHECKED_BLKSIZE, UNPROVEN_DATA_SENDS,
-};
-use crate::proto::{self, Agreed, Policy, Sender, Terms, grant};
-use crate::store::{Request, Sink};
-use crate::sys;
-use crate::sys::udp::TransferSocket;
-use crate::transfer::{
-    Body, End, Ending, Format, Origin, Scratch, Surroundings, Transfer, Trouble, Turn, now, tell,
-};
-use crate::wire::{self, Direction, ErrorCode, OptionName, Options};
-use crossbeam_channel::Receiver;
+use super::sync::{AtomicBool, AtomicU64, Ordering, Receiver, now};
+use super::transfer::{Ending, Scratch, Surroundings, Transfer, Turn};
+use crate::error::Failure;
+use crate::event::TransferId;
+use crate::limits::{OPENINGS_PER_TURN, PATIENCE, SPARE_IDLE, STUCK_AFTER};
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 /// A worker's signs of life.
@@ -83,7 +73,7 @@ impl Surroundings for WorkerContext {
     }
 
     fn is_needed(&self) -> bool {
-        self.shared.asleep() == 0
+        self.shared.pool.asleep() == 0
     }
 
     fn listens(&self, listens: bool) {
@@ -94,7 +84,7 @@ impl Surroundings for WorkerContext {
     }
 
     fn is_stopping(&self) -> bool {
-        self.shared.stopping.load(Ordering::Relaxed)
+        self.shared.pool.stopping.load(Ordering::Relaxed)
     }
 
     fn may_refuse(&self) -> bool {
@@ -136,7 +126,7 @@ impl Worker {
     /// Works until the loop closes the queues.
     pub(super) fn run(mut self) {
         loop {
-            if self.context.shared.idle.is_closed() {
+            if self.context.shared.pool.idle.is_closed() {
                 break;
             }
             self.context.choose_lane();
@@ -166,7 +156,7 @@ impl Worker {
                 self.flush();
             }
             let elapsed = self.time - begun;
-            if elapsed > STUCK_AFTER && self.context.shared.leave_to_others() {
+            if elapsed > STUCK_AFTER && self.context.shared.pool.leave_to_others() {
                 break;
             }
         }
@@ -212,7 +202,7 @@ impl Worker {
         {
             self.flush();
             let WorkerContext { shared, queues, .. } = &self.context;
-            let lane = &shared.lanes[number];
+            let lane = &shared.pool.lanes[number];
             lane.poll(queues.number, || self.context.has_work_to_take());
             if lane.count() > 1 {
                 self.context.have_lanes_watched();
@@ -222,14 +212,18 @@ impl Worker {
         self.context.release_lane();
         self.flush();
         let shared = &self.context.shared;
-        let surplus = shared.workers.load(Ordering::SeqCst) > shared.most_workers;
+        let surplus = shared.pool.workers.load(Ordering::SeqCst) > shared.pool.most_workers;
         let has_work = || {
-            let is_unattended = shared.lanes.iter().any(Lane::is_unattended);
+            let is_unattended = shared.pool.lanes.iter().any(Lane::is_unattended);
             is_unattended || self.context.has_work_to_take()
         };
-        match shared.idle.sleep(surplus.then_some(SPARE_IDLE), has_work) {
+        match shared
+            .pool
+            .idle
+            .sleep(surplus.then_some(SPARE_IDLE), has_work)
+        {
             Wake::Work => Ok(()),
-            Wake::Timeout if !shared.leave_to_others() => Ok(()),
+            Wake::Timeout if !shared.pool.leave_to_others() => Ok(()),
             Wake::Timeout | Wake::Shutdown => Err(Closed),
         }
     }
@@ -256,20 +250,15 @@ impl Worker {
                 close(transfer);
                 self.reports.push(Report::Closed(id));
             }
-            Work::Job(Job::Sweep) => shared.mappings.sweep(now()),
-            Work::Job(Job::Reload) => {
-                shared.mappings.clear();
-                if guarded(|| shared.store.reload()).is_none() {
-                    log::error!("the store panicked while it was reloaded");
-                }
-            }
+            Work::Job(Job::Sweep) => shared.sweep(),
+            Work::Job(Job::Reload) => shared.reload(),
         }
     }
 
     /// Gives a new transfer its lane: this worker's, or else the one with the fewest transfers.
     fn enter(&mut self, transfer: &Transfer) -> usize {
         self.context.choose_lane();
-        let lanes = &self.context.shared.lanes;
+        let lanes = &self.context.shared.pool.lanes;
         let number = self.context.lane.unwrap_or_else(|| {
             let numbers = 0..lanes.len();
             numbers
@@ -298,7 +287,7 @@ impl Worker {
                 turn => break turn,
             }
         };
-        self.context.tell_progress(&mut transfer);
+        self.context.shared.tell_progress(&mut transfer);
         let until = match turn {
             Some(Turn::Quiet(until)) => Ok(Some(until)),
             Some(Turn::SliceUsed) => Ok(None),
@@ -318,7 +307,7 @@ impl Worker {
                     .context
                     .lane()
                     .is_some_and(|(number, _)| number == lane);
-                let lane = &self.context.shared.lanes[lane];
+                let lane = &self.context.shared.pool.lanes[lane];
                 match lane.park(transfer, until) {
                     Ok(true) => self.reports.push(Report::Parked(id)),
                     Ok(false) => {}
@@ -339,7 +328,7 @@ impl Worker {
             }
             Err(ending) => {
                 self.context.shared.conclude(&mut transfer, ending);
-                let _ = self.context.shared.lanes[lane].abandon(id);
+                let _ = self.context.shared.pool.lanes[lane].abandon(id);
                 self.reports.push(Report::Ended {
                     id,
                     is_proven: transfer.is_proven(),
@@ -352,63 +341,34 @@ impl Worker {
 
     /// Asks the store and makes the transfer; `None` when it has ended already, and that is reported.
     fn open(&mut self, (opening, port): Admitted, slot: StoreSlot) -> Option<Box<Transfer>> {
-        let Tid { peer, local } = opening.tid;
         if !opening.ask(now()) {
             return None;
         }
-        let mut from = local;
-        from.set_port(port);
-        let socket = match TransferSocket::open(from, peer, &self.context.shared.sockets) {
-            Ok(socket) => socket,
+        let shared = &self.context.shared;
+        let answer = match ask(shared, &opening, port) {
+            Ok(answer) => answer,
             Err(error) => {
                 self.no_socket(opening, slot, error);
                 return None;
             }
         };
-        let granted = self.context.ask(&opening);
-        // The store lacks a descriptor: the request waits as it would for want of a socket, and
-        // gives its own back.
-        if granted.as_ref().is_err_and(Refusal::is_for_want) {
-            drop(socket);
-            self.no_socket(opening, slot, sys::no_descriptor());
-            return None;
-        }
         let (is_wanted, is_slow) = opening.answered();
         slot.give_back(is_slow);
         if !is_wanted {
-            close((granted, socket));
+            close(answer);
             self.reports.push(Report::Closed(opening.id));
             return None;
         }
-        // A copy of what was done is acknowledged and never refused: its sender may be busy with something else on that port.
-        // What it would have been told is told to whoever really sends the file again.
-        let granted = match granted {
-            Err(refusal) if opening.may_be_copy => Ok(Granted::Write(Box::new(Refusing(refusal)))),
-            granted => granted,
-        };
-        match granted {
-            Ok(granted) => Some(self.context.begin(granted, &opening, socket)),
-            Err(refusal) => {
-                let answered = now();
-                if !opening.broadcast && self.context.shared.may_refuse(answered) {
-                    tell(&socket, refusal.code(), refusal.text());
-                }
-                let id = opening.id;
-                self.context.shared.reporter.report(Event::Refused {
-                    id: Some(id),
-                    peer,
-                    direction: opening.asked.direction,
-                    name: opening.asked.name.clone(),
-                    refusal,
-                });
+        answer
+            .begin(shared, &opening)
+            .inspect_err(|answered| {
                 self.reports.push(Report::Ended {
-                    id,
+                    id: opening.id,
                     is_proven: false,
-                    answered,
+                    answered: *answered,
                 });
-                None
-            }
-        }
+            })
+            .ok()
     }
 
     /// There was no socket for a request, or no descriptor for its file.
@@ -420,25 +380,6 @@ impl Worker {
             Some(_) => Report::NoSocket(opening, error),
             None => Report::Closed(opening.id),
         });
-    }
-}
-
-/// What the store gave.
-enum Granted {
-    Read(Body),
-    Write(Box<dyn Sink>),
-}
-
-/// Takes no octet of a file that the store has refused.
-struct Refusing(Refusal);
-
-impl Sink for Refusing {
-    fn append(&mut self, _: &[u8]) -> Result<(), Refusal> {
-        Err(self.0.clone())
-    }
-
-    fn commit(self: Box<Self>) -> Result<(), Refusal> {
-        Err(self.0)
     }
 }
 
@@ -459,7 +400,7 @@ impl WorkerContext {
     /// The lane that this worker runs.
     fn lane(&self) -> Option<(usize, &Lane)> {
         let number = self.lane?;
-        let lane = &self.shared.lanes[number];
+        let lane = &self.shared.pool.lanes[number];
         lane.is_run_by(self.queues.number).then_some((number, lane))
     }
 
@@ -468,7 +409,7 @@ impl WorkerContext {
         if self.lane().is_some() {
             return;
         }
-        let lanes = self.shared.lanes.iter().enumerate();
+        let lanes = self.shared.pool.lanes.iter().enumerate();
         let free = lanes.filter(|(_, lane)| lane.is_free());
         let first = free.min_by_key(|(_, lane)| (lane.count() == 0, lane.count()));
         self.lane = first
@@ -478,7 +419,7 @@ impl WorkerContext {
 
     /// The loop notices where a turn or a store call blocks, unless the loop sleeps.
     fn have_lanes_watched(&self) {
-        let is_watching = &self.shared.is_watching;
+        let is_watching = &self.shared.pool.is_watching;
         if !is_watching.load(Ordering::SeqCst) && !is_watching.swap(true, Ordering::SeqCst) {
             self.queues.reports.ring();
         }
@@ -496,7 +437,7 @@ impl WorkerContext {
 
     fn release_lane(&mut self) {
         if let Some(number) = self.lane.take() {
-            self.shared.lanes[number].release(self.queues.number);
+            self.shared.pool.lanes[number].release(self.queues.number);
         }
     }
 
@@ -508,207 +449,16 @@ impl WorkerContext {
     /// True where the queues hold what this worker may take: while the store is full of workers, no
     /// requests.
     fn has_work_to_take(&self) -> bool {
-        let Shared {
+        let PoolState {
             in_store,
             store_slots,
             idle,
             ..
-        } = &*self.shared;
+        } = &self.shared.pool;
         let has_work = match in_store.load(Ordering::SeqCst) < *store_slots {
             true => self.queues.have_work(),
             false => !self.queues.jobs.is_empty(),
         };
         has_work || idle.is_closed()
-    }
-
-    /// Costs one look at a flag while nobody reads events.
-    fn tell_progress(&self, transfer: &mut Transfer) {
-        if self.shared.reporter.is_heard()
-            && let Some(progress) = transfer.progress()
-        {
-            self.shared.reporter.report(progress);
-        }
-    }
-
-    /// Asks the store, whose code may panic.
-    fn ask(&self, opening: &AdmittedRequest) -> Result<Granted, Refusal> {
-        let Asked {
-            direction,
-            ref name,
-            mode,
-            options,
-        } = opening.asked;
-        let Tid { peer, local } = opening.tid;
-        let question = Request {
-            peer,
-            local,
-            direction,
-            name: name.as_bytes(),
-            mode,
-            options,
-        };
-        let failed = |detail: String| {
-            let text = match direction {
-                Direction::Read => "read error",
-                Direction::Write => "write error",
-            };
-            Refusal::new(ErrorCode::NOT_DEFINED, text).because(detail)
-        };
-        let store = &self.shared.store;
-        let answer = guarded(|| {
-            if direction == Direction::Write {
-                return store.write(&question).map(Granted::Write);
-            }
-            let source = store.read(&question)?;
-            let body = Body::new(source, mode, &self.shared.mappings, now());
-            body.map(Granted::Read).map_err(|trouble| {
-                failed(match trouble {
-                    Trouble::Changed => "the file changed".into(),
-                    Trouble::Read(cause) => cause,
-                    Trouble::Network(error) => plain(&error),
-                })
-            })
-        });
-        answer.unwrap_or_else(|| Err(failed("the store panicked".into())))
-    }
-
-    /// The largest block size for this peer. One system call, and none for a peer that asks for small blocks.
-    fn max_blksize(&self, asked: &Options, socket: &TransferSocket) -> u16 {
-        let most = self.shared.terms.max_blksize;
-        let wanted = [OptionName::Blksize, OptionName::Blksize2]
-            .into_iter()
-            .filter_map(|name| asked.get(name))
-            .max();
-        if !self.shared.fit_route || wanted.is_none_or(|size| size <= UNCHECKED_BLKSIZE.into()) {
-            return most;
-        }
-        // Where the system does not say, nothing is held back.
-        let room = socket
-            .room()
-            .unwrap_or(usize::MAX)
-            .saturating_sub(DATA_HEADER);
-        most.min(
-            u16::try_from(room)
-                .unwrap_or(u16::MAX)
-                .max(UNCHECKED_BLKSIZE),
-        )
-    }
-
-    /// Agrees on the options and makes the transfer.
-    fn begin(
-        &self,
-        granted: Granted,
-        opening: &AdmittedRequest,
-        socket: TransferSocket,
-    ) -> Box<Transfer> {
-        let (shared, request) = (&self.shared, &opening.asked);
-        let (size, in_flight, share) = match &granted {
-            Granted::Read(body) => (body.length(), body.in_flight(), body.share(&shared.buffers)),
-            Granted::Write(_) => (
-                request.options.get(OptionName::Tsize),
-                RECEIVED_WINDOW_OCTETS,
-                u64::MAX,
-            ),
-        };
-        let advice = shared.advise(opening.tid.peer, &request.options);
-        let options = match advice.options {
-            true => request.options,
-            false => Options::default(),
-        };
-        let terms = Terms {
-            in_flight: shared.terms.in_flight.min(in_flight).min(share),
-            max_blksize: self
-                .max_blksize(&options, &socket)
-                .min(advice.max_blksize)
-                .min(
-                    u16::try_from(share)
-                        .unwrap_or(u16::MAX)
-                        .max(BUFFERED_BLKSIZE),
-                ),
-            max_windowsize: shared.terms.max_windowsize.min(advice.max_windowsize),
-        };
-        let (agreed, answer) = grant(&options, size, &terms);
-        let mut policy = shared.policy;
-        if opening.tense {
-            policy.opening_sends = UNPROVEN_DATA_SENDS;
-        }
-        let (end, datagram) = match granted {
-            Granted::Read(mut body) => {
-                body.reserve(&shared.buffers, &agreed);
-                answer_read(body, &agreed, &answer, &policy)
-            }
-            Granted::Write(sink) => {
-                let machine = proto::Receiver::answering(&agreed, DALLY, &policy, now());
-                let ack = || wire::ack(0).to_vec();
-                let datagram = option_ack(&answer).unwrap_or_else(ack);
-                (End::receiving(machine, sink, request.mode), datagram)
-            }
-        };
-        let (blksize, windowsize) = (agreed.blksize, agreed.windowsize);
-        shared.reporter.report(Event::Started {
-            id: opening.id,
-            blksize,
-            windowsize,
-            size,
-            mapping_shared: end.is_shared(),
-        });
-        let local = socket.local_addr().unwrap_or(opening.tid.local);
-        let origin = Origin {
-            id: opening.id,
-            name: request.name.clone(),
-            direction: request.direction,
-            asked: request.options,
-            arrived: opening.arrived,
-        };
-        Box::new(Transfer::answering(
-            origin, end, socket, local, agreed, datagram,
-        ))
-    }
-}
-
-/// The sending end of an RRQ, and the datagram that opens it: an OACK, or none.
-fn answer_read(
-    body: Body,
-    agreed: &Agreed,
-    answer: &Options,
-    policy: &Policy,
-) -> (End<'static>, Vec<u8>) {
-    let datagram = option_ack(answer);
-    let last = body.last(Format {
-        blksize: agreed.blksize,
-        rollover: agreed.rollover,
-    });
-    let machine = Sender::answering(agreed, datagram.is_some(), last, policy, now());
-    let end = End::sending(machine, body, agreed);
-    (end, datagram.unwrap_or_default())
-}
-
-/// The OACK, if there is anything to say in it.
-fn option_ack(answer: &Options) -> Option<Vec<u8>> {
-    if answer.is_empty() {
-        return None;
-    }
-    let mut datagram = Vec::new();
-    wire::emit_option_ack(answer, &mut datagram);
-    Some(datagram)
-}
-
-/// Runs an embedder's code; `None` where it panicked. What it threw is dropped here, and where that panics as well, the second
-/// thing is left where it is.
-fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
-    let thrown = match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(value) => return Some(value),
-        Err(thrown) => thrown,
-    };
-    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(thrown))) {
-        std::mem::forget(again);
-    }
-    None
-}
-
-/// Closes a transfer's file and socket, or what the store gave too late. An embedder's source may panic even here.
-fn close<T>(ended: T) {
-    if guarded(|| drop(ended)).is_none() {
-        log::error!("a source panicked while it was closed");
     }
 }
