@@ -99,7 +99,7 @@ impl Loop {
         let mut events = Events::with_capacity(EVENTS);
         let result = loop {
             self.gather();
-            let timeout = self.mail.before_sleep(self.timeout());
+            let timeout = self.mail.before_sleep(|| self.timeout());
             let polled = self.poll.poll(&mut events, timeout);
             self.mail.after_sleep();
             match polled {

@@ -16,6 +16,8 @@ mod lanes;
 mod mailbox;
 mod memory;
 mod message;
+#[cfg(test)]
+mod model;
 mod opening;
 mod poller;
 mod pool;
