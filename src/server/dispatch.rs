@@ -303,6 +303,10 @@ impl Loop {
             self.warnings
                 .add(time, "cannot start another worker", &plain(&error));
         }
+        let reports = self.lanes.pool.take_reports();
+        if !reports.is_empty() {
+            self.message(Message::Reports(reports));
+        }
     }
 
     /// No more requests are read; those that were admitted are still answered.

@@ -51,6 +51,8 @@ pub(super) struct Pool {
     /// waiting.
     watched: Instant,
     quiet: u32,
+    /// Reports of workers that block.
+    taken: Vec<Report>,
     openings: Queue<Admitted>,
     jobs: Queue<Job>,
 }
@@ -101,6 +103,7 @@ impl Pool {
             backlog_seen: None,
             watched: now(),
             quiet: 0,
+            taken: Vec::new(),
             openings: Queue::new(),
             jobs: Queue::new(),
         };
@@ -174,7 +177,7 @@ impl Pool {
     }
 
     /// Looks for lanes whose runner is held up in a store, a file or a sink, and has idle workers
-    /// take them over. Stops looking where all runners have been waiting for packets for a while.
+    /// take them over, and takes the reports of such a worker. Stops looking where all runners have been waiting for packets for a while.
     fn watch(&mut self, time: Instant) {
         let shared = Arc::clone(&self.shared);
         if !shared.pool.is_watching.load(Ordering::SeqCst) || time < self.watched + WATCH_PAUSE {
@@ -183,6 +186,13 @@ impl Pool {
         self.watched = time;
         self.look(time);
         let mut is_quiet = true;
+        for thread in self.threads.values() {
+            let mut unsent = thread.heartbeat.unsent();
+            is_quiet &= unsent.is_empty();
+            if time >= thread.since + BLOCKED_AFTER {
+                self.taken.append(&mut unsent);
+            }
+        }
         for lane in &shared.pool.lanes {
             if let Some(number) = lane.busy_runner() {
                 if !lane.has_parked() {
@@ -207,10 +217,16 @@ impl Pool {
             shared.pool.is_watching.store(false, Ordering::SeqCst);
             // A runner that has come out of its poller since may have seen that the loop watches.
             let is_busy = |lane: &Lane| lane.busy_runner().is_some() && lane.has_parked();
-            if shared.pool.lanes.iter().any(is_busy) {
+            let has_unsent = |thread: &Thread| !thread.heartbeat.unsent().is_empty();
+            if shared.pool.lanes.iter().any(is_busy) || self.threads.values().any(has_unsent) {
                 shared.pool.is_watching.store(true, Ordering::SeqCst);
             }
         }
+    }
+
+    /// Reports of workers that block, as of the last [`adjust`](Self::adjust).
+    pub(super) fn take_reports(&mut self) -> Vec<Report> {
+        std::mem::take(&mut self.taken)
     }
 
     /// Wakes as many of the sleeping workers as the backlog is worth. A worker that takes small things one after the other is

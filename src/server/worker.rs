@@ -11,7 +11,7 @@ use super::opening::ask;
 use super::pool_state::PoolState;
 use super::shared::Shared;
 use super::store_slot::StoreSlot;
-use super::sync::{AtomicBool, AtomicU64, Ordering, Receiver, now};
+use super::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, PoisonError, Receiver, now};
 use super::transfer::{Ending, Scratch, Surroundings, Transfer, Turn};
 use crate::error::Failure;
 use crate::event::TransferId;
@@ -27,6 +27,14 @@ pub(super) struct Heartbeat {
     pub(super) steps: AtomicU64,
     /// It waits for a peer.
     pub(super) listens: AtomicBool,
+    /// Reports that the worker has not sent yet. The loop takes them from a worker that blocks.
+    unsent: Mutex<Vec<Report>>,
+}
+
+impl Heartbeat {
+    pub(super) fn unsent(&self) -> MutexGuard<'_, Vec<Report>> {
+        self.unsent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A request, and the port to answer it from.
@@ -49,7 +57,8 @@ const BATCH: usize = 16;
 pub(super) struct Worker {
     context: WorkerContext,
     scratch: Scratch,
-    reports: Vec<Report>,
+    /// Reports since the last batch was sent.
+    unsent: usize,
     /// Since when the first of them waits.
     reported: Instant,
     /// The clock, as it was read last.
@@ -116,7 +125,7 @@ impl Worker {
         Self {
             context,
             scratch: Scratch::new(),
-            reports: Vec::with_capacity(BATCH),
+            unsent: 0,
             reported: now(),
             time: now(),
             openings_in_a_row: 0,
@@ -144,15 +153,18 @@ impl Worker {
             if !matches!(work, Work::Continue(..)) {
                 self.flush();
                 self.context.leave_lane_to_others();
+            } else if self.unsent > 0 {
+                // Where this turn blocks, the loop takes what was not sent.
+                self.context.have_lanes_watched();
             }
             self.context.step();
             let begun = self.time;
-            if self.reports.is_empty() {
+            if self.unsent == 0 {
                 self.reported = begun;
             }
             self.work(work);
             self.time = now();
-            if self.reports.len() >= BATCH || self.time - self.reported > PATIENCE {
+            if self.unsent >= BATCH || self.time - self.reported > PATIENCE {
                 self.flush();
             }
             let elapsed = self.time - begun;
@@ -161,7 +173,7 @@ impl Worker {
             }
         }
         self.context.release_lane();
-        self.reports.push(Report::Left(self.context.queues.number));
+        self.report(Report::Left(self.context.queues.number));
         self.flush();
     }
 
@@ -228,10 +240,22 @@ impl Worker {
         }
     }
 
+    fn report(&mut self, report: Report) {
+        self.context.queues.heartbeat.unsent().push(report);
+        self.unsent += 1;
+    }
+
     fn flush(&mut self) {
-        if !self.reports.is_empty() {
-            let reports = std::mem::replace(&mut self.reports, Vec::with_capacity(BATCH));
-            self.context.queues.reports.post(Message::Reports(reports));
+        if self.unsent == 0 {
+            return;
+        }
+        self.unsent = 0;
+        let Queues {
+            heartbeat, reports, ..
+        } = &self.context.queues;
+        let unsent = std::mem::take(&mut *heartbeat.unsent());
+        if !unsent.is_empty() {
+            reports.post(Message::Reports(unsent));
         }
     }
 
@@ -248,7 +272,7 @@ impl Worker {
             Work::Job(Job::Close(transfer)) => {
                 let id = transfer.id();
                 close(transfer);
-                self.reports.push(Report::Closed(id));
+                self.report(Report::Closed(id));
             }
             Work::Job(Job::Sweep) => shared.sweep(),
             Work::Job(Job::Reload) => shared.reload(),
@@ -266,7 +290,7 @@ impl Worker {
                 .unwrap_or(0)
         });
         lanes[number].enter(transfer.id());
-        self.reports.push(Report::Opened(transfer.id(), number));
+        self.report(Report::Opened(transfer.id(), number));
         number
     }
 
@@ -301,19 +325,18 @@ impl Worker {
         match until {
             Ok(until) => {
                 if transfer.is_proven() && !was_proven {
-                    self.reports.push(Report::Established(id));
+                    self.report(Report::Established(id));
                 }
                 let is_own = self
                     .context
                     .lane()
                     .is_some_and(|(number, _)| number == lane);
-                let lane = &self.context.shared.pool.lanes[lane];
-                match lane.park(transfer, until) {
-                    Ok(true) => self.reports.push(Report::Parked(id)),
+                match self.context.shared.pool.lanes[lane].park(transfer, until) {
+                    Ok(true) => self.report(Report::Parked(id)),
                     Ok(false) => {}
                     Err(transfer) => {
                         close(transfer);
-                        self.reports.push(Report::Closed(id));
+                        self.report(Report::Closed(id));
                     }
                 }
                 // The runner of another lane may be held up, and the loop may not have seen before
@@ -323,13 +346,13 @@ impl Worker {
                 }
                 // The loop may have looked for parked transfers just before.
                 if self.context.is_stopping() {
-                    lane.resume(id);
+                    self.context.shared.pool.lanes[lane].resume(id);
                 }
             }
             Err(ending) => {
                 self.context.shared.conclude(&mut transfer, ending);
                 let _ = self.context.shared.pool.lanes[lane].abandon(id);
-                self.reports.push(Report::Ended {
+                self.report(Report::Ended {
                     id,
                     is_proven: transfer.is_proven(),
                     answered: transfer.answered(),
@@ -356,13 +379,13 @@ impl Worker {
         slot.give_back(is_slow);
         if !is_wanted {
             close(answer);
-            self.reports.push(Report::Closed(opening.id));
+            self.report(Report::Closed(opening.id));
             return None;
         }
         answer
             .begin(shared, &opening)
             .inspect_err(|answered| {
-                self.reports.push(Report::Ended {
+                self.report(Report::Ended {
                     id: opening.id,
                     is_proven: false,
                     answered: *answered,
@@ -376,7 +399,7 @@ impl Worker {
         let queued = opening.wait_again();
         let is_slow = queued.unwrap_or_else(|| opening.answered().1);
         slot.give_back(is_slow);
-        self.reports.push(match queued {
+        self.report(match queued {
             Some(_) => Report::NoSocket(opening, error),
             None => Report::Closed(opening.id),
         });

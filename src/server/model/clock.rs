@@ -48,6 +48,17 @@ pub(super) fn after(time: Duration, ring: impl FnOnce() + 'static) -> Option<Tim
     if time >= NEVER / 2 {
         return None;
     }
+    let is_over = with(|clock| {
+        if clock.is_over {
+            clock.elapsed += time;
+        }
+        clock.is_over
+    });
+    if is_over {
+        // For threads that are left behind: there is no keeper any more.
+        ring();
+        return None;
+    }
     let (timer, keeper) = with(|clock| {
         clock.next += 1;
         let timer = (clock.elapsed + time, clock.next);
@@ -91,7 +102,6 @@ pub(super) fn run(test: impl FnOnce()) {
     with(|clock| clock.is_over = true);
     keeper.thread().unpark();
     keeper.join().expect("the clock does not panic");
-    with(|clock| *clock = Clock::default());
 }
 
 fn keep() {
@@ -99,10 +109,10 @@ fn keep() {
         // The timer that is next may be another one by the time that the scheduler comes back.
         thread::yield_now();
         let due = with(|clock| {
-            if clock.is_over {
+            let due = clock.timers.pop_first();
+            if due.is_none() && clock.is_over {
                 return Err(());
             }
-            let due = clock.timers.pop_first();
             if let Some(((time, _), _)) = &due {
                 clock.elapsed = clock.elapsed.max(*time);
             }

@@ -39,6 +39,7 @@ mod worker;
 mod clock;
 mod network;
 mod opening;
+mod parts;
 mod poller;
 mod record;
 mod scheduler;

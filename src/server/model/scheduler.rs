@@ -60,7 +60,7 @@ impl Seeded {
         let temper = match rng.below(4) {
             0 => Temper::Even,
             1 => Temper::Sticky(2 + rng.below(30)),
-            _ => Temper::Priorities(20 + rng.below(300)),
+            _ => Temper::Priorities(20 << rng.below(8)),
         };
         let is_ideal = rng.one_in(2);
         Self {

@@ -32,5 +32,10 @@ pub(super) enum Deed {
     HeldBy(TransferId),
     /// Its file is stored, and its last ACK leaves.
     Complete,
+    /// It waits for a packet that does not come.
+    Wait,
+    /// A source panics, inside what catches that.
     Panic,
+    /// The worker itself panics behind this turn, which no code of an embedder can bring about.
+    Die,
 }

@@ -7,11 +7,12 @@ use super::set::Waker;
 use super::transfer::{Ending, Transfer};
 use crate::event::TransferId;
 use std::collections::BTreeMap;
+use std::panic::resume_unwind;
 use std::time::Instant;
 
 pub(super) struct Shared {
     pub(super) pool: PoolState,
-    /// Wakes the loop, which does not hear of these jobs otherwise.
+    /// Wakes the loop, which does not hear of all jobs and ends otherwise.
     pub(super) waker: Waker,
     pub(super) scripts: BTreeMap<TransferId, (StoreScript, Vec<Deed>)>,
 }
@@ -20,6 +21,8 @@ impl Shared {
     pub(super) fn conclude(&self, transfer: &mut Transfer, _: Ending) {
         if transfer.conclude() {
             record::ended(transfer.id());
+            // The report of a worker that panics afterwards is lost.
+            let _ = self.waker.wake();
         }
     }
 
@@ -27,7 +30,13 @@ impl Shared {
         true
     }
 
-    pub(super) fn tell_progress(&self, _: &mut Transfer) {}
+    pub(super) fn tell_progress(&self, transfer: &mut Transfer) {
+        if transfer.is_deadly {
+            record::ended(transfer.id());
+            let _ = self.waker.wake();
+            resume_unwind(Box::new("a worker panics"));
+        }
+    }
 
     pub(super) fn sweep(&self) {
         record::swept();

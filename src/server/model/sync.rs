@@ -138,7 +138,8 @@ impl<T> Sender<T> {
     pub(super) fn send(&self, message: T) -> Result<(), Disconnected> {
         let mut queue = self.0.lock();
         while queue.receivers > 0 && queue.messages.len() >= self.0.capacity {
-            queue = self.0.taken.wait(queue).expect("no panic");
+            let waited = self.0.taken.wait(queue);
+            queue = waited.unwrap_or_else(PoisonError::into_inner);
         }
         if queue.receivers == 0 {
             return Err(Disconnected);

@@ -27,6 +27,8 @@ pub(super) struct Transfer {
     is_proven: bool,
     is_complete: bool,
     is_concluded: bool,
+    /// The worker panics behind this turn.
+    pub(super) is_deadly: bool,
     /// When the current pause ends.
     until: Option<Instant>,
 }
@@ -41,6 +43,7 @@ impl Transfer {
             is_proven: false,
             is_complete: false,
             is_concluded: false,
+            is_deadly: false,
             until: None,
         }
     }
@@ -106,6 +109,11 @@ impl Transfer {
                     self.is_complete = true;
                 }
                 // Without the hook, which would take it for a failed test.
+                Deed::Wait => return Turn::Quiet(clock::now() + clock::NEVER),
+                Deed::Die => {
+                    self.is_deadly = true;
+                    return Turn::Quiet(clock::now() + clock::NEVER);
+                }
                 Deed::Panic => resume_unwind(Box::new("a source panics")),
             }
             self.script.pop_front();

@@ -20,7 +20,7 @@ use crate::event::{Name, TransferId};
 use crate::limits::{STORE_DEADLINE, STUCK_AFTER};
 use crate::wire::{Direction, Mode, Options};
 use shuttle::rand::RngCore;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -38,6 +38,8 @@ struct Plan {
     sweeps: Vec<Duration>,
     /// When the server ends all transfers.
     stop: Option<Duration>,
+    /// A worker panics: its reports are lost.
+    is_deadly: bool,
 }
 
 struct RequestPlan {
@@ -51,6 +53,7 @@ struct RequestPlan {
 impl Plan {
     fn random(rng: &mut Rng) -> Self {
         let requests = 1 + rng.below(5) as u64;
+        let requests = 1 + rng.below(requests as usize) as u64;
         let requests = (1..=requests).map(|id| (TransferId(id), RequestPlan::random(id, rng)));
         let requests = requests.collect();
         let some = |rng: &mut Rng| (0..rng.below(3)).map(|_| moment(rng)).collect();
@@ -62,6 +65,24 @@ impl Plan {
             reloads: some(rng),
             sweeps: some(rng),
             stop: rng.one_in(4).then(|| moment(rng)),
+            is_deadly: false,
+        }
+    }
+
+    /// The worker of the first transfer panics; the others are served.
+    fn deadly(rng: &mut Rng) -> Self {
+        let mut plan = Self::random(rng);
+        let first = plan.requests.values_mut().next().expect("a request");
+        first.store = StoreScript::Answers;
+        first.script = vec![Deed::Block(moment(rng)), Deed::Die];
+        for request in plan.requests.values_mut() {
+            request.cancel = None;
+            request.script.retain(|deed| !matches!(deed, Deed::Wait));
+        }
+        Self {
+            stop: None,
+            is_deadly: true,
+            ..plan
         }
     }
 }
@@ -73,7 +94,7 @@ impl RequestPlan {
         let is_oldest = older == TransferId(id);
         let store = match rng.below(16) {
             0 => StoreScript::Takes(moment(rng)),
-            1 => StoreScript::Takes(STUCK_AFTER + 200 * MS),
+            1 if rng.one_in(3) => StoreScript::Takes(STUCK_AFTER + 200 * MS),
             2 if !is_oldest => StoreScript::HeldBy(older),
             3 => StoreScript::Refuses,
             4 => StoreScript::Panics,
@@ -85,16 +106,21 @@ impl RequestPlan {
             0 => Deed::Pause(moment(rng)),
             1 => Deed::Slice,
             2 => Deed::Held(moment(rng)),
-            3 => Deed::Held(STUCK_AFTER + 200 * MS),
+            3 if rng.one_in(4) => Deed::Held(STUCK_AFTER + 200 * MS),
             4 | 5 if !is_oldest => Deed::HeldBy(older),
             6 => Deed::Complete,
             7 => Deed::Panic,
             _ => Deed::Block(moment(rng) / 4),
         };
+        let mut script: Vec<_> = (0..deeds).map(|_| deed(rng)).collect();
+        let cancel = rng.one_in(6).then(|| moment(rng));
+        if cancel.is_some() && rng.one_in(2) {
+            script.push(Deed::Wait);
+        }
         Self {
             arrives: moment(rng),
-            script: (0..deeds).map(|_| deed(rng)).collect(),
-            cancel: rng.one_in(8).then(|| moment(rng)),
+            script,
+            cancel,
             store,
         }
     }
@@ -131,9 +157,13 @@ struct Loop {
     swept: usize,
     reloads: usize,
     stop: Option<Duration>,
+    is_deadly: bool,
+    /// Requests that have not arrived yet.
+    cancelled_early: BTreeSet<TransferId>,
+    rng: Rng,
 }
 
-fn serve(plan: Plan) {
+fn serve(plan: Plan, rng: Rng) {
     record::reset();
     network::reset();
     opening::reset();
@@ -167,6 +197,9 @@ fn serve(plan: Plan) {
         swept: 0,
         reloads: plan.reloads.len(),
         stop: plan.stop,
+        is_deadly: plan.is_deadly,
+        cancelled_early: BTreeSet::new(),
+        rng,
     };
     let mut orders: Vec<(Duration, Option<TransferId>)> = Vec::new();
     orders.extend(plan.reloads.iter().map(|time| (*time, None)));
@@ -200,7 +233,11 @@ impl Loop {
             let time = now();
             self.begin(time);
             self.end(time);
+            self.repeat(time);
             self.lanes.pool.adjust(time).expect("a thread");
+            for report in self.lanes.pool.take_reports() {
+                self.report(report);
+            }
             if self.is_finished() {
                 break;
             }
@@ -258,7 +295,10 @@ impl Loop {
             let request = Request {
                 admitted,
                 lane: None,
-                failure: None,
+                failure: self
+                    .cancelled_early
+                    .remove(&id)
+                    .then_some(Failure::Cancelled),
                 is_over: false,
                 is_open: false,
             };
@@ -305,6 +345,16 @@ impl Loop {
         }
     }
 
+    /// Some peer asks again before it was answered.
+    fn repeat(&mut self, time: Instant) {
+        let id = TransferId(1 + self.rng.below(8) as u64);
+        let request = self.requests.get(&id).filter(|request| !request.is_over);
+        if let Some(lane) = request.and_then(|request| request.lane) {
+            self.lanes.has_unread(lane, id);
+            self.lanes.repeat_request(lane, id, time);
+        }
+    }
+
     /// Ends one request that is to end, if it can be now.
     fn end_one(&mut self, id: TransferId) {
         let Some(request) = self.requests.get_mut(&id) else {
@@ -335,12 +385,13 @@ impl Loop {
         match message {
             Message::Reports(reports) => reports.into_iter().for_each(|it| self.report(it)),
             Message::Reload => self.lanes.pool.job(Job::Reload),
-            Message::Cancel(id) => {
-                if let Some(request) = self.requests.get_mut(&id) {
+            Message::Cancel(id) => match self.requests.get_mut(&id) {
+                Some(request) => {
                     request.failure.get_or_insert(Failure::Cancelled);
                     self.end_one(id);
                 }
-            }
+                None => _ = self.cancelled_early.insert(id),
+            },
             Message::Stop(_) => unreachable!("no handle stops this server"),
         }
     }
@@ -398,14 +449,27 @@ impl Loop {
     fn is_finished(&self) -> bool {
         self.arrivals.is_empty()
             && self.sweeps.is_empty()
-            && self.requests.values().all(|it| it.is_over && !it.is_open)
+            && self.requests.values().all(|it| self.is_gone(it))
             && record::sweeps() == self.swept
             && record::reloads() == self.reloads
+    }
+
+    fn is_gone(&self, request: &Request) -> bool {
+        match self.is_deadly {
+            true => request.is_over || record::ends(request.admitted.id) > 0,
+            false => request.is_over && !request.is_open,
+        }
     }
 
     /// Nothing may be left behind.
     fn leave(self) {
         let Lanes { shared, pool } = self.lanes;
+        if self.is_deadly {
+            // It is one that does not say that it goes.
+            let left = pool.close(&self.mail, 2 * STUCK_AFTER);
+            assert!(left >= 1);
+            return;
+        }
         let left = pool.close(&self.mail, clock::NEVER);
         assert_eq!(left, 0, "workers are left behind");
         for (id, request) in &self.requests {
@@ -436,6 +500,14 @@ impl Request {
 fn no_schedule_leaves_a_transfer_or_a_job_behind() {
     explore(|| {
         let mut rng = Rng(shuttle::rand::thread_rng().next_u64());
-        serve(Plan::random(&mut rng));
+        serve(Plan::random(&mut rng), rng);
+    });
+}
+
+#[test]
+fn a_worker_that_panics_holds_up_its_own_transfer_only() {
+    explore(|| {
+        let mut rng = Rng(shuttle::rand::thread_rng().next_u64());
+        serve(Plan::deadly(&mut rng), rng);
     });
 }
