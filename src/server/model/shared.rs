@@ -14,6 +14,8 @@ pub(super) struct Shared {
     pub(super) pool: PoolState,
     /// Wakes the loop, which does not hear of all jobs and ends otherwise.
     pub(super) waker: Waker,
+    /// A worker panics.
+    pub(super) is_deadly: bool,
     pub(super) scripts: BTreeMap<TransferId, (StoreScript, Vec<Deed>)>,
 }
 
@@ -21,8 +23,10 @@ impl Shared {
     pub(super) fn conclude(&self, transfer: &mut Transfer, _: Ending) {
         if transfer.conclude() {
             record::ended(transfer.id());
-            // The report of a worker that panics afterwards is lost.
-            let _ = self.waker.wake();
+            if self.is_deadly {
+                // The report of a worker that panics afterwards is lost.
+                let _ = self.waker.wake();
+            }
         }
     }
 

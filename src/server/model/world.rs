@@ -176,6 +176,7 @@ fn serve(plan: Plan, rng: Rng) {
     let shared = Arc::new(Shared {
         pool: PoolState::new(plan.workers, slots, lanes.collect()),
         waker,
+        is_deadly: plan.is_deadly,
         scripts: scripts.collect(),
     });
     let handle = mailbox.clone();
@@ -345,8 +346,11 @@ impl Loop {
         }
     }
 
-    /// Some peer asks again before it was answered.
+    /// Now and then a peer asks again before it was answered.
     fn repeat(&mut self, time: Instant) {
+        if !self.rng.one_in(8) {
+            return;
+        }
         let id = TransferId(1 + self.rng.below(8) as u64);
         let request = self.requests.get(&id).filter(|request| !request.is_over);
         if let Some(lane) = request.and_then(|request| request.lane) {
