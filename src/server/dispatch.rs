@@ -305,6 +305,7 @@ impl Loop {
         }
         let reports = self.lanes.pool.take_reports();
         if !reports.is_empty() {
+            self.read_mail(); // what these workers had sent before
             self.message(Message::Reports(reports));
         }
     }

@@ -14,7 +14,7 @@ use crate::event::{Name, TransferId};
 use crate::limits::LOOP_TICK;
 use crate::wire::{Direction, Mode, Options};
 use shuttle::rand::RngCore;
-use shuttle::sync::atomic::AtomicBool;
+use shuttle::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -109,6 +109,36 @@ fn a_mailbox_loses_no_message_and_no_bell() {
         // Nothing is waited for when the loop has gone.
         drop(mail);
         (0..3).for_each(|_| mailbox.post((0, 0)));
+    });
+}
+
+#[test]
+fn a_bell_without_a_message_ends_every_sleep() {
+    const ROUNDS: usize = 4;
+    explore(|| {
+        let (mut poller, _, waker) = poller().expect("a poller");
+        let (mailbox, mail) = mailbox::<()>(1, waker);
+        let (news, seen) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (told, heard) = (Arc::clone(&news), Arc::clone(&seen));
+        let bell = thread::spawn(move || {
+            for round in 1..=ROUNDS {
+                told.store(round, Ordering::SeqCst);
+                mailbox.ring();
+                while heard.load(Ordering::SeqCst) < round {
+                    thread::yield_now();
+                }
+            }
+        });
+        let mut known = 0;
+        while known < ROUNDS {
+            let has_news = || news.load(Ordering::SeqCst) > known;
+            let timeout = mail.before_sleep(|| has_news().then_some(Duration::ZERO));
+            poller.wait(timeout);
+            mail.after_sleep();
+            known = news.load(Ordering::SeqCst);
+            seen.store(known, Ordering::SeqCst);
+        }
+        bell.join().expect("no panic");
     });
 }
 

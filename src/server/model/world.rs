@@ -69,6 +69,48 @@ impl Plan {
         }
     }
 
+    /// The runner of a lane gets a packet when the loop has been watching in vain for a while, and
+    /// blocks until the other transfer of the lane is over.
+    fn quiet(rng: &mut Rng) -> Self {
+        let request = |script| RequestPlan {
+            arrives: Duration::ZERO,
+            cancel: None,
+            store: StoreScript::Answers,
+            script,
+        };
+        let quiet = 5 * MS * (18 + rng.below(6) as u32);
+        let one = vec![Deed::Block(quiet), Deed::HeldBy(TransferId(2))];
+        let other = vec![Deed::Block(2 * quiet)];
+        let requests = [
+            (TransferId(1), request(one)),
+            (TransferId(2), request(other)),
+        ];
+        Self {
+            workers: 2,
+            lanes: 1,
+            capacity: 4,
+            requests: requests.into(),
+            reloads: Vec::new(),
+            sweeps: Vec::new(),
+            stop: None,
+            is_deadly: false,
+        }
+    }
+
+    /// The only worker has something to report when it blocks until that is heard.
+    fn unsent(rng: &mut Rng) -> Self {
+        let mut plan = Self::quiet(rng);
+        let moment = MS * (1 + rng.below(3) as u32);
+        let [one, two] = [1, 2].map(TransferId);
+        let first = plan.requests.get_mut(&one).expect("it is planned");
+        first.store = StoreScript::NoSocketAtFirst;
+        first.arrives = moment;
+        first.script.clear();
+        let second = plan.requests.get_mut(&two).expect("it is planned");
+        second.script = vec![Deed::Block(moment), Deed::HeldBy(one)];
+        Self { workers: 1, ..plan }
+    }
+
     /// The worker of the first transfer panics; the others are served.
     fn deadly(rng: &mut Rng) -> Self {
         let mut plan = Self::random(rng);
@@ -228,16 +270,16 @@ impl Loop {
             record::trace(|| format!("sleeps for {timeout:?}"));
             self.poller.wait(timeout);
             self.mail.after_sleep();
-            while let Some(message) = self.mail.take() {
-                self.message(message);
-            }
+            self.read_mail();
             let time = now();
             self.begin(time);
             self.end(time);
             self.repeat(time);
             self.lanes.pool.adjust(time).expect("a thread");
-            for report in self.lanes.pool.take_reports() {
-                self.report(report);
+            let reports = self.lanes.pool.take_reports();
+            if !reports.is_empty() {
+                self.read_mail();
+                self.message(Message::Reports(reports));
             }
             if self.is_finished() {
                 break;
@@ -264,6 +306,12 @@ impl Loop {
         let times = [arrival, sweep, stop, call, pool];
         let next = times.into_iter().flatten().min()?;
         Some(next.saturating_duration_since(time))
+    }
+
+    fn read_mail(&mut self) {
+        while let Some(message) = self.mail.take() {
+            self.message(message);
+        }
     }
 
     /// Requests arrive, files are to be unmapped.
@@ -513,5 +561,21 @@ fn a_worker_that_panics_holds_up_its_own_transfer_only() {
     explore(|| {
         let mut rng = Rng(shuttle::rand::thread_rng().next_u64());
         serve(Plan::deadly(&mut rng), rng);
+    });
+}
+
+#[test]
+fn a_watch_that_ends_overlooks_no_runner() {
+    explore(|| {
+        let mut rng = Rng(shuttle::rand::thread_rng().next_u64());
+        serve(Plan::quiet(&mut rng), rng);
+    });
+}
+
+#[test]
+fn reports_of_a_worker_that_blocks_reach_the_loop() {
+    explore(|| {
+        let mut rng = Rng(shuttle::rand::thread_rng().next_u64());
+        serve(Plan::unsent(&mut rng), rng);
     });
 }
