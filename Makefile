@@ -29,7 +29,8 @@ help:
 	@echo 'make check                      format, lints, documentation, the closed list of crates'
 	@echo 'make clean                      remove what was built'
 
-# Root would become nobody, who may not read a checkout below /root: become the files' owner instead.
+# Root would become nobody, who may not read a checkout below /root: become the files' owner
+# instead.
 run:
 	$(CARGO) build --release
 	@file=$$(cd "$(DIR)" && find . -maxdepth 1 -type f -perm -o+r | sort | sed -n '1s|^./||p') || exit 1; \
@@ -49,8 +50,9 @@ tools:
 test: tools
 	$(CARGO) test --all-features
 
-# The sanitizers need a nightly toolchain, and ThreadSanitizer a standard library that was built for it. TESTS names tests.
-# `server::model` runs on stacks of its own, which the sanitizers do not follow.
+# The sanitizers need a nightly toolchain, and ThreadSanitizer a standard library that was built for
+# it. TESTS names tests. `server::model` runs on stacks of its own, which the sanitizers do not
+# follow.
 NIGHTLY ?= nightly
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Fetches the servers that `make bench-peers` compares with, into the directory given: Debian's packages unpacked beside
-# each other (they conflict when installed), the crates built. What is there already is kept; what fails is left out.
+# Fetches the servers that `make bench-peers` compares with, into the directory given: Debian's
+# packages unpacked beside each other (they conflict when installed), the crates built. What is
+# there already is kept; what fails is left out.
 set -eu
 
 directory=${1:?usage: peers.sh DIRECTORY}

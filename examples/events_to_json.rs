@@ -1,4 +1,5 @@
-//! Serves a directory and prints what happens as JSON, one object a line: `cargo run --example events_to_json -- DIR [ADDRESS]`.
+//! Serves a directory and prints what happens as JSON, one object a line:
+//! `cargo run --example events_to_json -- DIR [ADDRESS]`.
 
 use serde_json::{Value, json};
 use tftpool::{Dir, Event, Name, Server, Summary};

@@ -1,8 +1,10 @@
-//! The protocol without our threads: one socket, one thread, one loop, and a machine for each client. For programs that have an
-//! event loop already: `cargo run --example own_event_loop -- FILE [ADDRESS]`.
+//! The protocol without our threads: one socket, one thread, one loop, and a machine for each
+//! client. For programs that have an event loop already:
+//! `cargo run --example own_event_loop -- FILE [ADDRESS]`.
 //!
-//! Everything goes through the port that was asked, so a client is known by its address and port. The machine decides what is
-//! sent and when; this loop brings the packets, the clock and the octets.
+//! Everything goes through the port that was asked, so a client is known by its address and port.
+//! The machine decides what is sent and when; this loop brings the packets, the clock and the
+//! octets.
 
 use std::collections::HashMap;
 use std::io;

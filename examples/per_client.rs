@@ -1,7 +1,9 @@
-//! Boot files from templates, filled in for each client: `cargo run --example per_client -- DIR [ADDRESS]`.
+//! Boot files from templates, filled in for each client:
+//! `cargo run --example per_client -- DIR [ADDRESS]`.
 //!
-//! A name that ends in `.cfg` or `.ipxe` is a template: `{ip}` becomes the client's address, `{server}` the one it asked, `{name}`
-//! the name. A file in a folder named like the client's address comes before the one that is for all.
+//! A name that ends in `.cfg` or `.ipxe` is a template: `{ip}` becomes the client's address,
+//! `{server}` the one it asked, `{name}` the name. A file in a folder named like the client's
+//! address comes before the one that is for all.
 
 use std::net::IpAddr;
 use tftpool::{Dir, ErrorCode, Refusal, Request, Server, Source, Storage, Store};
@@ -31,7 +33,8 @@ impl Store for Templates {
 impl Templates {
     fn fill_in(&self, request: &Request<'_>) -> Result<Source, Refusal> {
         let name = String::from_utf8_lossy(request.name);
-        // Some clients write `\` for `/`. A `Dir` looks for the name as it stands, and then so; a `Storage` does not.
+        // Some clients write `\` for `/`. A `Dir` looks for the name as it stands, and then so; a
+        // `Storage` does not.
         let slashed = name.replace('\\', "/");
         let read = |name: &str| self.files.read(name);
         let failed = |detail: String| {

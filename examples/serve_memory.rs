@@ -1,4 +1,5 @@
-//! Serves contents that are made up when they are asked for: `cargo run --example serve_memory -- [ADDRESS]`.
+//! Serves contents that are made up when they are asked for:
+//! `cargo run --example serve_memory -- [ADDRESS]`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use tftpool::{Refusal, Request, Server, Source, store_fn};

@@ -1,5 +1,5 @@
-//! What the fuzz targets do with their octets. `tests/fuzz_corpus.rs` runs the same over the committed corpus, and
-//! `tests/properties.rs` over random octets.
+//! What the fuzz targets do with their octets. `tests/fuzz_corpus.rs` runs the same over the
+//! committed corpus, and `tests/properties.rs` over random octets.
 
 #[allow(dead_code)] // tests take other parts of it
 #[path = "../src/store/scratch.rs"]
@@ -27,7 +27,8 @@ use tftpool::unversioned::wire::{
 };
 use tftpool::{Dir, Entry, EntryKind, Storage, TransferId};
 
-/// A datagram never panics, and what was understood says the same when it is written and read again.
+/// A datagram never panics, and what was understood says the same when it is written and read
+/// again.
 pub fn packet(octets: &[u8]) {
     let Ok(packet) = parse(octets) else {
         return;
@@ -63,8 +64,8 @@ pub fn packet(octets: &[u8]) {
     }
 }
 
-/// Whatever is asked: nothing is granted that was not asked for or is more than was asked for, and a client of ours
-/// accepts every answer of ours and understands the same by it.
+/// Whatever is asked: nothing is granted that was not asked for or is more than was asked for, and
+/// a client of ours accepts every answer of ours and understands the same by it.
 pub fn options(octets: &[u8]) {
     let (head, pairs) = octets.split_at(octets.len().min(8));
     let byte = |index: usize| head.get(index).copied().unwrap_or_default();
@@ -106,8 +107,8 @@ pub fn check_grant(asked: &Options, size: Option<u64>, terms: &Terms) {
     assert_eq!(parse(&out), Ok(Packet::OptionAck(oack)));
 }
 
-/// Packets, silences and requests in any order: a machine never panics, always comes to a `Wait` in the future or an end,
-/// and stays ended.
+/// Packets, silences and requests in any order: a machine never panics, always comes to a `Wait` in
+/// the future or an end, and stays ended.
 #[allow(clippy::disallowed_methods)] // any instant will do
 pub fn session(octets: &[u8]) {
     let mut octets = octets.iter().copied();
@@ -182,9 +183,10 @@ pub fn session(octets: &[u8]) {
     }
 }
 
-/// What a server says to a client's request and after it, as datagrams of any octets: the first octet of the input chooses what
-/// was asked for, then each datagram stands behind its length and a pause. Nothing panics, a client never agrees to more than
-/// it asked for, and never stores a block twice, out of order, or longer than agreed.
+/// What a server says to a client's request and after it, as datagrams of any octets: the first
+/// octet of the input chooses what was asked for, then each datagram stands behind its length and a
+/// pause. Nothing panics, a client never agrees to more than it asked for, and never stores a block
+/// twice, out of order, or longer than agreed.
 #[allow(clippy::disallowed_methods)] // any instant will do
 pub fn client(octets: &[u8]) {
     use tftpool::unversioned::wire::OptionName::{Blksize, Tsize, Windowsize};
@@ -249,9 +251,10 @@ pub fn client(octets: &[u8]) {
     }
 }
 
-/// Names of any octets are mapped to files, and what stands there is read, written, moved and removed: one line of the input is
-/// what is done and the name that it is done to. Nothing outside the root is ever read or changed, what was written is read by
-/// the same name, and no message carries a control character of the name.
+/// Names of any octets are mapped to files, and what stands there is read, written, moved and
+/// removed: one line of the input is what is done and the name that it is done to. Nothing outside
+/// the root is ever read or changed, what was written is read by the same name, and no message
+/// carries a control character of the name.
 pub fn names(octets: &[u8]) {
     let house = house();
     let storage = Storage::new(Dir::read_only(house.at("root")).expect("a directory"));

@@ -1,8 +1,8 @@
-//! One server inside a larger program, with the files that it serves: started and stopped any number of times, and leaving
-//! nothing behind.
+//! One server inside a larger program, with the files that it serves: started and stopped any
+//! number of times, and leaving nothing behind.
 //!
-//! There is no second way to serve in here: a [`Driver`] is a [`Server`] on a [`Dir`], and a [`Storage`] for the same
-//! directory.
+//! There is no second way to serve in here: a [`Driver`] is a [`Server`] on a [`Dir`], and a
+//! [`Storage`] for the same directory.
 
 use crate::error::{Error, TftpError};
 use crate::event::{Stats, TransferId};
@@ -18,11 +18,13 @@ use std::time::Duration;
 /// Served when no root is named.
 const DEFAULT_ROOT: &str = "/var/lib/tftpboot";
 
-/// A server with its files, for a program that puts them there: a hardware lab, a factory tool, a test suite.
+/// A server with its files, for a program that puts them there: a hardware lab, a factory tool, a
+/// test suite.
 ///
-/// It can be shared between threads. One start, stop or close goes on at a time, and another waits for its end; every question
-/// is answered meanwhile. The only code of yours that runs inside them is your logger, which must not call them: it would wait
-/// for itself. Dropping it is [`close`](Self::close).
+/// It can be shared between threads. One start, stop or close goes on at a time, and another waits
+/// for its end; every question is answered meanwhile. The only code of yours that runs inside them
+/// is your logger, which must not call them: it would wait for itself. Dropping it is
+/// [`close`](Self::close).
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -65,15 +67,17 @@ pub struct DriverBuilder {
 }
 
 impl DriverBuilder {
-    /// The directory to serve; made, with those above it, where it is missing. Default: `/var/lib/tftpboot`.
+    /// The directory to serve; made, with those above it, where it is missing. Default:
+    /// `/var/lib/tftpboot`.
     #[must_use]
     pub fn root(mut self, root: impl Into<PathBuf>) -> Self {
         self.root = root.into();
         self
     }
 
-    /// The address, or the name, to serve at; a link-local one with its interface (`fe80::1%eth0`). Default: `""`, the address
-    /// that this machine reaches the rest of the world from; all IPv4 addresses where it has no route there.
+    /// The address, or the name, to serve at; a link-local one with its interface (`fe80::1%eth0`).
+    /// Default: `""`, the address that this machine reaches the rest of the world from; all IPv4
+    /// addresses where it has no route there.
     #[must_use]
     pub fn host(mut self, host: impl Into<String>) -> Self {
         self.host = host.into();
@@ -87,7 +91,8 @@ impl DriverBuilder {
         self
     }
 
-    /// Whether [`Driver::close`] removes what was created through [`Driver::storage`]. Default: it does.
+    /// Whether [`Driver::close`] removes what was created through [`Driver::storage`]. Default: it
+    /// does.
     #[must_use]
     pub fn remove_created_on_close(mut self, remove: bool) -> Self {
         self.remove_created_on_close = remove;
@@ -149,8 +154,8 @@ impl Driver {
     /// Serves. Returns when the socket is bound. A second start warns and does nothing.
     ///
     /// # Errors
-    /// [`TftpError::Host`] where the host has no address, [`TftpError::Server`] with the reason why the server could not
-    /// start.
+    /// [`TftpError::Host`] where the host has no address, [`TftpError::Server`] with the reason why
+    /// the server could not start.
     pub fn start(&self) -> Result<(), TftpError> {
         let life = self.live();
         let running = self.running(Server::local_addr);
@@ -173,7 +178,8 @@ impl Driver {
     }
 
     /// Takes no new requests, waits until running transfers have ended, but no longer than
-    /// [`drain`](DriverBuilder::drain) and a moment to end the rest, and returns what has happened since the start, counted.
+    /// [`drain`](DriverBuilder::drain) and a moment to end the rest, and returns what has happened
+    /// since the start, counted.
     ///
     /// # Errors
     /// [`TftpError::ServerNotRunning`], or [`TftpError::Server`] where it had died by itself.
@@ -189,8 +195,9 @@ impl Driver {
         Ok(server.join()?)
     }
 
-    /// The address that is served at, or would be. A link-local one comes without its interface, which is a name or number of
-    /// this machine only: it stands in the [`host`](DriverBuilder::host) that was asked for.
+    /// The address that is served at, or would be. A link-local one comes without its interface,
+    /// which is a name or number of this machine only: it stands in the
+    /// [`host`](DriverBuilder::host) that was asked for.
     ///
     /// # Errors
     /// [`TftpError::Host`] where the host has no address.
@@ -247,14 +254,16 @@ impl Driver {
         self.running(|server| server.cancel(id))
     }
 
-    /// Stops it where it runs, and removes what was created through [`storage`](Self::storage), unless
-    /// [told otherwise](DriverBuilder::remove_created_on_close). It can be used and started again.
+    /// Stops it where it runs, and removes what was created through [`storage`](Self::storage),
+    /// unless [told otherwise](DriverBuilder::remove_created_on_close). It can be used and started
+    /// again.
     ///
     /// # Errors
-    /// [`TftpError::Server`] where the server had died by itself, [`TftpError::File`] where something could not be removed.
-    /// The rest is done all the same.
+    /// [`TftpError::Server`] where the server had died by itself, [`TftpError::File`] where
+    /// something could not be removed. The rest is done all the same.
     pub fn close(&self) -> Result<(), TftpError> {
-        // A stop that another thread has begun is waited for: what it still serves has to stay until then.
+        // A stop that another thread has begun is waited for: what it still serves has to stay
+        // until then.
         let _life = self.live();
         let stopped = match self.end() {
             Ok(_) | Err(TftpError::ServerNotRunning) => Ok(()),
@@ -308,8 +317,9 @@ impl DriverBuilder {
     }
 }
 
-/// The address that the default route starts from. Connecting a UDP socket sends nothing; the targets are addresses that are
-/// kept for documentation (RFC 5737, RFC 3849), which no route but the default one covers.
+/// The address that the default route starts from. Connecting a UDP socket sends nothing; the
+/// targets are addresses that are kept for documentation (RFC 5737, RFC 3849), which no route but
+/// the default one covers.
 fn own_address() -> IpAddr {
     let towards = |own: IpAddr, target: IpAddr| {
         let socket = UdpSocket::bind((own, 0)).ok()?;

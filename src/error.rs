@@ -1,5 +1,6 @@
-//! One error type per question: [`Malformed`](crate::wire::Malformed) (is this a packet?), [`Refusal`] (what do we tell the
-//! peer?), [`Failure`] (how did this transfer end badly, and whose fault was it?), [`Error`] (why can't the server start?).
+//! One error type per question: [`Malformed`](crate::wire::Malformed) (is this a packet?),
+//! [`Refusal`] (what do we tell the peer?), [`Failure`] (how did this transfer end badly, and whose
+//! fault was it?), [`Error`] (why can't the server start?).
 
 use crate::sys;
 use crate::text::Name;
@@ -18,8 +19,8 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// A refusal with a code of RFC 1350 and a short text for the peer. The text should name nothing of this machine: no
-    /// path, no user, no system error.
+    /// A refusal with a code of RFC 1350 and a short text for the peer. The text should name
+    /// nothing of this machine: no path, no user, no system error.
     pub fn new(code: ErrorCode, text: impl Into<Cow<'static, str>>) -> Self {
         Self {
             code,
@@ -45,7 +46,8 @@ impl Refusal {
         Self::new(ErrorCode::NOT_FOUND, "file not found")
     }
 
-    /// ERROR 2, with the one text that is used whatever the reason, so that nothing can be learned from it.
+    /// ERROR 2, with the one text that is used whatever the reason, so that nothing can be learned
+    /// from it.
     pub fn access_violation() -> Self {
         Self::new(ErrorCode::ACCESS_VIOLATION, "access violation")
     }

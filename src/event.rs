@@ -1,5 +1,5 @@
-//! What happened, once: log lines, counters, progress and embedders all read the same [`Event`], so they cannot
-//! disagree.
+//! What happened, once: log lines, counters, progress and embedders all read the same [`Event`], so
+//! they cannot disagree.
 
 use crate::error::{Failure, Fault, Refusal};
 pub(crate) use crate::text::Name;
@@ -53,11 +53,13 @@ pub enum Event {
         windowsize: u16,
         /// Octets of the file, where known.
         size: Option<u64>,
-        /// For a file that is mapped: whether an earlier transfer's mapping was found. `None` for small files and other sources.
+        /// For a file that is mapped: whether an earlier transfer's mapping was found. `None` for
+        /// small files and other sources.
         mapping_shared: Option<bool>,
     },
-    /// A transfer goes on: at most one such event a second for each, and none while nobody reads events. It gives way: a
-    /// reader whose queue is half full gets none, and misses nothing that [`Event::Lagged`] would count.
+    /// A transfer goes on: at most one such event a second for each, and none while nobody reads
+    /// events. It gives way: a reader whose queue is half full gets none, and misses nothing that
+    /// [`Event::Lagged`] would count.
     Progress {
         /// The transfer.
         id: TransferId,
@@ -92,8 +94,8 @@ pub enum Event {
         /// Why.
         reason: DropReason,
     },
-    /// A client showed what it cannot do; its next requests with the same options are granted less. Forgotten after ten
-    /// minutes.
+    /// A client showed what it cannot do; its next requests with the same options are granted less.
+    /// Forgotten after ten minutes.
     Learned {
         /// Who taught it.
         peer: SocketAddr,
@@ -344,12 +346,14 @@ pub struct Stats {
     pub retransmits: u64,
     /// Transfers that found their file mapped already.
     pub mapping_hits: u64,
-    /// Transfers whose file had to be mapped for them. Small files and other sources than files count in neither.
+    /// Transfers whose file had to be mapped for them. Small files and other sources than files
+    /// count in neither.
     pub mapping_misses: u64,
 }
 
 impl Stats {
-    /// The share of transfers of mapped files that found the mapping made: 0 to 1; `None` before the first of them.
+    /// The share of transfers of mapped files that found the mapping made: 0 to 1; `None` before
+    /// the first of them.
     pub fn mapping_hit_rate(&self) -> Option<f64> {
         let all = self.mapping_hits + self.mapping_misses;
         (all > 0).then(|| self.mapping_hits as f64 / all as f64)

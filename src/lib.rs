@@ -1,4 +1,5 @@
-//! A TFTP server to embed, synchronous on purpose: a bounded pool of threads, no async runtime, five crates.
+//! A TFTP server to embed, synchronous on purpose: a bounded pool of threads, no async runtime,
+//! five crates.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -38,8 +39,9 @@
 //! # }
 //! ```
 //!
-//! The protocol is that of RFC 1350 with the options of RFC 2347, 2348, 2349 and 7440; see `docs/protocol.md` for each requirement and
-//! the test that proves it, and `docs/architecture.md` for the way through the sources.
+//! The protocol is that of RFC 1350 with the options of RFC 2347, 2348, 2349 and 7440; see
+//! `docs/protocol.md` for each requirement and the test that proves it, and `docs/architecture.md`
+//! for the way through the sources.
 
 mod client;
 mod driver;
@@ -73,8 +75,8 @@ pub use store::{
 pub use text::Name;
 pub use wire::{Direction, ErrorCode, Malformed, Mode, OptionName, Options};
 
-/// The protocol's machines and packets, for own event loops, fuzzers and test rigs. Outside semantic versioning:
-/// these may change in any release.
+/// The protocol's machines and packets, for own event loops, fuzzers and test rigs. Outside
+/// semantic versioning: these may change in any release.
 pub mod unversioned {
     /// Every number in the house.
     pub mod limits {

@@ -1,5 +1,5 @@
-//! Many slow boards and few threads, in a process of its own because threads are counted. `make bench-c10k` does the same with ten
-//! thousand of them.
+//! Many slow boards and few threads, in a process of its own because threads are counted.
+//! `make bench-c10k` does the same with ten thousand of them.
 #![allow(clippy::disallowed_methods, dead_code)] // the crowd reads the clock; a part of its report is for the benchmark
 
 #[path = "../benches/c10k/crowd.rs"]

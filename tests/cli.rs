@@ -1,4 +1,5 @@
-//! The command line as people meet it: help, wrong values, error texts, signals, a log that nobody reads.
+//! The command line as people meet it: help, wrong values, error texts, signals, a log that nobody
+//! reads.
 
 mod harness;
 
@@ -150,7 +151,8 @@ fn put(server: SocketAddr, name: &str, content: &[u8]) -> Result<(), (u16, Strin
     Ok(())
 }
 
-/// A disk that is full, once by its size and once by the limit for one file, which comes with a signal.
+/// A disk that is full, once by its size and once by the limit for one file, which comes with a
+/// signal.
 #[test]
 fn a_full_disk_is_error_3_and_nothing_is_left() {
     let root = Scratch::new();
@@ -204,8 +206,8 @@ fn a_full_disk_is_error_3_and_nothing_is_left() {
     }
 }
 
-/// Killed in mid-transfer where files have names from the beginning, as without `/proc`: the next start removes the leftover,
-/// and nothing else.
+/// Killed in mid-transfer where files have names from the beginning, as without `/proc`: the next
+/// start removes the leftover, and nothing else.
 #[test]
 fn leftovers_of_a_crash_are_removed_at_the_next_start() {
     let root = Scratch::new();
@@ -414,7 +416,8 @@ fn sigterm_and_sigint_stop_gracefully_and_count() {
     }
 }
 
-/// The next datagram and who sent it. A machine that was halted and goes on interrupts a call with a timeout.
+/// The next datagram and who sent it. A machine that was halted and goes on interrupts a call with
+/// a timeout.
 fn next_datagram(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
     let mut datagram = vec![0; 600];
     loop {
@@ -522,7 +525,8 @@ fn sighup_serves_a_release_that_was_swapped_in() {
     assert_eq!(first_block(&ask(server.address(), "file")), b"first");
     server.signal(Signal::SIGHUP);
     server.line_with(" INFO reloading");
-    // The loop takes the reload and the requests in its own order: ask until the new release is there.
+    // The loop takes the reload and the requests in its own order: ask until the new release is
+    // there.
     let fresh = (0..1000).any(|_| first_block(&ask(server.address(), "file")) == b"second");
     assert!(fresh);
 }
@@ -679,8 +683,8 @@ fn half_open_transfers_give_their_descriptors_to_the_next_request() {
     assert_eq!(first_block(&ask(server.address(), "file")).len(), 512);
 }
 
-/// More transfers than descriptors: those that find no socket are refused after a while, the others go on to their end,
-/// and when they are over there is room again.
+/// More transfers than descriptors: those that find no socket are refused after a while, the others
+/// go on to their end, and when they are over there is room again.
 #[test]
 fn running_out_of_descriptors_is_survived() {
     let root = Scratch::new();
@@ -695,7 +699,8 @@ fn running_out_of_descriptors_is_survived() {
             .expect("sent");
         peer
     };
-    // The transfer's port and its first block, which is acknowledged, or nothing where it is refused.
+    // The transfer's port and its first block, which is acknowledged, or nothing where it is
+    // refused.
     let begin = |peer: &UdpSocket| {
         let (first, tid) = next_datagram(peer);
         if first.starts_with(&[0, 5]) {
@@ -889,8 +894,8 @@ fn the_last_count_of_a_flood_comes_by_itself() {
     assert_eq!(lines + counted, count);
 }
 
-/// Five threads are the least: the first one, log, signals, the loop, one worker. Without a second worker the first does
-/// everything; without the loop there is no server, and a reason.
+/// Five threads are the least: the first one, log, signals, the loop, one worker. Without a second
+/// worker the first does everything; without the loop there is no server, and a reason.
 #[test]
 fn where_no_thread_can_be_started_the_others_go_on() {
     use std::os::unix::process::CommandExt;

@@ -1,7 +1,8 @@
 //! Real clients against the real binary, every file compared octet by octet.
 //!
-//! busybox comes first: it is what half of the boards have. tftp-hpa says 0 when it failed, so only the file counts; busybox wants
-//! the name to fit into its block size; atftp gives up on a second OACK.
+//! busybox comes first: it is what half of the boards have. tftp-hpa says 0 when it failed, so only
+//! the file counts; busybox wants the name to fit into its block size; atftp gives up on a second
+//! OACK.
 
 mod harness;
 
@@ -13,7 +14,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::{fs, os::unix::fs::symlink};
 
-/// The clients, each with the block sizes that it is asked to try. `None` is a request without that option.
+/// The clients, each with the block sizes that it is asked to try. `None` is a request without that
+/// option.
 const CLIENTS: [(Client, &[Option<u16>]); 4] = [
     (Client::Busybox, &[None, Some(1024), Some(1428), Some(8192)]),
     (Client::Hpa, &[None]),

@@ -1,4 +1,5 @@
-//! `tftpool get`, `put` and `probe` as people meet them: help, wrong values, names, digests, lines for machines, exit codes.
+//! `tftpool get`, `put` and `probe` as people meet them: help, wrong values, names, digests, lines
+//! for machines, exit codes.
 
 mod harness;
 

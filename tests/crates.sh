@@ -1,6 +1,7 @@
 #!/bin/sh
-# The closed list of crates: what cargo builds into tftpool is exactly what deny.toml allows, and the bare library stands on
-# five crates and no async runtime. Needs nothing but cargo; cargo-deny, where installed, checks licences and sources too.
+# The closed list of crates: what cargo builds into tftpool is exactly what deny.toml allows, and
+# the bare library stands on five crates and no async runtime. Needs nothing but cargo; cargo-deny,
+# where installed, checks licences and sources too.
 set -eu
 cd "$(dirname "$0")/.."
 scratch=$(mktemp -d)

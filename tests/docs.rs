@@ -1,4 +1,5 @@
-//! What the documents claim is there: tests, files, options of the command and targets of the Makefile.
+//! What the documents claim is there: tests, files, options of the command and targets of the
+//! Makefile.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

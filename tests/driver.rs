@@ -119,7 +119,8 @@ fn a_start_that_fails_says_the_real_cause_and_can_be_tried_again() {
     assert!(matches!(error, TftpError::Server(Error::Directory { .. })));
 }
 
-/// Where the default route starts, as `ip` says; unspecified without one, `None` where `ip` is missing.
+/// Where the default route starts, as `ip` says; unspecified without one, `None` where `ip` is
+/// missing.
 fn default_source() -> Option<std::net::IpAddr> {
     for target in ["192.0.2.1", "2001:db8::1"] {
         let route = std::process::Command::new("ip")
@@ -192,7 +193,8 @@ fn a_stop_lets_running_transfers_end_but_not_for_ever() {
     });
 }
 
-/// A driver with one file, and a client that has got the first block of it when another thread has begun to stop the driver.
+/// A driver with one file, and a client that has got the first block of it when another thread has
+/// begun to stop the driver.
 fn with_a_draining_stop(driver: &Driver, then: impl FnOnce(Client)) {
     driver.storage().write("file", pattern(2000)).expect("it");
     driver.start().expect("a start");
@@ -209,7 +211,8 @@ fn with_a_draining_stop(driver: &Driver, then: impl FnOnce(Client)) {
     });
 }
 
-/// Long enough for what should not happen to happen; nothing waits for it in vain where all is well.
+/// Long enough for what should not happen to happen; nothing waits for it in vain where all is
+/// well.
 const A_WHILE: Duration = Duration::from_millis(200);
 
 #[test]
@@ -470,7 +473,8 @@ fn no_name_and_no_link_leads_out() {
     assert!(storage.create_dir("dir/x").is_err());
     assert!(storage.rename("inside/file", "dir/x").is_err());
     assert!(storage.delete("dir/x").is_err());
-    // A link is neither followed nor replaced by what is written; it is a name to be removed, and what it leads to stays.
+    // A link is neither followed nor replaced by what is written; it is a name to be removed, and
+    // what it leads to stays.
     assert!(storage.write("link", "mine").is_err());
     storage.delete("link").expect("a link");
     storage.write("link", "mine").expect("a file");
@@ -505,7 +509,8 @@ fn a_tree_that_is_too_deep_is_not_removed_halfway_into_the_stack() {
     driver.storage().remove_all("d").expect("the rest");
 }
 
-// ---- what it leaves behind ------------------------------------------------------------------------
+// ---- what it leaves behind
+// ------------------------------------------------------------------------
 
 #[test]
 fn a_close_removes_what_was_created_and_nothing_else() {
@@ -592,7 +597,8 @@ fn a_close_keeps_a_file_that_got_the_number_of_one_that_was_created() {
     for number in 0..1000 {
         let theirs = loop {
             let theirs = scratch.file(format!("root/{number}"), "theirs");
-            // The clock of file systems ticks every few milliseconds; within a tick they cannot be told apart.
+            // The clock of file systems ticks every few milliseconds; within a tick they cannot be
+            // told apart.
             if look(&theirs).created().ok() != Some(birth) {
                 break theirs;
             }

@@ -1,6 +1,7 @@
 //! Each example is run as a program and does what it says.
 //!
-//! `cargo test` builds the examples with the tests; where only this test was asked for, it has them built.
+//! `cargo test` builds the examples with the tests; where only this test was asked for, it has them
+//! built.
 
 #[path = "loopback/rig.rs"]
 mod rig;

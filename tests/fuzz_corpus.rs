@@ -1,5 +1,5 @@
-//! The committed corpus of the fuzz targets, replayed in every `cargo test`. A crash that the fuzzer finds becomes one more
-//! file there.
+//! The committed corpus of the fuzz targets, replayed in every `cargo test`. A crash that the
+//! fuzzer finds becomes one more file there.
 
 #[path = "../fuzz/bodies.rs"]
 #[allow(unreachable_pub)]

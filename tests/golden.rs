@@ -1,7 +1,9 @@
-//! Exchanges of real clients, packet by packet, against the wire format, the negotiation and the sender.
+//! Exchanges of real clients, packet by packet, against the wire format, the negotiation and the
+//! sender.
 //!
-//! A file in `tests/golden` is a transcript: the millisecond, who, and the packet. What the client sends is taken from it; what
-//! the server sends is worked out and must stand there, at that time and in that order. `BLESS=1` writes the server's lines anew.
+//! A file in `tests/golden` is a transcript: the millisecond, who, and the packet. What the client
+//! sends is taken from it; what the server sends is worked out and must stand there, at that time
+//! and in that order. `BLESS=1` writes the server's lines anew.
 
 #![allow(dead_code, unreachable_pub)] // the ends belong to the simulator
 
@@ -182,7 +184,8 @@ fn ending(outcome: Outcome) -> String {
     }
 }
 
-/// `RRQ name mode option=value ...`, `ACK n`, `ERROR code text ...`, with the options in the order of the client.
+/// `RRQ name mode option=value ...`, `ACK n`, `ERROR code text ...`, with the options in the order
+/// of the client.
 fn datagram(words: &[&str]) -> Vec<u8> {
     match words {
         ["RRQ", name, mode, options @ ..] => {

@@ -1,6 +1,6 @@
-//! Peers that mean harm, in numbers, against the real binary: forged sources, peers that keep a transfer alive for nothing,
-//! and a hundred thousand datagrams of nonsense; and a system that gives next to no memory. The server's memory, threads and
-//! descriptors are read from outside.
+//! Peers that mean harm, in numbers, against the real binary: forged sources, peers that keep a
+//! transfer alive for nothing, and a hundred thousand datagrams of nonsense; and a system that
+//! gives next to no memory. The server's memory, threads and descriptors are read from outside.
 
 #![allow(
     clippy::disallowed_methods,
@@ -39,12 +39,14 @@ use std::time::{Duration, Instant};
 use tftpool::unversioned::limits::SPARE_WORKERS;
 use tftpool::{Mode, OptionName};
 
-/// Threads that a server has besides its pool: the loop, the log, signals, and the one it was started in.
+/// Threads that a server has besides its pool: the loop, the log, signals, and the one it was
+/// started in.
 const OTHER_THREADS: u64 = 4;
 const WORKERS: u64 = 4;
 /// Those it has at rest.
 const THREADS: u64 = WORKERS + OTHER_THREADS;
-/// Where this machine gives a worker no turn for a second, it counts as stuck, and others come in its place for a while.
+/// Where this machine gives a worker no turn for a second, it counts as stuck, and others come in
+/// its place for a while.
 const MOST_THREADS: u64 = THREADS + SPARE_WORKERS as u64;
 /// Those of a flood.
 const SOURCES: u32 = 10_000;
@@ -55,7 +57,8 @@ const FLOODS: u32 = 5;
 const SLACK_KIB: u64 = 512;
 /// Peers that only want to be kept, all of them in CI.
 const LORISES: u32 = 5_000;
-/// Each of them says its next ACK after so long: twelve blocks a minute, where sixteen are asked for.
+/// Each of them says its next ACK after so long: twelve blocks a minute, where sixteen are asked
+/// for.
 const PAUSE: Duration = Duration::from_secs(5);
 
 fn serve(options: &[&str]) -> (Scratch, Server) {
@@ -94,8 +97,8 @@ fn descriptors(server: &Server) -> usize {
     open.expect("our own child").count()
 }
 
-/// Waits until the server holds no more than it did. Nobody is told when another process closes a descriptor or ends a thread,
-/// so it is looked at again and again.
+/// Waits until the server holds no more than it did. Nobody is told when another process closes a
+/// descriptor or ends a thread, so it is looked at again and again.
 fn wait_for_rest(server: &Server, descriptors_before: usize) {
     let end = now() + 2 * LONG;
     loop {
@@ -111,8 +114,8 @@ fn wait_for_rest(server: &Server, descriptors_before: usize) {
     }
 }
 
-/// Many peers with one socket: it sends from any address of 127.0.0.0/8, and takes what is sent to any of them, so that
-/// nobody hears "port unreachable".
+/// Many peers with one socket: it sends from any address of 127.0.0.0/8, and takes what is sent to
+/// any of them, so that nobody hears "port unreachable".
 struct Ghosts(UdpSocket);
 
 impl Ghosts {
@@ -184,7 +187,8 @@ impl Drop for Sets<'_> {
     }
 }
 
-/// So many clients fetch a file each, all at once. Returns how long those that asked for no option waited for DATA 1.
+/// So many clients fetch a file each, all at once. Returns how long those that asked for no option
+/// waited for DATA 1.
 fn honest(server: SocketAddr, clients: usize) -> Vec<Duration> {
     let fetch = |number: usize| {
         let options = [
@@ -214,7 +218,8 @@ fn honest(server: SocketAddr, clients: usize) -> Vec<Duration> {
     })
 }
 
-/// Looks at the server's threads until it is over; the most that were seen. The kernel keeps no highest number.
+/// Looks at the server's threads until it is over; the most that were seen. The kernel keeps no
+/// highest number.
 fn most_threads(server: u32, over: &AtomicBool) -> u64 {
     let mut most = 0;
     while !over.load(Ordering::Relaxed) {
@@ -224,11 +229,13 @@ fn most_threads(server: u32, over: &AtomicBool) -> u64 {
     most
 }
 
-/// One request from each of 10,000 addresses, 2,000 a second at most, while 50 clients fetch one file after the other. Then
-/// the same from others, again and again: what is kept of each source adds up.
+/// One request from each of 10,000 addresses, 2,000 a second at most, while 50 clients fetch one
+/// file after the other. Then the same from others, again and again: what is kept of each source
+/// adds up.
 #[test]
 fn ten_thousand_forged_sources_hold_nobody_up_and_leave_nothing() {
-    // Fewer than a flood brings before it is forgotten: each of them fills the table, and room is made for all others.
+    // Fewer than a flood brings before it is forgotten: each of them fills the table, and room is
+    // made for all others.
     let (_scratch, server) = serve(&["--max-transfers", "5000"]);
     honest(server.address(), 50);
     let idle = descriptors(&server);
@@ -443,8 +450,9 @@ struct Loris {
     told: bool,
 }
 
-/// The life of all of them, in one thread: fifty at a time ask until they are served; then each is slow until it is told
-/// to go. Says so when one has acknowledged a block, and returns how many have had an ERROR of code 0.
+/// The life of all of them, in one thread: fifty at a time ask until they are served; then each is
+/// slow until it is told to go. Says so when one has acknowledged a block, and returns how many
+/// have had an ERROR of code 0.
 fn be_slow(server: SocketAddr, count: u32, over: &AtomicBool, begun: &Sender<()>) -> u32 {
     let ghosts = Ghosts::new();
     let request = b"\0\x01file\0octet\0timeout\x00255\0";
@@ -508,8 +516,8 @@ fn be_slow(server: SocketAddr, count: u32, over: &AtomicBool, begun: &Sender<()>
     told
 }
 
-/// They are never silent, and the interval that they agree to would keep them for hours: only the progress that is asked of
-/// everybody ends such a transfer.
+/// They are never silent, and the interval that they agree to would keep them for hours: only the
+/// progress that is asked of everybody ends such a transfer.
 #[test]
 fn five_thousand_that_only_want_to_be_kept_are_kept_for_a_while_and_hold_nobody_up() {
     allow_descriptors(2 * u64::from(LORISES) + 1000);
@@ -645,9 +653,10 @@ fn mutated(chance: &mut Chance) -> Vec<u8> {
     octets
 }
 
-/// A hundred thousand datagrams, to the listening port and to the ports of transfers that they have begun; the seed is
-/// fixed. Every few hundred an honest client fetches a file, so that none is lost in a full buffer. The server has an address
-/// of its own: the port of a transfer that has ended is soon that of another test's client.
+/// A hundred thousand datagrams, to the listening port and to the ports of transfers that they have
+/// begun; the seed is fixed. Every few hundred an honest client fetches a file, so that none is
+/// lost in a full buffer. The server has an address of its own: the port of a transfer that has
+/// ended is soon that of another test's client.
 #[test]
 fn a_hundred_thousand_datagrams_of_nonsense_change_nothing() {
     let (_scratch, server) = serve_at("127.0.0.2", &[]);
@@ -745,7 +754,8 @@ const MUCH: usize = 96 << 20;
 /// Those that want it at the same time.
 const BOARDS: usize = 16;
 
-/// The kernel takes the pages of a mapped file away and brings them back; what the server needs for itself is little.
+/// The kernel takes the pages of a mapped file away and brings them back; what the server needs for
+/// itself is little.
 ///
 /// Skipped also where `CI` is set: a container often has no memory cgroup to make another one in.
 #[test]
@@ -774,7 +784,8 @@ fn a_file_larger_than_the_memory_there_is_goes_to_many_at_once() {
     let mut command = Command::new("sh");
     command
         .args(["-c", &enter, "sh", env!("CARGO_BIN_EXE_tftpool"), "serve"])
-        // What is being read ahead cannot be taken away: 8 MiB for each worker, where a disk is set to that.
+        // What is being read ahead cannot be taken away: 8 MiB for each worker, where a disk is set
+        // to that.
         .args(["--host", "127.0.0.1", "--port", "0", "--workers", "2"])
         .arg(scratch.path())
         .env_remove("RUST_LOG")

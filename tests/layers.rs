@@ -1,4 +1,5 @@
-//! Stairs go down only: reads the paths that the sources mention and fails where a floor uses one above it.
+//! Stairs go down only: reads the paths that the sources mention and fails where a floor uses one
+//! above it.
 //!
 //! ```text
 //! 4  main cli testing  clap, env_logger, serde_json, percent-encoding
@@ -246,7 +247,8 @@ impl Source {
         &self.module[0]
     }
 
-    /// Every path that is mentioned, use trees spelled out: `std::net::UdpSocket`, `crate::wire::Packet`.
+    /// Every path that is mentioned, use trees spelled out: `std::net::UdpSocket`,
+    /// `crate::wire::Packet`.
     fn paths(&self) -> Vec<Vec<String>> {
         let mut paths = Vec::new();
         let mut at = 0;
@@ -465,7 +467,8 @@ fn is_word(token: &str) -> bool {
     token.starts_with(|letter: char| letter.is_alphabetic() || letter == '_')
 }
 
-/// Splits Rust into words, `::` and single marks; comments, strings and character literals are left out.
+/// Splits Rust into words, `::` and single marks; comments, strings and character literals are left
+/// out.
 fn tokens(text: &str) -> Vec<String> {
     let mut tokens = Vec::new();
     let mut rest = text;

@@ -1,5 +1,5 @@
-//! What a server leaves behind, and what it costs while nobody asks: nothing. In a process of its own, because
-//! descriptors and threads are counted.
+//! What a server leaves behind, and what it costs while nobody asks: nothing. In a process of its
+//! own, because descriptors and threads are counted.
 
 #[path = "loopback/rig.rs"]
 mod rig;
@@ -179,7 +179,8 @@ fn quiet_transfers_hold_no_thread_awake() {
     clients.iter().for_each(Client::quiet);
 }
 
-/// A request that finds no free port tries again now and then; it does not go round between loop and worker.
+/// A request that finds no free port tries again now and then; it does not go round between loop
+/// and worker.
 #[test]
 fn waiting_for_a_port_costs_little() {
     let _alone = ALONE

@@ -1,5 +1,5 @@
-//! The rules that live in the machines, one test each. Packets are handed in by hand, the clock is a number of milliseconds,
-//! and what a machine does is written down as steps.
+//! The rules that live in the machines, one test each. Packets are handed in by hand, the clock is
+//! a number of milliseconds, and what a machine does is written down as steps.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -226,8 +226,8 @@ fn a_repeated_ack_in_a_window_is_answered_again_but_not_often() {
     assert!(apart.min() >= Some(200), "{answered:?}");
 }
 
-/// RTT 20 ms, of which one sample says little: answers may take 60. The window leaves at 40, its ACK is late, a probe leaves,
-/// and two ACKs come for one window.
+/// RTT 20 ms, of which one sample says little: answers may take 60. The window leaves at 40, its
+/// ACK is late, a probe leaves, and two ACKs come for one window.
 #[test]
 fn the_answer_to_a_probe_that_was_not_needed_brings_no_window() {
     let mut sender = flowing(4, 100, 20, &ADAPTIVE);
@@ -244,7 +244,8 @@ fn the_answer_to_a_probe_that_was_not_needed_brings_no_window() {
     assert_eq!(bursts(&mut sender, 1000)[0], (9, 12), "asked again");
 }
 
-/// Block 2 was only late. So what goes out again for it arrives twice, and whatever goes out for the answers to that does too.
+/// Block 2 was only late. So what goes out again for it arrives twice, and whatever goes out for
+/// the answers to that does too.
 #[test]
 fn going_back_for_nothing_comes_to_an_end() {
     let mut sender = flowing(4, 100, 20, &ADAPTIVE);
@@ -263,7 +264,8 @@ fn going_back_for_nothing_comes_to_an_end() {
     assert_eq!(bursts(&mut sender, 120), [(11, 14)]);
 }
 
-/// A hole that was taken for an echo is found by a probe; without probes it would cost a whole interval.
+/// A hole that was taken for an echo is found by a probe; without probes it would cost a whole
+/// interval.
 #[test]
 fn by_the_letter_nothing_is_taken_for_an_echo() {
     let mut sender = flowing(4, 100, 20, &RFC);
@@ -1170,8 +1172,8 @@ fn a_request_that_comes_every_second_is_answered_every_time() {
     }
 }
 
-/// The first answer of a client is lost as often as any packet. Most repeat it every five seconds, some after seven, and do not
-/// ask anew: they have heard from us.
+/// The first answer of a client is lost as often as any packet. Most repeat it every five seconds,
+/// some after seven, and do not ask anew: they have heard from us.
 #[test]
 fn an_answer_that_comes_again_late_is_still_waited_for() {
     for late in [5000, 7200, 14_400, 18_900] {
@@ -1251,7 +1253,8 @@ fn a_client_repeats_its_wrq_and_goes_on_with_what_was_agreed() {
     assert_eq!(sender.round_trip(), Some(Duration::from_millis(7)));
 }
 
-/// A server waits for DATA 1 a few seconds; by the letter of an agreed interval it would come later.
+/// A server waits for DATA 1 a few seconds; by the letter of an agreed interval it would come
+/// later.
 #[test]
 fn an_oack_that_comes_again_brings_data_1_again_but_a_copy_does_not() {
     let mut sender = Sender::requesting(&RFC, at(0));
@@ -1510,7 +1513,8 @@ fn the_receiver_lets_the_sender_go_first() {
     assert_eq!(answers(&mut receiver, now + 700), ["ack 30"]);
 }
 
-// ---- slow peers -----------------------------------------------------------------------------------
+// ---- slow peers
+// -----------------------------------------------------------------------------------
 
 const SERVER: Policy = Policy {
     min_progress: 16,
@@ -1675,7 +1679,8 @@ fn one_loss_within_the_minute_is_not_too_slow_by_the_letter() {
     ));
 }
 
-/// Who may be forged is not kept for longer because it asked for a long interval: nothing is agreed before it has answered.
+/// Who may be forged is not kept for longer because it asked for a long interval: nothing is agreed
+/// before it has answered.
 #[test]
 fn an_unanswered_opening_lasts_no_longer_than_any_other_whatever_was_asked() {
     for seconds in [1, 5, 255] {

@@ -1,7 +1,9 @@
-//! `tftpool get` and `put` against servers of other people and our own, every file compared octet by octet.
+//! `tftpool get` and `put` against servers of other people and our own, every file compared octet
+//! by octet.
 //!
-//! The servers are Debian's, unpacked by `make tools`. tftpd-hpa and atftpd need `--user root` to serve a directory as root;
-//! dnsmasq listens on port 69 whatever one says, so each run takes an address of its own beneath 127.0.0.0/8.
+//! The servers are Debian's, unpacked by `make tools`. tftpd-hpa and atftpd need `--user root` to
+//! serve a directory as root; dnsmasq listens on port 69 whatever one says, so each run takes an
+//! address of its own beneath 127.0.0.0/8.
 
 #![allow(
     clippy::disallowed_methods,
@@ -26,7 +28,8 @@ enum Kind {
     Dnsmasq,
 }
 
-/// Those of these servers that can be run here: the other people's need root, to become the user they are told to be and for port 69.
+/// Those of these servers that can be run here: the other people's need root, to become the user
+/// they are told to be and for port 69.
 fn runnable<const COUNT: usize>(kinds: [Kind; COUNT]) -> impl Iterator<Item = Kind> {
     let is_root = nix::unistd::geteuid().is_root();
     if !is_root && kinds.iter().any(|kind| *kind != Kind::Own) {

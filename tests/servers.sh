@@ -1,6 +1,7 @@
 #!/bin/sh
-# Fetches the servers of other people that the client and the benchmark talk to, into the directory given: Debian's packages,
-# unpacked beside each other because they conflict when installed. What is there already is kept.
+# Fetches the servers of other people that the client and the benchmark talk to, into the directory
+# given: Debian's packages, unpacked beside each other because they conflict when installed. What is
+# there already is kept.
 set -eu
 
 directory=${1:?usage: servers.sh DIRECTORY}

@@ -1,5 +1,6 @@
-//! `make soak MINUTES=30`: a server that many clients use for a long time over a bad link, while its files are replaced and
-//! clients die. Every file that arrives is whole, and in the end the server holds what it held in the beginning.
+//! `make soak MINUTES=30`: a server that many clients use for a long time over a bad link, while
+//! its files are replaced and clients die. Every file that arrives is whole, and in the end the
+//! server holds what it held in the beginning.
 //!
 //! Ignored in an ordinary run, because it takes as long as it is told to.
 
@@ -80,8 +81,8 @@ fn version(number: u64) -> usize {
     150_000 + (number % 16) as usize
 }
 
-/// Each client goes through ports of its own. What is still on its way to one that died would be the first answer to the next
-/// with its port.
+/// Each client goes through ports of its own. What is still on its way to one that died would be
+/// the first answer to the next with its port.
 fn port(seed: u64, turn: u64) -> u16 {
     const EACH: u64 = 50_000 / CLIENTS;
     (10_000 + seed % CLIENTS * EACH + turn % EACH) as u16

@@ -41,8 +41,8 @@ fn namespace(kinds: &[&str], script: &str) -> Option<Command> {
     Some(command(script))
 }
 
-/// `tftpool serve` in a system whose `/etc` holds a user database with these lines, or none. It starts with a supplementary
-/// group, 5, that no user of these tests has.
+/// `tftpool serve` in a system whose `/etc` holds a user database with these lines, or none. It
+/// starts with a supplementary group, 5, that no user of these tests has.
 fn with_users(databases: Option<(&str, &str)>, arguments: &str) -> Option<Command> {
     let users = databases.map_or_else(String::new, |(passwd, group)| {
         format!("printf '{passwd}' >/etc/passwd; printf '{group}' >/etc/group;")
@@ -328,7 +328,8 @@ fn a_directory_that_takes_no_uploads_is_a_warning() {
     harness::mode(&inside, 0o755);
 }
 
-// ---- limits ---------------------------------------------------------------------------------------
+// ---- limits
+// ---------------------------------------------------------------------------------------
 
 #[test]
 fn room_for_few_transfers_is_a_warning() {
@@ -409,7 +410,8 @@ fn where_the_descriptor_limit_is_a_secret_a_usual_one_is_assumed() {
     assert!(line.ends_with(wanted), "{line}");
 }
 
-// ---- addresses --------------------------------------------------------------------------------------
+// ---- addresses
+// --------------------------------------------------------------------------------------
 
 /// A kernel without IPv6, which refuses the second socket.
 #[test]
@@ -533,7 +535,8 @@ fn an_address_that_is_not_there_yet_is_served_once_it_is() {
     assert_eq!(server.before, [""; 0]);
 }
 
-// ---- signals ------------------------------------------------------------------------------------------
+// ---- signals
+// ------------------------------------------------------------------------------------------
 
 #[test]
 fn sigusr1_logs_the_counters_whatever_the_log_level() {

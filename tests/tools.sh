@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes sure that the clients which `make test` talks to are installed, through apt-get where one is missing, and that the
-# servers are in the directory given.
+# Makes sure that the clients which `make test` talks to are installed, through apt-get where one is
+# missing, and that the servers are in the directory given.
 set -eu
 
 sh "$(dirname "$0")/servers.sh" "${1:?usage: tools.sh DIRECTORY}"

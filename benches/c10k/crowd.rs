@@ -1,4 +1,5 @@
-//! Thousands of boards that take their time: each acknowledges a block so long after it came. One thread, one epoll.
+//! Thousands of boards that take their time: each acknowledges a block so long after it came. One
+//! thread, one epoll.
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use std::collections::VecDeque;
@@ -8,7 +9,8 @@ use std::time::{Duration, Instant};
 
 /// Who hears nothing asks, or acknowledges, again after this: far longer than a board takes.
 const REPEAT: Duration = Duration::from_secs(2);
-/// Boards that begin at once, and how long it takes until the next do: a lab is not switched on within a millisecond.
+/// Boards that begin at once, and how long it takes until the next do: a lab is not switched on
+/// within a millisecond.
 const BATCH: usize = 200;
 const BATCH_PAUSE: Duration = Duration::from_millis(20);
 
@@ -47,8 +49,9 @@ struct Board {
     attempts: u32,
 }
 
-/// So many boards fetch a file in lock step, in blocks of 512 octets, and wait `pause` before each ACK. `watch` is called now and
-/// then with the number of boards that are in the middle of it. Ends after `limit` at the latest.
+/// So many boards fetch a file in lock step, in blocks of 512 octets, and wait `pause` before each
+/// ACK. `watch` is called now and then with the number of boards that are in the middle of it. Ends
+/// after `limit` at the latest.
 pub(crate) fn fetch(
     server: SocketAddr,
     name: &str,

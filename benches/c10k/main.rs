@@ -1,5 +1,6 @@
-//! `make bench-c10k`: ten thousand boards at once, each of which takes 100 ms for every ACK, on the default pool; a fast client
-//! beside them; and what a waiting transfer costs. Once with the command, once with a `Driver` in a program of its own.
+//! `make bench-c10k`: ten thousand boards at once, each of which takes 100 ms for every ACK, on the
+//! default pool; a fast client beside them; and what a waiting transfer costs. Once with the
+//! command, once with a `Driver` in a program of its own.
 //!
 //! `CLIENTS=n` takes another number of boards. Without `--bench` it does nothing.
 #![allow(clippy::disallowed_methods)] // a benchmark reads the clock; that is what it is for

@@ -93,7 +93,8 @@ pub(crate) struct Fetched {
     pub(crate) ignored: u64,
 }
 
-/// A plain client: it repeats itself after one second of silence, then after two and four; nothing cleverer.
+/// A plain client: it repeats itself after one second of silence, then after two and four; nothing
+/// cleverer.
 const POLICY: Policy = Policy {
     timeout: Duration::from_secs(1),
     retries: 5,
@@ -263,7 +264,8 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// An ICMP answer to an earlier datagram is reported by the next send, which then did not happen.
+    /// An ICMP answer to an earlier datagram is reported by the next send, which then did not
+    /// happen.
     fn send(&mut self, datagram: &[u8], to: SocketAddrV4) {
         for _ in 0..2 {
             let sent = if self.connected {

@@ -1,4 +1,5 @@
-//! Who is measured: the two limits, this crate's server, and the rivals that `peers.sh` has fetched.
+//! Who is measured: the two limits, this crate's server, and the rivals that `peers.sh` has
+//! fetched.
 
 use crate::Settings;
 use crate::bed::Namespace;
@@ -196,9 +197,9 @@ impl Contender {
         }
     }
 
-    /// Runs `work`, which starts this server and asks it, in the server's network namespace where it has one, so that its
-    /// clients reach it by loopback as they reach everybody else. A server ends with the thread that has started it: it
-    /// cannot outlive `work`.
+    /// Runs `work`, which starts this server and asks it, in the server's network namespace where
+    /// it has one, so that its clients reach it by loopback as they reach everybody else. A server
+    /// ends with the thread that has started it: it cannot outlive `work`.
     pub(crate) fn at_home<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         match &self.namespace {
             Some(namespace) => namespace.inside(work),
@@ -216,7 +217,8 @@ impl Contender {
         self.start_under(&[], directory, pattern)
     }
 
-    /// The same, with the program and its arguments handed to another command, which may make it slow.
+    /// The same, with the program and its arguments handed to another command, which may make it
+    /// slow.
     pub(crate) fn start_under(
         &self,
         wrapper: &[String],
@@ -265,8 +267,8 @@ impl Contender {
     }
 }
 
-/// A server that knows port 69 only: alone in a network namespace that nobody else has, with its clients. The namespace
-/// has no name, and lives as long as what is inside and this process.
+/// A server that knows port 69 only: alone in a network namespace that nobody else has, with its
+/// clients. The namespace has no name, and lives as long as what is inside and this process.
 pub(crate) fn alone(contender: Contender) -> Contender {
     let (address, namespace, remark) = match Namespace::new() {
         Ok(namespace) => (
@@ -302,8 +304,8 @@ fn free_address() -> io::Result<SocketAddrV4> {
     Ok(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))
 }
 
-/// Asks for a file that is not there until the answer comes: the ERROR is the whole conversation, so that nothing of it
-/// is left when the measurement begins.
+/// Asks for a file that is not there until the answer comes: the ERROR is the whole conversation,
+/// so that nothing of it is left when the measurement begins.
 fn await_answer(address: SocketAddrV4, until: Instant) -> io::Result<()> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     socket.set_nonblocking(true)?;

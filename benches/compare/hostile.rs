@@ -1,5 +1,5 @@
-//! `compare hostile`: what bad links and hostile peers do to each server. Beside `compare`, because most of it is waiting:
-//! all servers run at the same time where nothing but the clock is measured.
+//! `compare hostile`: what bad links and hostile peers do to each server. Beside `compare`, because
+//! most of it is waiting: all servers run at the same time where nothing but the clock is measured.
 
 use crate::bed::{Lab, SERVER};
 use crate::client::Fetch;

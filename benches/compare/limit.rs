@@ -1,8 +1,9 @@
 //! Two servers that do less than any real one may, as limits to measure against.
 //!
-//! The *bare sender* serves one client at a time and blocks on it: one receive, one `sendmsg` with UDP_SEGMENT a window
-//! straight from a mapping. The *floor* serves a crowd from one thread and one epoll, each client from its own port.
-//! Both read the options `blksize` and `windowsize` and check nothing: no sizes, no addresses, no limits, no timers.
+//! The *bare sender* serves one client at a time and blocks on it: one receive, one `sendmsg` with
+//! UDP_SEGMENT a window straight from a mapping. The *floor* serves a crowd from one thread and one
+//! epoll, each client from its own port. Both read the options `blksize` and `windowsize` and check
+//! nothing: no sizes, no addresses, no limits, no timers.
 
 use crate::load;
 use crate::sys::{self, Mapping};

@@ -1,4 +1,5 @@
-//! The load: one client that blocks on its socket, or thousands on one epoll. Every load has a time limit.
+//! The load: one client that blocks on its socket, or thousands on one epoll. Every load has a time
+//! limit.
 
 use crate::client::{Client, Failure, Fetch, Fetched, Progress};
 use crate::pattern::Pattern;

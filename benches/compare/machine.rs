@@ -45,8 +45,8 @@ pub(crate) fn description() -> String {
     )
 }
 
-/// Memory that the kernel uses for what programs hold open: sockets, files, page tables, stacks of threads. In octets. What
-/// `/proc/net/sockstat` calls memory is what sockets may still fill.
+/// Memory that the kernel uses for what programs hold open: sockets, files, page tables, stacks of
+/// threads. In octets. What `/proc/net/sockstat` calls memory is what sockets may still fill.
 pub(crate) fn kernel_memory() -> u64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let kib = |line: &str| line.split_whitespace().nth(1)?.parse::<u64>().ok();
@@ -112,7 +112,8 @@ impl Others {
         }
     }
 
-    /// The share of all CPU time that went neither to `ours` nor to nobody, the host's theft included.
+    /// The share of all CPU time that went neither to `ours` nor to nobody, the host's theft
+    /// included.
     pub(crate) fn share(&self, ours: Duration) -> f64 {
         let all = self.started.elapsed() * cpus();
         let others = (busy() - self.busy).saturating_sub(ours);
@@ -120,7 +121,8 @@ impl Others {
     }
 }
 
-/// CPU time of everybody since boot: user, nice, system, interrupts and what the host took, without idle and I/O wait.
+/// CPU time of everybody since boot: user, nice, system, interrupts and what the host took, without
+/// idle and I/O wait.
 fn busy() -> Duration {
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
     let fields: Vec<u64> = stat

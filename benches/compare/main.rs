@@ -1,4 +1,5 @@
-//! `make bench`: this crate's server beside the limits of the machine and beside other servers, in one run.
+//! `make bench`: this crate's server beside the limits of the machine and beside other servers, in
+//! one run.
 //!
 //! `ROWS=text` runs the rows whose name contains it (several with commas), `RUNS=n` takes medians
 //! of so many runs (3), `QUICK=1` makes small runs, `PEERS=dir` adds the rivals that
@@ -11,16 +12,17 @@
 //! `docs/performance.md`.
 //!
 //! For a profiler: `serve-bare ADDRESS PORT DIR`, `serve-floor ADDRESS PORT DIR`, and
-//! `fetch ADDRESS:PORT BLKSIZE WINDOWSIZE SIZE TIMES`, which fetches the file `f-SIZE` so many times.
+//! `fetch ADDRESS:PORT BLKSIZE WINDOWSIZE SIZE TIMES`, which fetches the file `f-SIZE` so many
+//! times.
 //!
-//! `plot FILE.json OUT.svg` draws the picture of `docs/performance.md`; `receive ADDRESS:PORT BLKSIZE WINDOWSIZE NAME OUT` is
-//! the bare receiver.
+//! `plot FILE.json OUT.svg` draws the picture of `docs/performance.md`;
+//! `receive ADDRESS:PORT BLKSIZE WINDOWSIZE NAME OUT` is the bare receiver.
 //!
-//! `hostile` is the comparison under loss and attack (`make bench-hostile`), `profile` tells where the time of a crowd goes
-//! (`make bench-profile`).
+//! `hostile` is the comparison under loss and attack (`make bench-hostile`), `profile` tells where
+//! the time of a crowd goes (`make bench-profile`).
 //!
-//! Without `--bench`, as `cargo test --benches` runs it, it only checks that the load generator tells a file that arrived
-//! from one that did not.
+//! Without `--bench`, as `cargo test --benches` runs it, it only checks that the load generator
+//! tells a file that arrived from one that did not.
 #![allow(clippy::disallowed_methods)] // a benchmark reads the clock; that is what it is for
 
 mod affinity;

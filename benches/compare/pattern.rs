@@ -1,7 +1,9 @@
-//! What stands in the files: octets that follow from their offset, so that every block can be checked without the file.
+//! What stands in the files: octets that follow from their offset, so that every block can be
+//! checked without the file.
 //!
-//! The pattern repeats after a prime number of octets. A block that was put in the wrong place, even one off by a whole
-//! turn of the block numbers, differs; and the pattern fits the cache, so that checking costs little.
+//! The pattern repeats after a prime number of octets. A block that was put in the wrong place,
+//! even one off by a whole turn of the block numbers, differs; and the pattern fits the cache, so
+//! that checking costs little.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};

@@ -1,5 +1,5 @@
-//! The picture for `docs/performance.md`: one line per row, one dot per server, throughput beside CPU time, both on
-//! logarithmic scales. Readable on a light and on a dark page.
+//! The picture for `docs/performance.md`: one line per row, one dot per server, throughput beside
+//! CPU time, both on logarithmic scales. Readable on a light and on a dark page.
 
 use crate::results::Results;
 use std::fmt::Write as _;

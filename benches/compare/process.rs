@@ -1,5 +1,6 @@
-//! A server under measurement: started in a control group of its own, so that its CPU time counts every thread and every
-//! child to the microsecond; without control groups, by the clock ticks of /proc.
+//! A server under measurement: started in a control group of its own, so that its CPU time counts
+//! every thread and every child to the microsecond; without control groups, by the clock ticks of
+//! /proc.
 
 use crate::{affinity, sys};
 use nix::poll::{PollFd, PollFlags, poll};
@@ -27,7 +28,8 @@ pub(crate) struct Running {
 pub(crate) struct Peak {
     /// Octets of memory that are its own: no file pages, nothing shared with children.
     pub(crate) private: u64,
-    /// Octets of memory in all, its share of what others use too: the pages of a mapped file as well.
+    /// Octets of memory in all, its share of what others use too: the pages of a mapped file as
+    /// well.
     pub(crate) proportional: u64,
     /// Octets of page tables.
     pub(crate) tables: u64,
@@ -118,8 +120,8 @@ impl Running {
         let _ = kill(id, Signal::SIGTERM);
     }
 
-    /// Memory and threads now. The share of file pages means a look at every page, so of a lone process it is only
-    /// taken `fully`, when nothing is measured.
+    /// Memory and threads now. The share of file pages means a look at every page, so of a lone
+    /// process it is only taken `fully`, when nothing is measured.
     pub(crate) fn usage(&self, fully: bool) -> Peak {
         let processes = self.processes();
         let mut sum = Peak::default();
@@ -155,7 +157,8 @@ impl Running {
                 while !over.load(Ordering::Relaxed) {
                     let started = Instant::now();
                     peak = peak.max(self.usage(false));
-                    // A crowd of children takes long to look at: never more than a twentieth of the time.
+                    // A crowd of children takes long to look at: never more than a twentieth of the
+                    // time.
                     thread::park_timeout(every.max(20 * started.elapsed()));
                 }
                 peak
@@ -184,7 +187,8 @@ impl Drop for Running {
 /// How the name of each group begins.
 const GROUP: &str = "tftpool-bench";
 
-/// A control group (version 2), removed when dropped. No controller is needed: CPU time is always counted.
+/// A control group (version 2), removed when dropped. No controller is needed: CPU time is always
+/// counted.
 struct Group {
     path: PathBuf,
     /// The group that this process belongs to.
@@ -253,8 +257,9 @@ impl Drop for Group {
     }
 }
 
-/// Starts a process that outlives this one by a moment, and ends the servers that are left then. `end_with_parent` alone does
-/// not do it: the kernel forgets that wish when a server becomes another user.
+/// Starts a process that outlives this one by a moment, and ends the servers that are left then.
+/// `end_with_parent` alone does not do it: the kernel forgets that wish when a server becomes
+/// another user.
 fn guard(home: &Path) {
     const SCRIPT: &str = r#"
         trap '' HUP INT TERM
@@ -305,7 +310,8 @@ fn ticks(process: u32) -> Duration {
     Duration::from_millis(10 * ticks)
 }
 
-/// System calls by name, counted by the kernel's tracepoints while `work` runs; `None` where `perf` may not.
+/// System calls by name, counted by the kernel's tracepoints while `work` runs; `None` where `perf`
+/// may not.
 pub(crate) fn count_calls(
     server: &Running,
     scratch: &Path,
@@ -402,7 +408,8 @@ pub(crate) fn count_calls(
     Some(counts.filter(|(_, count)| *count > 0).collect())
 }
 
-/// Instructions in user space that every process has run which wrote its count for `valgrind` into `directory`.
+/// Instructions in user space that every process has run which wrote its count for `valgrind` into
+/// `directory`.
 pub(crate) fn counted_instructions(directory: &Path) -> Option<f64> {
     let mut sum = None;
     for entry in fs::read_dir(directory).ok()?.flatten() {

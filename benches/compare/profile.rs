@@ -1,6 +1,7 @@
-//! `compare profile`: where a crowd's time goes in the server, without a profiler. For each transfer: CPU time and context
-//! switches of each kind of thread, as `/proc` counts them, and in a run of its own the system calls by name, as `strace`
-//! counts them, and `perf` where it may. One run each: this is for finding causes, not for comparing figures.
+//! `compare profile`: where a crowd's time goes in the server, without a profiler. For each
+//! transfer: CPU time and context switches of each kind of thread, as `/proc` counts them, and in a
+//! run of its own the system calls by name, as `strace` counts them, and `perf` where it may. One
+//! run each: this is for finding causes, not for comparing figures.
 
 use crate::contenders::{self, Contender, Role};
 use crate::load::{Crowd, Report};
@@ -175,8 +176,8 @@ fn print_threads_of(bench: &Bench, contender: &Contender, row: &Row) -> io::Resu
     Ok(())
 }
 
-/// All threads of a server and its children now, by their numbers: names without the number at their end, and what they
-/// have used.
+/// All threads of a server and its children now, by their numbers: names without the number at
+/// their end, and what they have used.
 fn threads(server: &Running) -> BTreeMap<u32, (String, Used)> {
     let mut threads = BTreeMap::new();
     for process in server.processes() {
@@ -282,7 +283,8 @@ fn print_calls(
 /// What counts system calls.
 #[derive(Clone, Copy, PartialEq)]
 enum Counter {
-    /// Stops the server at each call: it knows which fail, but a server that is slowed down finds more to do at once.
+    /// Stops the server at each call: it knows which fail, but a server that is slowed down finds
+    /// more to do at once.
     Strace,
     /// Disturbs nothing, but knows only those calls by name that it was told before.
     Perf,

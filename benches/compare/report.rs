@@ -203,7 +203,8 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// As a Markdown table. Ratios are to the first limit (the bare sender; in crowds the floor) and to the best rival.
+    /// As a Markdown table. Ratios are to the first limit (the bare sender; in crowds the floor)
+    /// and to the best rival.
     pub(crate) fn markdown(&self) -> String {
         let mut columns: Vec<Figure> = self
             .entries
@@ -310,7 +311,8 @@ impl Table {
         limit.median(figure)
     }
 
-    /// The best value of a rival that served everybody: who turns clients away is fast and cheap for the rest.
+    /// The best value of a rival that served everybody: who turns clients away is fast and cheap
+    /// for the rest.
     fn best_rival(&self, figure: Figure) -> Option<f64> {
         let values = self
             .entries
@@ -378,7 +380,8 @@ pub(crate) fn document(head: &str, versions: &[String], runs: usize, tables: &[T
     format!("{document:#}\n")
 }
 
-/// The rows of the curve as one table, with a line for each server and number of clients; nothing where there are none.
+/// The rows of the curve as one table, with a line for each server and number of clients; nothing
+/// where there are none.
 pub(crate) fn curve(tables: &[Table]) -> String {
     const FIGURES: [Figure; 8] = [
         Figure::Served,

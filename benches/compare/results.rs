@@ -1,5 +1,5 @@
-//! Finished comparisons, read back from their JSON: what an older run measured, for a table of before and after and for
-//! the picture.
+//! Finished comparisons, read back from their JSON: what an older run measured, for a table of
+//! before and after and for the picture.
 
 use serde_json::Value;
 use std::collections::BTreeMap;

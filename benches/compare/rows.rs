@@ -14,8 +14,9 @@ pub(crate) struct Row {
     pub(crate) work: Work,
     /// This many other clients have acknowledged one block before the measurement, and are silent.
     pub(crate) silent: usize,
-    /// Server and client share one CPU. Otherwise the scheduler decides, and on virtual machines a wake-up on the other
-    /// CPU costs more than all the rest: one and the same server is four times faster or slower.
+    /// Server and client share one CPU. Otherwise the scheduler decides, and on virtual machines a
+    /// wake-up on the other CPU costs more than all the rest: one and the same server is four times
+    /// faster or slower.
     pub(crate) pinned: bool,
     pub(crate) limit: Duration,
 }
@@ -34,8 +35,9 @@ pub(crate) enum Work {
 }
 
 impl Row {
-    /// The row as others have to do it: where they are many times slower, they get less to do, because CPU time and
-    /// throughput are the same for a shorter file; and they are not waited for as long.
+    /// The row as others have to do it: where they are many times slower, they get less to do,
+    /// because CPU time and throughput are the same for a shorter file; and they are not waited for
+    /// as long.
     pub(crate) fn for_rival(&self) -> Row {
         let mut row = self.clone();
         match &mut row.work {
@@ -69,7 +71,8 @@ const RIVALS_PARKED: usize = 200;
 /// All rows. `quick` takes an eighth of the work: for a look, not for a figure.
 /// `spread` pins nothing.
 pub(crate) fn all(quick: bool, spread: bool) -> Vec<Row> {
-    // MiB for runs of 0.3 s and more. In lock step the files stay below one turn of the block numbers.
+    // MiB for runs of 0.3 s and more. In lock step the files stay below one turn of the block
+    // numbers.
     const SINGLE: [(u16, u16, u64); 14] = [
         (512, 1, 30),
         (1428, 1, 80),

@@ -1,5 +1,5 @@
-//! The runs themselves: every server afresh for every run, the servers interleaved, so that a machine that grows slower
-//! or faster does so for all.
+//! The runs themselves: every server afresh for every run, the servers interleaved, so that a
+//! machine that grows slower or faster does so for all.
 
 use crate::Settings;
 use crate::affinity::Pinned;
@@ -26,7 +26,8 @@ use std::time::{Duration, Instant};
 const GIB: f64 = (1u64 << 30) as f64;
 const MIB: f64 = (1u64 << 20) as f64;
 
-/// A run is repeated where others took more than this share of the machine meanwhile; so often in all.
+/// A run is repeated where others took more than this share of the machine meanwhile; so often in
+/// all.
 const DISTURBED: f64 = 0.1;
 const ATTEMPTS: usize = 4;
 
@@ -41,7 +42,8 @@ pub(crate) struct Bench {
     before_first_block: BTreeMap<&'static str, f64>,
 }
 
-/// A rival that has taken this long in a row is not run again there, so that the slowest do not take the day.
+/// A rival that has taken this long in a row is not run again there, so that the slowest do not
+/// take the day.
 const RIVALS_BUDGET: Duration = Duration::from_secs(12);
 /// Starts that one figure of "exec to answer" is the median of.
 const STARTS: usize = 15;
@@ -173,7 +175,8 @@ impl Bench {
         })
     }
 
-    /// A row whose entries are clients; `None` where the server or this crate's client is missing, which it tells.
+    /// A row whose entries are clients; `None` where the server or this crate's client is missing,
+    /// which it tells.
     fn tool_row(
         &self,
         row: &Row,
@@ -235,8 +238,8 @@ impl Bench {
         }))
     }
 
-    /// One run, repeated a few times where others were busy meanwhile; the last one counts as it is.
-    /// Returns how long that one took.
+    /// One run, repeated a few times where others were busy meanwhile; the last one counts as it
+    /// is. Returns how long that one took.
     fn undisturbed_sample(
         &self,
         row: &Row,
@@ -368,7 +371,8 @@ impl Bench {
 
     /// What transfers cost that wait for their clients: memory of the server, and of the kernel.
     fn parked(&self, count: usize, row: &Row, server: &Ready) -> io::Result<Sample> {
-        // Everything that belongs to the file and not to a transfer is there from then on, page tables too.
+        // Everything that belongs to the file and not to a transfer is there from then on, page
+        // tables too.
         load::single(&row.fetch, &self.pattern, server.address, row.limit)?;
         let mut before = (Peak::default(), 0);
         let (parked, sockets) =
@@ -428,7 +432,8 @@ impl Bench {
         let _ = fs::remove_file(&file);
     }
 
-    /// All instructions of a server that serves the small file, and then that of the row or nothing.
+    /// All instructions of a server that serves the small file, and then that of the row or
+    /// nothing.
     fn instructions(&self, row: &Row, contender: &Contender, serve: bool) -> Option<f64> {
         let counts = self.scratch.join("callgrind");
         let _ = fs::remove_dir_all(&counts);
@@ -631,7 +636,8 @@ pub(crate) fn fetch(
     Ok(())
 }
 
-/// The generator against the limits: files that arrive are counted, files that differ are not. Nothing here is timed.
+/// The generator against the limits: files that arrive are counted, files that differ are not.
+/// Nothing here is timed.
 pub(crate) fn self_check(settings: &Settings) -> io::Result<()> {
     let bench = Bench::new(&settings.target.join("self-check"))?;
     let row = |size: u64, blksize, windowsize, coalesce, work| -> io::Result<Row> {

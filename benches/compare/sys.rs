@@ -1,5 +1,6 @@
-//! The few calls that neither `std` nor `nix` makes without copying or allocating: many blocks in one `sendmsg`, many
-//! blocks in one `recvmsg`. The only module of the bench with `unsafe`; every face is safe.
+//! The few calls that neither `std` nor `nix` makes without copying or allocating: many blocks in
+//! one `sendmsg`, many blocks in one `recvmsg`. The only module of the bench with `unsafe`; every
+//! face is safe.
 #![allow(unsafe_code)]
 
 use memmap2::{MmapOptions, MmapRaw};
@@ -20,7 +21,8 @@ use tftpool::unversioned::wire;
 #[repr(C, align(8))]
 struct Control([u8; 32]);
 
-/// A file in memory that only the kernel reads, so that a file cut short under us is an error and no SIGBUS.
+/// A file in memory that only the kernel reads, so that a file cut short under us is an error and
+/// no SIGBUS.
 pub(crate) struct Mapping(MmapRaw);
 
 impl Mapping {
@@ -39,7 +41,8 @@ impl Mapping {
         self.len() / u64::from(blksize) + 1
     }
 
-    /// Sends the blocks of `range` to the peer `socket` is connected to, as many per call as the kernel takes.
+    /// Sends the blocks of `range` to the peer `socket` is connected to, as many per call as the
+    /// kernel takes.
     pub(crate) fn send(
         &self,
         socket: &UdpSocket,
@@ -79,14 +82,16 @@ impl Mapping {
             };
         }
         let mut control = Control([0; 32]);
-        // SAFETY: all-zero is a valid `msghdr`; its private padding on some targets forbids a literal.
+        // SAFETY: all-zero is a valid `msghdr`; its private padding on some targets forbids a
+        // literal.
         let mut message: libc::msghdr = unsafe { zeroed() };
         message.msg_iov = parts.as_mut_ptr();
         message.msg_iovlen = 2 * count;
         if count > 1 {
             let segment = DATA_HEADER as u16 + blksize;
             message.msg_control = (&raw mut control).cast();
-            // SAFETY: `control` is aligned and larger than CMSG_SPACE(2), so the first header and its data lie in it.
+            // SAFETY: `control` is aligned and larger than CMSG_SPACE(2), so the first header and
+            // its data lie in it.
             unsafe {
                 message.msg_controllen = libc::CMSG_SPACE(size_of::<u16>() as u32) as usize;
                 let header = libc::CMSG_FIRSTHDR(&message);
@@ -98,8 +103,8 @@ impl Mapping {
                     .write_unaligned(segment);
             }
         }
-        // SAFETY: every iovec points into `headers` or, clamped to its length, into the mapping; both live through the
-        // call, and the kernel only reads them.
+        // SAFETY: every iovec points into `headers` or, clamped to its length, into the mapping;
+        // both live through the call, and the kernel only reads them.
         let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &message, 0) };
         if sent < 0 {
             Err(io::Error::last_os_error())
@@ -132,15 +137,16 @@ pub(crate) fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Recei
     message.msg_iovlen = 1;
     message.msg_control = (&raw mut control).cast();
     message.msg_controllen = size_of_val(&control);
-    // SAFETY: name, buffer and control are ours, exclusively borrowed, and their lengths are the true ones.
+    // SAFETY: name, buffer and control are ours, exclusively borrowed, and their lengths are the
+    // true ones.
     let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &mut message, 0) };
     if length < 0 {
         return Err(io::Error::last_os_error());
     }
     let length = length as usize;
     let mut segment = length;
-    // SAFETY: the kernel has filled `control` and set its length; CMSG_FIRSTHDR is null where no header fits, and a
-    // UDP_GRO message carries an `int`.
+    // SAFETY: the kernel has filled `control` and set its length; CMSG_FIRSTHDR is null where no
+    // header fits, and a UDP_GRO message carries an `int`.
     unsafe {
         let header = libc::CMSG_FIRSTHDR(&message);
         if !header.is_null()
@@ -180,7 +186,8 @@ pub(crate) fn coalesce(socket: &UdpSocket) -> io::Result<()> {
     set_option(socket, libc::SOL_UDP, libc::UDP_GRO, 1)
 }
 
-/// Makes the receive buffer this large; without the privilege to exceed `net.core.rmem_max`, as large as that.
+/// Makes the receive buffer this large; without the privilege to exceed `net.core.rmem_max`, as
+/// large as that.
 pub(crate) fn receive_buffer(socket: &UdpSocket, octets: usize) -> io::Result<()> {
     let octets = octets.min(512 << 20) as libc::c_int;
     set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, octets)
@@ -205,9 +212,11 @@ fn set_option(socket: &UdpSocket, level: i32, name: i32, value: libc::c_int) -> 
     }
 }
 
-/// Lets the process that `command` starts end when the thread that starts it does, however that comes about.
+/// Lets the process that `command` starts end when the thread that starts it does, however that
+/// comes about.
 pub(crate) fn end_with_parent(command: &mut Command) {
-    // SAFETY: between fork and exec only this one system call is made; it allocates nothing and takes no lock.
+    // SAFETY: between fork and exec only this one system call is made; it allocates nothing and
+    // takes no lock.
     unsafe {
         command.pre_exec(|| {
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);

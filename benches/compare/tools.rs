@@ -1,5 +1,6 @@
-//! Clients under measurement: this crate's own beside the ones people have, each as a process that fetches one file, from
-//! its start to its end, at its defaults; and a bare receiver, which does nothing that a client need not do.
+//! Clients under measurement: this crate's own beside the ones people have, each as a process that
+//! fetches one file, from its start to its end, at its defaults; and a bare receiver, which does
+//! nothing that a client need not do.
 
 use crate::contenders::Role;
 use crate::pattern::Pattern;
@@ -22,7 +23,8 @@ pub(crate) struct Tool {
     arguments: &'static str,
 }
 
-/// The clients of this machine, at their defaults; none where this crate's own is missing. Tells which are not there.
+/// The clients of this machine, at their defaults; none where this crate's own is missing. Tells
+/// which are not there.
 pub(crate) fn at_defaults() -> Vec<Tool> {
     let rival = |name, program: &str, arguments| Tool {
         name,
@@ -151,8 +153,9 @@ impl Tool {
     }
 }
 
-/// The least a client can do: takes whole windows in a few calls, writes what comes in order, acknowledges the ends of
-/// windows. It repeats nothing and checks nothing, so it is for loopback only.
+/// The least a client can do: takes whole windows in a few calls, writes what comes in order,
+/// acknowledges the ends of windows. It repeats nothing and checks nothing, so it is for loopback
+/// only.
 pub(crate) fn receive([server, blksize, window, file, out]: [&str; 5]) -> io::Result<()> {
     let wrong = || io::Error::from(io::ErrorKind::InvalidInput);
     let server: SocketAddrV4 = server.parse().map_err(|_| wrong())?;

@@ -45,7 +45,8 @@ pub(super) struct Arguments {
     #[arg(long, help_heading = "Output")]
     no_clobber: bool,
 
-    /// Print the SHA-256 digest as sha256sum does; with HEX, keep the file only if that is its digest
+    /// Print the SHA-256 digest as sha256sum does; with HEX, keep the file only if that is its
+    /// digest
     #[arg(
         long,
         value_name = "HEX",

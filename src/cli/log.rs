@@ -1,8 +1,8 @@
 //! Words to stderr that never hold up the server.
 //!
-//! Whoever logs puts a line into a bounded queue; one thread writes them out. When nobody reads stderr the queue fills, further
-//! lines are counted instead of kept, and the count is written as soon as lines flow again. A closed stderr is no trouble:
-//! its lines are lost like the others.
+//! Whoever logs puts a line into a bounded queue; one thread writes them out. When nobody reads
+//! stderr the queue fills, further lines are counted instead of kept, and the count is written as
+//! soon as lines flow again. A closed stderr is no trouble: its lines are lost like the others.
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::io::{self, Write};
@@ -14,19 +14,22 @@ use std::time::Duration;
 const QUEUE_LINES: usize = 4096;
 /// Lines put into one write, at most.
 const BATCH_LINES: usize = 64;
-/// How long lines may gather before they are written: a thread that wakes for each line costs more than the line.
+/// How long lines may gather before they are written: a thread that wakes for each line costs more
+/// than the line.
 const GATHER: Duration = Duration::from_millis(1);
-/// How long the last lines may take to leave, twice over: once to get into the queue, once to get out of it.
+/// How long the last lines may take to leave, twice over: once to get into the queue, once to get
+/// out of it.
 const FLUSH_WAIT: Duration = Duration::from_millis(500);
 
 /// `-v` and `-q`.
 #[derive(clap::Args)]
 #[command(next_help_heading = "Logging")]
 pub(super) struct Verbosity {
-    /// Log more: -v adds a line per decision, -vv one per burst and answer [default: one line per transfer]
+    /// Log more: -v adds a line per decision, -vv one per burst and answer [default: one line per
+    /// transfer]
     ///
-    /// The log goes to stderr and never holds up the server: lines that nobody reads are dropped and counted. The variable
-    /// RUST_LOG, where set, decides instead of -v and -q.
+    /// The log goes to stderr and never holds up the server: lines that nobody reads are dropped
+    /// and counted. The variable RUST_LOG, where set, decides instead of -v and -q.
     #[arg(short, long, action = clap::ArgAction::Count, conflicts_with = "quiet")]
     verbose: u8,
 
@@ -55,7 +58,8 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Starts the writing thread and sends the log of the whole process, panics included, through it.
+    /// Starts the writing thread and sends the log of the whole process, panics included, through
+    /// it.
     pub(super) fn start(verbosity: &Verbosity) -> io::Result<Self> {
         let queue = Queue::new(io::stderr())?;
         let mut asked = env_logger::Builder::new();

@@ -1,4 +1,5 @@
-//! The command line: what was typed becomes a builder, what happened becomes words and an exit code.
+//! The command line: what was typed becomes a builder, what happened becomes words and an exit
+//! code.
 
 mod bar;
 mod format;
@@ -158,7 +159,8 @@ impl Verbosity {
     }
 }
 
-/// `--sha256 HEX` means `--sha256=HEX`, but only a digest is one: what follows may be the first source.
+/// `--sha256 HEX` means `--sha256=HEX`, but only a digest is one: what follows may be the first
+/// source.
 fn joined(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut all: Vec<OsString> = Vec::new();
     for argument in arguments {

@@ -147,8 +147,8 @@ impl Place {
         Ok(Self::new(host, limits::PORT, path))
     }
 
-    /// The last component of the path as a name that is safe here: no directory, no control characters. `None` where there
-    /// is none.
+    /// The last component of the path as a name that is safe here: no directory, no control
+    /// characters. `None` where there is none.
     pub(super) fn file_name(&self) -> Option<String> {
         let last = self.path.rsplit(|octet| matches!(octet, b'/' | b'\\'));
         let name: String = String::from_utf8_lossy(last.into_iter().next()?)

@@ -13,8 +13,9 @@ use std::time::Duration;
 
 /// Put files onto a server
 ///
-/// DEST is tftp://HOST[:PORT]/PATH or HOST:PATH. Ending in a slash, or empty behind the host, it is a directory and the
-/// files keep their names. FILE may be `-` for stdin. The server decides whether it takes files at all.
+/// DEST is tftp://HOST[:PORT]/PATH or HOST:PATH. Ending in a slash, or empty behind the host, it is
+/// a directory and the files keep their names. FILE may be `-` for stdin. The server decides
+/// whether it takes files at all.
 ///
 /// Exit codes: 0 success, 1 other failure, 2 wrong usage, 7 closed port, 28 no answer in time, 68
 /// to 74 as curl's: 68 not found, 69 access, 70 disk full, 71 illegal operation, 72 unknown TID, 73

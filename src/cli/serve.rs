@@ -23,7 +23,8 @@ use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-/// Served when no directory is named, the first that exists. Never the current directory: it would surprise.
+/// Served when no directory is named, the first that exists. Never the current directory: it would
+/// surprise.
 const DEFAULT_DIRECTORIES: [&str; 2] = ["/srv/tftp", "/var/lib/tftpboot"];
 /// Descriptors that are assumed where the system does not say how many there may be: the usual soft
 /// limit.
@@ -80,7 +81,8 @@ struct Files {
     #[arg(long, value_name = "DIR", conflicts_with = "directory")]
     file_directory: Option<PathBuf>,
 
-    /// Serve files that are not world-readable too, as far as the server's user may read them [default: refused]
+    /// Serve files that are not world-readable too, as far as the server's user may read them
+    /// [default: refused]
     #[arg(long)]
     serve_unreadable: bool,
 
@@ -104,8 +106,8 @@ struct Files {
 #[derive(clap::Args)]
 #[command(next_help_heading = "Uploads")]
 struct Uploads {
-    /// Take uploads: `create` only under new names, `overwrite` replaces files, `unique` puts a number behind a name that is
-    /// taken
+    /// Take uploads: `create` only under new names, `overwrite` replaces files, `unique` puts a
+    /// number behind a name that is taken
     #[arg(
         long,
         value_name = "HOW",
@@ -170,8 +172,8 @@ struct Network {
 #[derive(clap::Args)]
 #[command(next_help_heading = "Protocol")]
 struct Protocol {
-    /// Largest block size to agree to, in octets, 8 to 65464, even if it travels in fragments [default: what the route to
-    /// the client carries in one piece]
+    /// Largest block size to agree to, in octets, 8 to 65464, even if it travels in fragments
+    /// [default: what the route to the client carries in one piece]
     #[arg(long, value_name = "OCTETS", value_parser = value::block_size as Parser<_>)]
     max_block_size: Option<u16>,
 
@@ -179,7 +181,8 @@ struct Protocol {
     #[arg(long, value_name = "BLOCKS", default_value_t = limits::MAX_WINDOWSIZE, value_parser = value::window_size as Parser<_>)]
     max_window_size: u16,
 
-    /// Wait this long for an answer before sending again, unless the client asks otherwise; 10ms to 255s
+    /// Wait this long for an answer before sending again, unless the client asks otherwise; 10ms to
+    /// 255s
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = value::time as Parser<_>)]
     timeout: Duration,
 
@@ -187,7 +190,8 @@ struct Protocol {
     #[arg(long, value_name = "COUNT", default_value_t = limits::DEFAULT_RETRIES, value_parser = value::retries as Parser<_>)]
     retries: u32,
 
-    /// When to send again: `adaptive` probes after the measured round trip, `rfc` only after the timeout
+    /// When to send again: `adaptive` probes after the measured round trip, `rfc` only after the
+    /// timeout
     #[arg(
         long,
         value_name = "WHEN",
@@ -197,7 +201,8 @@ struct Protocol {
     )]
     retransmit: When,
 
-    /// Blocks that a client must get through in a minute, or 4 KiB for each, 0 to 65535; 0 asks for none
+    /// Blocks that a client must get through in a minute, or 4 KiB for each, 0 to 65535; 0 asks for
+    /// none
     #[arg(
         long,
         value_name = "BLOCKS",
@@ -210,8 +215,8 @@ struct Protocol {
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = value::long_time as Parser<_>)]
     max_time: Duration,
 
-    /// Forget what clients taught: offer whole windows, large blocks and options to those that failed with them [default: smaller
-    /// ones for 10 minutes]
+    /// Forget what clients taught: offer whole windows, large blocks and options to those that
+    /// failed with them [default: smaller ones for 10 minutes]
     #[arg(long)]
     no_client_memory: bool,
 }
@@ -229,7 +234,8 @@ struct Capacity {
     )]
     workers: usize,
 
-    /// How long opening a file may take, on a disk or file server that hangs, before the client is told, 1s to 1h
+    /// How long opening a file may take, on a disk or file server that hangs, before the client is
+    /// told, 1s to 1h
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = value::store_deadline as Parser<_>)]
     store_deadline: Duration,
 
@@ -241,11 +247,13 @@ struct Capacity {
     #[arg(long, value_name = "COUNT", value_parser = value::transfers as Parser<_>)]
     max_transfers_per_client: Option<usize>,
 
-    /// Transfers at once whose clients have not answered yet, as forged addresses never do [default: all of them]
+    /// Transfers at once whose clients have not answered yet, as forged addresses never do
+    /// [default: all of them]
     #[arg(long, value_name = "COUNT", value_parser = value::transfers as Parser<_>)]
     max_unproven: Option<usize>,
 
-    /// The same for one client address; whole labs may sit behind one [default: no limit of its own]
+    /// The same for one client address; whole labs may sit behind one [default: no limit of its
+    /// own]
     #[arg(long, value_name = "COUNT", value_parser = value::transfers as Parser<_>)]
     max_unproven_per_client: Option<usize>,
 

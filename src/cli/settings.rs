@@ -1,4 +1,5 @@
-//! What `get` and `put` have in common: the options that describe a client, and what is said about a file at its end.
+//! What `get` and `put` have in common: the options that describe a client, and what is said about
+//! a file at its end.
 
 use super::bar::Bar;
 use super::format::{binary, decimal, millis, rate, shown};
@@ -81,16 +82,18 @@ struct Protocol {
     #[arg(long, value_name = "MODE", value_parser = value::mode as Parser<_>)]
     mode: Option<Mode>,
 
-    /// Ask for no options: blocks of 512 octets, one at a time [default: options, where the server knows them]
+    /// Ask for no options: blocks of 512 octets, one at a time [default: options, where the server
+    /// knows them]
     #[arg(long)]
     no_options: bool,
 
-    /// Neither ask for the file's size nor tell it; for servers that get it wrong [default: sizes are compared]
+    /// Neither ask for the file's size nor tell it; for servers that get it wrong [default: sizes
+    /// are compared]
     #[arg(long)]
     no_tsize: bool,
 
-    /// Wait this long for an answer before sending again, 10ms to 255s; whole seconds that are given here are asked of the
-    /// server too [default: 1s]
+    /// Wait this long for an answer before sending again, 10ms to 255s; whole seconds that are
+    /// given here are asked of the server too [default: 1s]
     #[arg(long, value_name = "TIME", value_parser = value::time as Parser<_>)]
     timeout: Option<Duration>,
 

@@ -8,7 +8,8 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// What reads a value. Behind a pointer, so that clap's code for it is there once for each type and not for each function.
+/// What reads a value. Behind a pointer, so that clap's code for it is there once for each type and
+/// not for each function.
 pub(super) type Parser<T> = fn(&str) -> Result<T, String>;
 
 /// Whole numbers within `range`.

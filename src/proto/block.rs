@@ -20,7 +20,8 @@ impl Rollover {
         }
     }
 
-    /// The first block from `from` on that has this number on the wire; `None` where no such block exists.
+    /// The first block from `from` on that has this number on the wire; `None` where no such block
+    /// exists.
     pub fn from_wire(self, wire: u16, from: u64) -> Option<u64> {
         match self {
             Self::Zero => Some(from + u64::from(wire.wrapping_sub(from as u16))),

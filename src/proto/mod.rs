@@ -1,15 +1,16 @@
 //! The protocol as two pure machines: [`Sender`] holds the data, [`Receiver`] stores it.
 //!
 //! # The contract
-//! Packets and instants go in, [`Step`]s come out. A machine counts blocks and never sees a socket, a clock, a thread or an
-//! octet of the file, so both serve every role (server and client, RRQ and WRQ), the simulator and the fuzzer.
+//! Packets and instants go in, [`Step`]s come out. A machine counts blocks and never sees a socket,
+//! a clock, a thread or an octet of the file, so both serve every role (server and client, RRQ and
+//! WRQ), the simulator and the fuzzer.
 //!
 //! 1. Hand a packet that came from the right TID to `handle`.
 //! 2. Then call `poll` and do what it says, until it says [`Step::Wait`] or [`Step::Done`].
 //! 3. Poll again when the instant of `Wait` has come, or earlier: an early poll does nothing.
 //!
-//! A step that sends is an offer, repeated by `poll` until it is confirmed with `sent`. So a full send buffer loses nothing:
-//! confirm what left, wait, poll again.
+//! A step that sends is an offer, repeated by `poll` until it is confirmed with `sent`. So a full
+//! send buffer loses nothing: confirm what left, wait, poll again.
 
 mod block;
 mod negotiate;
@@ -32,7 +33,8 @@ use std::time::{Duration, Instant};
 /// What a machine wants done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Send the opening datagram, first or again: OACK or ACK 0 for a server, the request for a client.
+    /// Send the opening datagram, first or again: OACK or ACK 0 for a server, the request for a
+    /// client.
     Open,
     /// Send the blocks from `first` up to, not including, `end`.
     Data {
@@ -101,7 +103,8 @@ pub struct Policy {
     /// Sends of the opening datagram to a peer that has not answered; plain DATA 1 is sent
     /// [`limits::UNPROVEN_DATA_SENDS`] times at most.
     pub opening_sends: u32,
-    /// Blocks that must get through in a minute, or 4 KiB for each; 0 asks for none, as a client does.
+    /// Blocks that must get through in a minute, or 4 KiB for each; 0 asks for none, as a client
+    /// does.
     pub min_progress: u32,
     /// The longest that a transfer may take; `None` for any time.
     pub max_time: Option<Duration>,

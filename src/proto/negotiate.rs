@@ -1,5 +1,5 @@
-//! Which options are agreed (RFC 2347, 2348, 2349, 7440). A server grants what it can keep and leaves the rest out;
-//! a client accepts only what it asked for.
+//! Which options are agreed (RFC 2347, 2348, 2349, 7440). A server grants what it can keep and
+//! leaves the rest out; a client accepts only what it asked for.
 
 use super::Rollover;
 use crate::limits::{
@@ -58,11 +58,12 @@ impl Default for Terms {
     }
 }
 
-/// A server's answer to the options of a request: what holds, and the OACK that says so. If the OACK is empty, none is sent.
+/// A server's answer to the options of a request: what holds, and the OACK that says so. If the
+/// OACK is empty, none is sent.
 ///
-/// `size` goes into `tsize`, where it was asked for: the bytes of the file on RRQ, the announced ones on WRQ. Leave it
-/// out where the number of bytes on the wire is not known. An empty file has `tsize=0` (RFC 2349);
-/// only curl, which takes that for an error, gets none.
+/// `size` goes into `tsize`, where it was asked for: the bytes of the file on RRQ, the announced
+/// ones on WRQ. Leave it out where the number of bytes on the wire is not known. An empty file has
+/// `tsize=0` (RFC 2349); only curl, which takes that for an error, gets none.
 pub fn grant(asked: &Options, size: Option<u64>, terms: &Terms) -> (Agreed, Options) {
     use OptionName::{
         Blksize, Blksize2, Rollover as RolloverOption, Timeout, Tsize, Utimeout, Windowsize,
@@ -70,8 +71,8 @@ pub fn grant(asked: &Options, size: Option<u64>, terms: &Terms) -> (Agreed, Opti
     let mut agreed = Agreed::default();
     let mut answer = Options::default();
 
-    // RFC 2348: the answer "must be less than or equal to the value specified by the client"; raising one under 8 is
-    // therefore not possible, and it is left out.
+    // RFC 2348: the answer "must be less than or equal to the value specified by the client";
+    // raising one under 8 is therefore not possible, and it is left out.
     let fits = |size: &u64| *size >= u64::from(MIN_BLKSIZE);
     let most = u64::from(terms.max_blksize.clamp(MIN_BLKSIZE, MAX_BLKSIZE));
     if let Some(size) = asked.get(Blksize).filter(fits) {

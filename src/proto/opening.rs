@@ -3,8 +3,8 @@
 //! answer a second.
 //!
 //! Invariant: the budget bounds what is sent, and it refills. A request is never left without an
-//! answer for longer than
-//! [`REPEAT_REFILL`], however many answers the peer has missed before. How long an answer is waited for is the timer's rule.
+//! answer for longer than [`REPEAT_REFILL`], however many answers the peer has missed before. How
+//! long an answer is waited for is the timer's rule.
 
 use crate::limits::{REPEAT_REFILL, REPEATED_REQUESTS, REQUEST_SPREAD};
 use std::time::{Duration, Instant};
@@ -60,7 +60,8 @@ impl Opening {
         true
     }
 
-    /// From the only send to its answer `now`; `None` where it can't be told which send was answered (Karn).
+    /// From the only send to its answer `now`; `None` where it can't be told which send was
+    /// answered (Karn).
     pub(super) fn round_trip(&self, now: Instant) -> Option<Duration> {
         let (first, _) = self.sent?;
         (self.sends == 1).then(|| now - first)

@@ -1,16 +1,18 @@
 //! How a window is spread over time.
 //!
-//! A negotiated window may not be shortened (the receiver would wait for the rest), but it may go out in bursts with gaps
-//! between. A client whose windows come back whole gets each in one burst. One that loses the tail of every burst gets
-//! bursts as long as what it kept, and now and then a longer one to see whether it has changed. Loss that strikes anywhere is
-//! no reason to slow down: smaller bursts would lose as much.
+//! A negotiated window may not be shortened (the receiver would wait for the rest), but it may go
+//! out in bursts with gaps between. A client whose windows come back whole gets each in one burst.
+//! One that loses the tail of every burst gets bursts as long as what it kept, and now and then a
+//! longer one to see whether it has changed. Loss that strikes anywhere is no reason to slow down:
+//! smaller bursts would lose as much.
 
 use crate::limits::{BURST_GAP, BURST_GAP_MAX, FIRST_BURST, SMALLEST_BURST};
 use std::time::Duration;
 
 /// Windows in a row that broke off at about the same place before they are spread wider.
 const SUSPICIOUS: u32 = 3;
-/// Windows in a row that were whole only after a probe of their last block before they are spread wider.
+/// Windows in a row that were whole only after a probe of their last block before they are spread
+/// wider.
 const DOUBTFUL: u32 = 8;
 /// Windows before a larger burst is tried again; doubles when the try fails at once.
 const HOLD_FIRST: u32 = 8;
@@ -62,8 +64,8 @@ impl Pace {
         self.burst
     }
 
-    /// The pause after a burst. Never longer than half a round trip, where the round trip is not tiny: a window
-    /// should not take many times as long as its answer.
+    /// The pause after a burst. Never longer than half a round trip, where the round trip is not
+    /// tiny: a window should not take many times as long as its answer.
     pub(super) fn gap(&self, round_trip: Option<Duration>) -> Duration {
         self.gap
             .min(round_trip.unwrap_or_default() / 2)
@@ -82,9 +84,10 @@ impl Pace {
         self.window_is_over();
     }
 
-    /// A whole window was acknowledged, but only after a probe: its very last block was lost, or nothing was and the receiver is
-    /// slower than it used to be. A crowd of busy receivers must not be sent smaller bursts, which are more work for
-    /// both sides; the timer learns how slow they are long before this is believed to be a loss.
+    /// A whole window was acknowledged, but only after a probe: its very last block was lost, or
+    /// nothing was and the receiver is slower than it used to be. A crowd of busy receivers must
+    /// not be sent smaller bursts, which are more work for both sides; the timer learns how slow
+    /// they are long before this is believed to be a loss.
     pub(super) fn doubtful(&mut self) {
         self.doubtful += 1;
         if self.doubtful == DOUBTFUL {
@@ -104,9 +107,10 @@ impl Pace {
         }
     }
 
-    /// A receiver without room breaks windows off at the same place, give or take a quarter. The first block finds room
-    /// everywhere: if it is missing, something else was the matter. If only the first arrives, its buffers may be full of what
-    /// came behind the hole; once in a while that happens to everybody (U-Boot tells of it when leftovers come in).
+    /// A receiver without room breaks windows off at the same place, give or take a quarter. The
+    /// first block finds room everywhere: if it is missing, something else was the matter. If only
+    /// the first arrives, its buffers may be full of what came behind the hole; once in a while
+    /// that happens to everybody (U-Boot tells of it when leftovers come in).
     fn suspect(&mut self, arrived: u64) {
         self.stuck = if arrived == 1 { self.stuck + 1 } else { 0 };
         if arrived <= 1 {

@@ -62,8 +62,9 @@ impl Progress {
             .fold(timer.deadline(), Instant::min)
     }
 
-    /// Looks at the clocks, and at how many `blocks` are through; says what is due, or how the transfer ends, which is never left
-    /// to [`Expiry::Exhausted`]. A closed port gets what the interval brings, and no probes before.
+    /// Looks at the clocks, and at how many `blocks` are through; says what is due, or how the
+    /// transfer ends, which is never left to [`Expiry::Exhausted`]. A closed port gets what the
+    /// interval brings, and no probes before.
     pub(super) fn expire(
         &mut self,
         timer: &mut Timer,

@@ -1,7 +1,7 @@
 //! The end that stores the data.
 //!
-//! Blocks are taken in order only. An ACK goes out at the end of each window, at the last block, once per hole, and when
-//! a block comes again whose ACK may have been lost.
+//! Blocks are taken in order only. An ACK goes out at the end of each window, at the last block,
+//! once per hole, and when a block comes again whose ACK may have been lost.
 
 use super::opening::Opening;
 use super::progress::Progress;
@@ -11,12 +11,12 @@ use crate::limits::OACK_INTERVAL;
 use crate::wire::{ErrorCode, Packet};
 use std::time::{Duration, Instant};
 
-/// A receiver repeats its ACK on its own account not earlier than this, and not before twice the measured round trip:
-/// the sender, who knows what it sent, goes first.
+/// A receiver repeats its ACK on its own account not earlier than this, and not before twice the
+/// measured round trip: the sender, who knows what it sent, goes first.
 const RECEIVER_PROBE_FLOOR: Duration = Duration::from_millis(200);
 
-/// In a window a block that comes again sooner than this after its first copy was copied by the network; senders take longer
-/// to become impatient.
+/// In a window a block that comes again sooner than this after its first copy was copied by the
+/// network; senders take longer to become impatient.
 const COPY_SPREAD: Duration = Duration::from_millis(5);
 
 /// A hole is not reported again sooner than this, or than half a round trip.
@@ -57,7 +57,8 @@ enum Phase {
     /// The opening datagram waits for DATA 1 (or, for a client, for an OACK).
     Opening,
     Flowing,
-    /// The last block is stored and acknowledged; its ACK is repeated on demand until then (RFC 1350 §6).
+    /// The last block is stored and acknowledged; its ACK is repeated on demand until then (RFC
+    /// 1350 §6).
     Dallying(Instant),
     /// The `Error` step comes first.
     Failing(ErrorCode, &'static str),
@@ -91,13 +92,14 @@ impl Receiver {
         receiver
     }
 
-    /// A client's side of an RRQ: the opening datagram is the request. [`agree`](Self::agree) goes on.
+    /// A client's side of an RRQ: the opening datagram is the request. [`agree`](Self::agree) goes
+    /// on.
     pub fn requesting(dally: Duration, policy: &Policy, now: Instant) -> Self {
         Self::new(&Agreed::default(), dally, policy, now)
     }
 
-    /// The server has answered the RRQ: with an OACK, which ACK 0 confirms, or with DATA 1 and so without options
-    /// (hand it to [`handle`](Self::handle) afterwards).
+    /// The server has answered the RRQ: with an OACK, which ACK 0 confirms, or with DATA 1 and so
+    /// without options (hand it to [`handle`](Self::handle) afterwards).
     pub fn agree(&mut self, agreed: &Agreed, oack: bool, policy: &Policy, now: Instant) {
         if self.phase != Phase::Opening {
             return;
@@ -194,16 +196,17 @@ impl Receiver {
             return self.next_block(length, now);
         }
         let asks = if block > next {
-            // RFC 7440 §4: the receiver tells the last block it has in order; once per hole is enough, and once more when
-            // the sender has gone back and the hole is still there.
+            // RFC 7440 §4: the receiver tells the last block it has in order; once per hole is
+            // enough, and once more when the sender has gone back and the hole is still there.
             let goes_back = block <= seen && self.is_calm(HOLE_REPEAT, now);
             let tells = !self.hole_reported || goes_back;
             self.hole_reported = true;
             self.holes += u64::from(tells);
             tells
         } else {
-            // RFC 1350: a repeated block is acknowledged again. In a window, copies that the network made of blocks that
-            // flow are no question, and an ACK in mid-window would tear it.
+            // RFC 1350: a repeated block is acknowledged again. In a window, copies that the
+            // network made of blocks that flow are no question, and an ACK in mid-window would tear
+            // it.
             self.window == 1 || self.is_calm(COPY_SPREAD, now)
         };
         if asks {
@@ -212,7 +215,8 @@ impl Receiver {
         Verdict::Ignore
     }
 
-    /// True where the last progress, or the last ACK, is some time ago: a block that comes again now was sent again.
+    /// True where the last progress, or the last ACK, is some time ago: a block that comes again
+    /// now was sent again.
     fn is_calm(&self, least: Duration, now: Instant) -> bool {
         let pause = self.timer.shortest_round_trip().unwrap_or_default() / 2;
         let since = self.answered.map_or(self.timer.silent_from(), |at| {
@@ -256,7 +260,8 @@ impl Receiver {
         self.progress.unreachable();
     }
 
-    /// The same request came again from the same TID: the same answer again. False where it brings none.
+    /// The same request came again from the same TID: the same answer again. False where it brings
+    /// none.
     pub fn request_repeated(&mut self, now: Instant) -> bool {
         if self.phase != Phase::Opening || !self.opening.asked_again(now) {
             return false;
@@ -355,7 +360,8 @@ impl Receiver {
         self.heard
     }
 
-    /// True where nothing new has come for longer than a first probe takes: a repeated request is not a late copy then.
+    /// True where nothing new has come for longer than a first probe takes: a repeated request is
+    /// not a late copy then.
     pub fn is_silent(&self, now: Instant) -> bool {
         let silence = now.saturating_duration_since(self.timer.silent_from());
         silence > self.timer.probe_interval().unwrap_or(self.timer.interval())

@@ -1,8 +1,9 @@
 //! The end that holds the data.
 //!
-//! The window is `acked + 1 ..= acked + window`; `next` walks through it. Whatever tears a window (a hole reported by the
-//! receiver, a silence) sets `next` back to `acked + 1`, because an RFC 7440 receiver keeps nothing behind a hole. What only
-//! looks like such a report does not: see [`Echo`].
+//! The window is `acked + 1 ..= acked + window`; `next` walks through it. Whatever tears a window
+//! (a hole reported by the receiver, a silence) sets `next` back to `acked + 1`, because an RFC
+//! 7440 receiver keeps nothing behind a hole. What only looks like such a report does not: see
+//! [`Echo`].
 
 use super::opening::Opening;
 use super::pace::Pace;
@@ -89,16 +90,17 @@ struct Repeats {
     answered: Instant,
 }
 
-/// A block that was sent again although it had arrived is acknowledged again, and that looks like a report that the next one is
-/// missing. Whoever goes back for it sends more such blocks, hears of them too, and never stops: the Sorcerer's Apprentice of
-/// RFC 1123 §4.2.3.1, with windows.
+/// A block that was sent again although it had arrived is acknowledged again, and that looks like a
+/// report that the next one is missing. Whoever goes back for it sends more such blocks, hears of
+/// them too, and never stops: the Sorcerer's Apprentice of RFC 1123 §4.2.3.1, with windows.
 #[derive(Clone, Debug, Default)]
 struct Echo {
     /// When the first unacknowledged block, or a probe, was last sent again.
     resent: Option<Instant>,
     /// Until then the last ACK may come again in answer to that.
     until: Option<Instant>,
-    /// The last report was about the very block behind all that was sent again: a hole, or an echo. The second in a row is one.
+    /// The last report was about the very block behind all that was sent again: a hole, or an echo.
+    /// The second in a row is one.
     suspected: bool,
 }
 
@@ -185,8 +187,9 @@ struct Sent {
 }
 
 impl Sender {
-    /// A server's side of an RRQ. With `oack` the opening datagram is an OACK that ACK 0 must answer; without, DATA 1 goes
-    /// out at once. `last` is the number of the last block, if the length is known.
+    /// A server's side of an RRQ. With `oack` the opening datagram is an OACK that ACK 0 must
+    /// answer; without, DATA 1 goes out at once. `last` is the number of the last block, if the
+    /// length is known.
     pub fn answering(
         agreed: &Agreed,
         oack: bool,
@@ -208,7 +211,8 @@ impl Sender {
         sender
     }
 
-    /// A client's side of a WRQ: the opening datagram is the request. [`agree`](Self::agree) goes on.
+    /// A client's side of a WRQ: the opening datagram is the request. [`agree`](Self::agree) goes
+    /// on.
     pub fn requesting(policy: &Policy, now: Instant) -> Self {
         let mut sender = Self::new(&Agreed::default(), policy, now);
         sender.phase = Phase::Opening;
@@ -286,7 +290,8 @@ impl Sender {
         }
     }
 
-    /// A client's server repeats its OACK: it waits for DATA 1, and may not do so for as long as the interval.
+    /// A client's server repeats its OACK: it waits for DATA 1, and may not do so for as long as
+    /// the interval.
     fn offered_again(&mut self, now: Instant) {
         let is_copy = now < self.repeats.answered + OACK_INTERVAL / 2;
         if self.phase == Phase::Flowing
@@ -301,8 +306,8 @@ impl Sender {
     }
 
     fn acknowledged(&mut self, wire: u16, now: Instant) {
-        // What lies outside "just before the window" to "highest block sent" is stale or invented, and moves nothing, not
-        // even a clock.
+        // What lies outside "just before the window" to "highest block sent" is stale or invented,
+        // and moves nothing, not even a clock.
         let Some(block) = self
             .rollover
             .from_wire(wire, self.acked)
@@ -380,8 +385,9 @@ impl Sender {
         }
     }
 
-    /// An ACK that comes sooner than a round trip after blocks were sent again is no answer to them: until when that may come.
-    /// Only where a probe makes up for what is passed over by mistake.
+    /// An ACK that comes sooner than a round trip after blocks were sent again is no answer to
+    /// them: until when that may come. Only where a probe makes up for what is passed over by
+    /// mistake.
     fn echo_until(&self, now: Instant) -> Option<Instant> {
         self.timer.probe_interval()?;
         let resent = self.echo.resent?;
@@ -420,7 +426,8 @@ impl Sender {
         alone && self.timer.probe_interval().is_some() && (early || *eager >= EAGER_ACKS)
     }
 
-    /// Whether this ACK, behind which blocks are under way, speaks of a repetition and not of a hole.
+    /// Whether this ACK, behind which blocks are under way, speaks of a repetition and not of a
+    /// hole.
     fn is_echo(&mut self, block: u64) -> bool {
         let is_behind = block + 1 == self.resent_end
             && self.next > self.resent_end
@@ -431,8 +438,9 @@ impl Sender {
         is_echo
     }
 
-    /// The same ACK again. In lock step it moves nothing and only the timer resends (RFC 1123 §4.2.3.1, the Sorcerer's
-    /// Apprentice). With a larger window it says "start again here" (RFC 7440 §4).
+    /// The same ACK again. In lock step it moves nothing and only the timer resends (RFC 1123
+    /// §4.2.3.1, the Sorcerer's Apprentice). With a larger window it says "start again here" (RFC
+    /// 7440 §4).
     fn repeated(&mut self, now: Instant) {
         if self.window == 1 {
             self.timer.refute_loss();
@@ -443,8 +451,8 @@ impl Sender {
         if self.sent_end == self.acked + 1 || is_older {
             return;
         }
-        // A copy made by the network comes right behind the original; a report that the first block of a window is missing
-        // takes as long as the path, but less than a whole window.
+        // A copy made by the network comes right behind the original; a report that the first block
+        // of a window is missing takes as long as the path, but less than a whole window.
         let pause = match self.repeats.count {
             // Each block brings an ACK, so the report comes right behind the ACK of the last block
             // in order.
@@ -485,7 +493,8 @@ impl Sender {
         self.probe = None;
         self.recovery.is_probe = false;
         self.timer.disarm_probe();
-        // A receiver that needs the gap needs it here too: its buffers are still full of what came behind the hole.
+        // A receiver that needs the gap needs it here too: its buffers are still full of what came
+        // behind the hole.
         self.burst_left = self.pace.burst();
         self.burst_from = self.burst_from.max(now);
     }
@@ -544,7 +553,8 @@ impl Sender {
         self.progress.unreachable();
     }
 
-    /// The same request came again from the same TID: one more copy of the opening packet. False where it brings none.
+    /// The same request came again from the same TID: one more copy of the opening packet. False
+    /// where it brings none.
     pub fn request_repeated(&mut self, now: Instant) -> bool {
         let is_over = self.proven || matches!(self.phase, Phase::Done(_));
         if is_over || !self.opening.asked_again(now) {
@@ -559,7 +569,8 @@ impl Sender {
         true
     }
 
-    /// The last block of the file turned out to be this one. Blocks behind it must not have been sent.
+    /// The last block of the file turned out to be this one. Blocks behind it must not have been
+    /// sent.
     pub fn set_last(&mut self, last: u64) {
         debug_assert!(
             self.sent_end <= last + 1,
@@ -803,7 +814,8 @@ impl Sender {
         self.rollover
     }
 
-    /// True where the peer has been silent for longer than a first probe takes: a repeated request is not a late copy then.
+    /// True where the peer has been silent for longer than a first probe takes: a repeated request
+    /// is not a late copy then.
     pub fn is_silent(&self, now: Instant) -> bool {
         self.silence(now) > self.timer.probe_interval().unwrap_or(self.timer.interval())
     }

@@ -11,8 +11,9 @@ use super::{Policy, Retransmit};
 use crate::limits::{FINAL_TIMEOUT_GROWTH, PAUSE_FLOOR, TIMEOUT_GROWTH};
 use std::time::{Duration, Instant};
 
-/// Blocks in a row without a clean sample after which an unclean one is taken: the round trip has grown over
-/// the probe interval, or the link is very bad, and in both cases longer waits are right.
+/// Blocks in a row without a clean sample after which an unclean one is taken: the round trip has
+/// grown over the probe interval, or the link is very bad, and in both cases longer waits are
+/// right.
 const UNSAMPLED_LIMIT: u32 = 3;
 /// An answer that proves a loss says little of the round trip: so many of them count as one of the
 /// others.
@@ -67,7 +68,8 @@ struct RoundTrip {
     variation: Duration,
     /// The shortest seen: the path with little of the time that a window takes to pass.
     shortest: Duration,
-    /// Taken from the opening, where the peer's disk may have been in the way; the first block replaces it.
+    /// Taken from the opening, where the peer's disk may have been in the way; the first block
+    /// replaces it.
     guess: bool,
 }
 
@@ -82,8 +84,9 @@ impl RoundTrip {
         }
     }
 
-    /// RFC 6298 §2.3, without a lower limit. There the variation counts for no less than the granularity of the clock. Ours is
-    /// fine, but a steady path must not bring a probe down to the very instant of the answer.
+    /// RFC 6298 §2.3, without a lower limit. There the variation counts for no less than the
+    /// granularity of the clock. Ours is fine, but a steady path must not bring a probe down to the
+    /// very instant of the answer.
     fn longest(&self) -> Duration {
         self.smoothed + (4 * self.variation).max(self.smoothed / 8)
     }
@@ -141,8 +144,9 @@ impl Timer {
         }
     }
 
-    /// Until [`end_opening`](Self::end_opening) the interval is at least this long. Nothing is agreed before the peer has
-    /// acknowledged the OACK: until then it cannot make the interval longer than our own, and be kept for longer.
+    /// Until [`end_opening`](Self::end_opening) the interval is at least this long. Nothing is
+    /// agreed before the peer has acknowledged the OACK: until then it cannot make the interval
+    /// longer than our own, and be kept for longer.
     pub(super) fn begin_opening(&mut self, least: Duration) {
         self.opening = Some(least);
     }
@@ -151,7 +155,8 @@ impl Timer {
         self.opening = None;
     }
 
-    /// For an end whose peer knows better what is missing: its probe has two round trips to arrive before ours.
+    /// For an end whose peer knows better what is missing: its probe has two round trips to arrive
+    /// before ours.
     pub(super) fn let_the_peer_go_first(&mut self) {
         self.patience = 2;
     }
@@ -221,12 +226,14 @@ impl Timer {
         self.round_trip.is_some_and(|round_trip| !round_trip.guess)
     }
 
-    /// The shortest round trip, where one was measured: nothing is an answer that comes much earlier.
+    /// The shortest round trip, where one was measured: nothing is an answer that comes much
+    /// earlier.
     pub(super) fn shortest_round_trip(&self) -> Option<Duration> {
         self.round_trip.map(|round_trip| round_trip.shortest)
     }
 
-    /// The first probe of this silence comes this long after a send; `None` while nothing was measured.
+    /// The first probe of this silence comes this long after a send; `None` while nothing was
+    /// measured.
     pub(super) fn probe_interval(&self) -> Option<Duration> {
         let round_trip = self.round_trip.filter(|_| self.probing)?;
         let earlier = (self.patience - 1) * round_trip.smoothed;
@@ -321,9 +328,10 @@ impl Timer {
         }
     }
 
-    /// A block that was sent more than once came back: it can't be told which send was answered (Karn). The first send counts
-    /// after a few in a row, or a grown round trip would never be learned; and where nothing but the guess of the opening is
-    /// known and a few probes went out in vain: a window takes longer to pass than an opening, on a slow line.
+    /// A block that was sent more than once came back: it can't be told which send was answered
+    /// (Karn). The first send counts after a few in a row, or a grown round trip would never be
+    /// learned; and where nothing but the guess of the opening is known and a few probes went out
+    /// in vain: a window takes longer to pass than an opening, on a slow line.
     pub(super) fn ambiguous_sample(&mut self, since_first_send: Duration) {
         self.unclean_sample(since_first_send, PROVEN_LOSSES);
     }
@@ -375,12 +383,14 @@ impl Timer {
         self.probe_from = None;
     }
 
-    /// The interval starts anew without giving budget back: something was sent that is not an answer to silence.
+    /// The interval starts anew without giving budget back: something was sent that is not an
+    /// answer to silence.
     pub(super) fn restart_interval(&mut self, now: Instant) {
         self.interval_from = now;
     }
 
-    /// A window may take longer to pass than the interval, on a slow line; only what was agreed does not give way.
+    /// A window may take longer to pass than the interval, on a slow line; only what was agreed
+    /// does not give way.
     fn patient_interval(&self) -> Duration {
         match self.probing && !self.agreed {
             true => self

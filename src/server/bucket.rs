@@ -1,4 +1,5 @@
-//! So many a second, and no more: for what anybody can make the server do without having answered it.
+//! So many a second, and no more: for what anybody can make the server do without having answered
+//! it.
 
 use std::time::{Duration, Instant};
 

@@ -1,18 +1,18 @@
 //! The admission desk: which requests become transfers, and which transfers make room for them. A
 //! pure table; it owns no socket and reads no clock.
 //!
-//! A TID is a client's address and port together with the address it asked. One TID has one current transfer, and for a
-//! while those that it replaces.
+//! A TID is a client's address and port together with the address it asked. One TID has one current
+//! transfer, and for a while those that it replaces.
 //!
 //! A transfer is *half-open* until its peer has acknowledged something: the source of a request may
-//! be forged. Then it is
-//! *established*, and an upload is *complete* once its file is stored and acknowledged. Places, ports, descriptors and
-//! memory are scarce in the same way, and this is the one list of what makes room for a request:
+//! be forged. Then it is *established*, and an upload is *complete* once its file is stored and
+//! acknowledged. Places, ports, descriptors and memory are scarce in the same way, and this is the
+//! one list of what makes room for a request:
 //!
 //! 1. complete uploads, the one that has been complete for longest first;
-//! 2. half-open transfers that have had [`UNPROVEN_CHANCE`], and established ones whose peers have been silent for longer
-//!    than [`patience`] allows: those of the address that has the most transfers first, and of these the one whose time
-//!    was up first.
+//! 2. half-open transfers that have had [`UNPROVEN_CHANCE`], and established ones whose peers have
+//!    been silent for longer than [`patience`] allows: those of the address that has the most
+//!    transfers first, and of these the one whose time was up first.
 //!
 //! All other transfers stay.
 
@@ -169,7 +169,8 @@ impl Group {
     }
 }
 
-/// The network of an address: who can forge one address of it can forge them all. A /24 of IPv4, a /64 of IPv6.
+/// The network of an address: who can forge one address of it can forge them all. A /24 of IPv4, a
+/// /64 of IPv6.
 fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(ip) => Ipv4Addr::from_bits(ip.to_bits() & (!0 << 8)).into(),
@@ -459,7 +460,8 @@ impl Desk {
         }
     }
 
-    /// The peer has acknowledged something. Returns the older transfers of its TID: they have been replaced.
+    /// The peer has acknowledged something. Returns the older transfers of its TID: they have been
+    /// replaced.
     pub fn proven(&mut self, id: TransferId, now: Instant) -> Vec<TransferId> {
         let entry = self.entries.get(&id);
         let Some(entry) = entry.filter(|entry| entry.state == State::HalfOpen) else {
@@ -821,7 +823,8 @@ mod tests {
         admitted(desk.ask(tid(4, 1), 0, later));
     }
 
-    /// Where the table is full, those that never answered are not kept at the cost of those that ask.
+    /// Where the table is full, those that never answered are not kept at the cost of those that
+    /// ask.
     #[test]
     fn a_full_table_makes_room_in_the_same_way() {
         let now = start();

@@ -46,7 +46,8 @@ pub(super) struct Loop {
     sockets: Vec<ListeningSocket>,
     endpoint: Endpoint,
     lanes: Lanes,
-    /// When unused mappings are looked for; `None` while nothing was asked for since there were none.
+    /// When unused mappings are looked for; `None` while nothing was asked for since there were
+    /// none.
     next_sweep: Option<Instant>,
     warnings: ThrottledWarnings,
     /// The server stops: no more requests are read.
@@ -119,7 +120,8 @@ impl Loop {
                     socket.open = !self.is_stopping;
                 }
             }
-            // What workers say comes before new requests: a client's last ACK may stand between two of its RRQs.
+            // What workers say comes before new requests: a client's last ACK may stand between two
+            // of its RRQs.
             self.read_mail();
             let time = now();
             self.requests(time);

@@ -2,8 +2,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Runs an embedder's code; `None` where it panicked. What it threw is dropped here, and where that panics as well, the second
-/// thing is left where it is.
+/// Runs an embedder's code; `None` where it panicked. What it threw is dropped here, and where that
+/// panics as well, the second thing is left where it is.
 pub(super) fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
     let thrown = match catch_unwind(AssertUnwindSafe(work)) {
         Ok(value) => return Some(value),
@@ -15,7 +15,8 @@ pub(super) fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
     None
 }
 
-/// Closes a transfer's file and socket, or what the store gave too late. An embedder's source may panic even here.
+/// Closes a transfer's file and socket, or what the store gave too late. An embedder's source may
+/// panic even here.
 pub(super) fn close<T>(ended: T) {
     if guarded(|| drop(ended)).is_none() {
         log::error!("a source panicked while it was closed");

@@ -1,5 +1,5 @@
-//! Workers that sleep until there is work: a stack, so that few of them stay busy and the rest stay asleep. A thread that is
-//! woken for every small thing costs more than the thing.
+//! Workers that sleep until there is work: a stack, so that few of them stay busy and the rest stay
+//! asleep. A thread that is woken for every small thing costs more than the thing.
 
 use super::sync::thread::{Thread, ThreadId};
 use super::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, PoisonError, now, thread};
@@ -43,8 +43,8 @@ impl Idle {
         self.closed.load(Ordering::SeqCst)
     }
 
-    /// Sleeps until woken, or for `most`. Work that was queued before the sleeper could be seen is asked for with `has_work`, so
-    /// that it waits for nobody.
+    /// Sleeps until woken, or for `most`. Work that was queued before the sleeper could be seen is
+    /// asked for with `has_work`, so that it waits for nobody.
     pub(super) fn sleep(&self, most: Option<Duration>, has_work: impl Fn() -> bool) -> Wake {
         let me = thread::current();
         {

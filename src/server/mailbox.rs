@@ -75,14 +75,15 @@ impl<T> Mail<T> {
         self.queue.try_recv().ok()
     }
 
-    /// The next message, waiting for it no longer than `patience`: for when there is nothing else to wait for.
+    /// The next message, waiting for it no longer than `patience`: for when there is nothing else
+    /// to wait for.
     pub(super) fn wait(&self, patience: Duration) -> Option<T> {
         self.queue.recv_timeout(patience).ok()
     }
 
     /// Call before sleeping; returns zero if there is mail after all. A message posted and a bell
-    /// rung from now on end the sleep. What `timeout` looks at may have changed just before, so it is
-    /// asked afterwards how long to sleep.
+    /// rung from now on end the sleep. What `timeout` looks at may have changed just before, so it
+    /// is asked afterwards how long to sleep.
     pub(super) fn before_sleep(
         &self,
         timeout: impl FnOnce() -> Option<Duration>,

@@ -1,4 +1,5 @@
-//! What the server has learned about its clients: which of them need smaller windows or blocks, or no options at all.
+//! What the server has learned about its clients: which of them need smaller windows or blocks, or
+//! no options at all.
 //!
 //! A pure table: it owns no socket and reads no clock. It is taught at the end of a transfer, by a
 //! peer that has answered, so a forged address teaches nothing, and asked when the next one opens.
@@ -101,7 +102,8 @@ impl Memory {
         if !is_worth_it {
             return None;
         }
-        // Who refuses an OACK has acknowledged nothing: its address may be forged, and the port guessed.
+        // Who refuses an OACK has acknowledged nothing: its address may be forged, and the port
+        // guessed.
         if course.outset == Outset::Refused && !self.has_fetched(peer, now) {
             return None;
         }
@@ -145,8 +147,9 @@ impl Client {
         self.shared_until.is_some_and(|until| now < until)
     }
 
-    /// Two transfers of different ports in which blocks got through at the same time: a boot loader fetches one file after the
-    /// other, and one that was given up makes no progress any more. So there are several clients.
+    /// Two transfers of different ports in which blocks got through at the same time: a boot loader
+    /// fetches one file after the other, and one that was given up makes no progress any more. So
+    /// there are several clients.
     fn saw(&mut self, port: u16, course: &Course, now: Instant) {
         let span = Span {
             port,
@@ -236,8 +239,9 @@ fn smaller_block(course: &Course) -> Option<Lesson> {
     never_arrived.then_some(Lesson::Blksize(smaller?))
 }
 
-/// Of its windows at least a third came back torn, and at such places that the pace had to give in: its receiver has no room for
-/// more. Loss that strikes anywhere is no reason: with smaller windows it would strike as often.
+/// Of its windows at least a third came back torn, and at such places that the pace had to give in:
+/// its receiver has no room for more. Loss that strikes anywhere is no reason: with smaller windows
+/// it would strike as often.
 fn smaller_window(course: &Course) -> Option<Lesson> {
     let whole = course.blocks / u64::from(course.windowsize);
     let is_torn = course.torn >= LESSON_TORN_WINDOWS && course.torn * 2 > whole;
@@ -355,7 +359,8 @@ mod tests {
         };
         let lesson = memory.learn(peer(1), &asked(), &course, now);
         assert_eq!(lesson, Some(Lesson::Window(40)));
-        // Loss that strikes anywhere, which the pace leaves alone, teaches nothing; neither do a few torn among many, nor a few at all.
+        // Loss that strikes anywhere, which the pace leaves alone, teaches nothing; neither do a
+        // few torn among many, nor a few at all.
         let mut memory = Memory::default();
         let course = Course {
             burst: 64,

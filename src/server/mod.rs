@@ -1,6 +1,7 @@
 //! The server: [`Builder`] → [`Listening`] → [`Server`].
 //!
-//! One loop on the listening sockets, a bounded pool of workers, and one transfer at a time in each worker's hands.
+//! One loop on the listening sockets, a bounded pool of workers, and one transfer at a time in each
+//! worker's hands.
 
 mod admitted;
 mod bucket;
@@ -67,13 +68,15 @@ const MAIL: usize = 1024;
 pub struct Limits {
     /// Threads that run transfers, 1 to 1024. They are started when they are needed.
     pub workers: usize,
-    /// How long the store may take to answer a request before its client gets an ERROR: 1 s to an hour.
+    /// How long the store may take to answer a request before its client gets an ERROR: 1 s to an
+    /// hour.
     pub store_deadline: Duration,
     /// Transfers at once, 1 to 65,536. Each holds a socket and perhaps a file: two descriptors. One
     /// client address has 15 of 16 places at most, and never the last of two or more: the rest is
     /// for addresses that have none.
     pub max_transfers: usize,
-    /// Transfers at once of one client address; `None` for no limit. Whole labs sit behind one address.
+    /// Transfers at once of one client address; `None` for no limit. Whole labs sit behind one
+    /// address.
     pub max_transfers_per_client: Option<usize>,
     /// Transfers at once whose peers have not answered yet: their addresses may be forged. When
     /// there are so many, the oldest that has had a second makes room. `None` for as many as
@@ -83,22 +86,25 @@ pub struct Limits {
     pub max_unproven_per_client: Option<usize>,
     /// The same of one network, an IPv4 /24 or an IPv6 /64; `None` for no limit of its own.
     pub max_unproven_per_network: Option<usize>,
-    /// Octets that streams and netascii transfers may keep for resending, all together: 64 KiB or more. When they are
-    /// used up, windows and blocks get smaller.
+    /// Octets that streams and netascii transfers may keep for resending, all together: 64 KiB or
+    /// more. When they are used up, windows and blocks get smaller.
     pub max_buffered: u64,
     /// Largest block size that is agreed, in octets: 8 to 65464 (RFC 2348).
     pub max_block_size: u16,
     /// Agree to no block size that the route to the client does not carry in one piece.
     pub fit_route: bool,
-    /// Largest window that is agreed, in blocks: 1 to 32767 (RFC 7440). The octets in a window are limited too.
+    /// Largest window that is agreed, in blocks: 1 to 32767 (RFC 7440). The octets in a window are
+    /// limited too.
     pub max_window_size: u16,
-    /// Retransmission interval where the client asks for none: 10 ms to 255 s. It doubles up to four times itself.
+    /// Retransmission interval where the client asks for none: 10 ms to 255 s. It doubles up to
+    /// four times itself.
     pub timeout: Duration,
     /// Resends in one silence, after which a transfer fails: up to 100.
     pub retries: u32,
     /// When to send again.
     pub retransmit: Retransmit,
-    /// Blocks that a client must get through in a minute, or 4 KiB for each of them: up to 65,535; 0 asks for none.
+    /// Blocks that a client must get through in a minute, or 4 KiB for each of them: up to 65,535;
+    /// 0 asks for none.
     pub min_progress: u32,
     /// The longest that a transfer may take: 1 s to 365 days.
     pub max_time: Duration,
@@ -243,15 +249,16 @@ enum DoorPlan {
 }
 
 impl Builder {
-    /// Listens at this address. Port 0 lets the system choose. May be called several times; without any of
-    /// these calls the server listens at port 69 of all addresses.
+    /// Listens at this address. Port 0 lets the system choose. May be called several times; without
+    /// any of these calls the server listens at port 69 of all addresses.
     #[must_use]
     pub fn bind(mut self, address: SocketAddr) -> Self {
         self.doors.push(DoorPlan::Address(address));
         self
     }
 
-    /// Listens at all IPv4 and all IPv6 addresses, at one port. A machine without IPv6 gets a warning in the log.
+    /// Listens at all IPv4 and all IPv6 addresses, at one port. A machine without IPv6 gets a
+    /// warning in the log.
     #[must_use]
     pub fn bind_any(mut self, port: u16) -> Self {
         self.doors.push(DoorPlan::AnyAddress(port));
@@ -272,11 +279,12 @@ impl Builder {
         self
     }
 
-    /// Binds the sockets. Nothing is answered before [`Listening::start`]: privileges can be dropped in between.
+    /// Binds the sockets. Nothing is answered before [`Listening::start`]: privileges can be
+    /// dropped in between.
     ///
     /// # Errors
-    /// [`Error::Setting`] for a limit out of its range, [`Error::Bind`] for an address that cannot be bound,
-    /// [`Error::Overlap`] for one that this server listens on already.
+    /// [`Error::Setting`] for a limit out of its range, [`Error::Bind`] for an address that cannot
+    /// be bound, [`Error::Overlap`] for one that this server listens on already.
     pub fn listen(mut self) -> Result<Listening, Error> {
         self.limits.check()?;
         if self.doors.is_empty() {
@@ -429,8 +437,8 @@ impl Listening {
     /// Starts the loop and the first worker.
     ///
     /// # Errors
-    /// [`Error::System`] when the system refuses a thread or a descriptor, [`Error::Bind`] when it does not let this process
-    /// use [`Limits::ports`].
+    /// [`Error::System`] when the system refuses a thread or a descriptor, [`Error::Bind`] when it
+    /// does not let this process use [`Limits::ports`].
     pub fn start(self) -> Result<Server, Error> {
         let Self {
             store,
@@ -543,7 +551,8 @@ pub enum Stop {
 }
 
 impl Server {
-    /// Begins to set up a server for this store: a [`Dir`](crate::Dir), a closure, or any [`Store`].
+    /// Begins to set up a server for this store: a [`Dir`](crate::Dir), a closure, or any
+    /// [`Store`].
     pub fn builder(store: impl Store + 'static) -> Builder {
         Builder {
             store: Box::new(store),
@@ -569,8 +578,8 @@ impl Server {
             .is_some_and(|thread| !thread.is_finished())
     }
 
-    /// What happens from now on. Bounded: a reader that is too slow misses events and is told so; the server never waits
-    /// for it.
+    /// What happens from now on. Bounded: a reader that is too slow misses events and is told so;
+    /// the server never waits for it.
     pub fn events(&self) -> Events {
         self.shared.reporter.listen()
     }
@@ -593,8 +602,10 @@ impl Server {
         self.mailbox.post(Message::Stop(stop));
     }
 
-    /// Ends one transfer, if it still runs: the peer is told with ERROR 0, and [`Event::Failed`](crate::Event::Failed) says
-    /// [`Failure::Cancelled`](crate::Failure::Cancelled). A request that is still inside the store ends when the store has answered.
+    /// Ends one transfer, if it still runs: the peer is told with ERROR 0, and
+    /// [`Event::Failed`](crate::Event::Failed) says
+    /// [`Failure::Cancelled`](crate::Failure::Cancelled). A request that is still inside the store
+    /// ends when the store has answered.
     pub fn cancel(&self, id: TransferId) {
         self.mailbox.post(Message::Cancel(id));
     }
@@ -654,7 +665,8 @@ impl Stopper {
         self.mailbox.post(Message::Cancel(id));
     }
 
-    /// Lets the store look at the world anew ([`Store::reload`]) and forgets mapped files that are not in use.
+    /// Lets the store look at the world anew ([`Store::reload`]) and forgets mapped files that are
+    /// not in use.
     pub fn reload(&self) {
         self.mailbox.post(Message::Reload);
     }
@@ -739,7 +751,8 @@ mod tests {
         while !is_wanted(&events.next_within(PATIENCE).expect("an event")) {}
     }
 
-    /// Whoever asked may have forged its address: all ERRORs to such peers come out of one budget, whatever went wrong.
+    /// Whoever asked may have forged its address: all ERRORs to such peers come out of one budget,
+    /// whatever went wrong.
     #[test]
     fn who_never_answered_is_told_why_a_transfer_ends_only_within_the_budget() {
         let server = start();

@@ -54,8 +54,9 @@ impl Answer {
         opening: &AdmittedRequest,
     ) -> Result<Box<Transfer>, Instant> {
         let Self { granted, socket } = self;
-        // A copy of what was done is acknowledged and never refused: its sender may be busy with something else on that port.
-        // What it would have been told is told to whoever really sends the file again.
+        // A copy of what was done is acknowledged and never refused: its sender may be busy with
+        // something else on that port. What it would have been told is told to whoever really sends
+        // the file again.
         let granted = match granted {
             Err(refusal) if opening.may_be_copy => Ok(Granted::Write(Box::new(Refusing(refusal)))),
             granted => granted,
@@ -140,7 +141,8 @@ fn ask_store(shared: &Shared, opening: &AdmittedRequest) -> Result<Granted, Refu
     answer.unwrap_or_else(|| Err(failed("the store panicked".into())))
 }
 
-/// The largest block size for this peer. One system call, and none for a peer that asks for small blocks.
+/// The largest block size for this peer. One system call, and none for a peer that asks for small
+/// blocks.
 fn max_blksize(shared: &Shared, asked: &Options, socket: &TransferSocket) -> u16 {
     let most = shared.terms.max_blksize;
     let wanted = [OptionName::Blksize, OptionName::Blksize2]

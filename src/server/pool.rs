@@ -1,7 +1,9 @@
-//! The pool, as the loop sees it: the workers' threads, the queues that feed them, and how many of them are awake.
+//! The pool, as the loop sees it: the workers' threads, the queues that feed them, and how many of
+//! them are awake.
 //!
-//! It starts with one worker and grows while work waits, nobody is idle and too few can take a step. Workers that sleep are woken
-//! for as much as waits; workers that are stuck in a file or a store are replaced, up to a limit.
+//! It starts with one worker and grows while work waits, nobody is idle and too few can take a
+//! step. Workers that sleep are woken for as much as waits; workers that are stuck in a file or a
+//! store are replaced, up to a limit.
 
 use super::admitted::AdmittedRequest;
 use super::lane::Lane;
@@ -21,10 +23,12 @@ use std::time::{Duration, Instant};
 const GROWTH_PAUSE: Duration = Duration::from_millis(5);
 /// When the system has refused a thread, it is asked again after this.
 const THREAD_RETRY: Duration = Duration::from_secs(1);
-/// Things to do that are worth another worker, and how soon one comes that the awake ones have not got to.
+/// Things to do that are worth another worker, and how soon one comes that the awake ones have not
+/// got to.
 const WORTH_WAKING: usize = 8;
 const WAKE_PAUSE: Duration = Duration::from_millis(1);
-/// A worker that has not taken a step for so long is in a file or a store. One that only waits for a processor takes one sooner.
+/// A worker that has not taken a step for so long is in a file or a store. One that only waits for
+/// a processor takes one sooner.
 const BLOCKED_AFTER: Duration = Duration::from_millis(15);
 
 /// While a runner is in a turn, the lanes are looked at this often.
@@ -32,12 +36,14 @@ const WATCH_PAUSE: Duration = Duration::from_millis(5);
 /// After this many looks in a row at runners that wait, the watch ends.
 const QUIET_LOOKS: u32 = 20;
 
-/// The threads and their queues. The queues have no bound of their own: what is in them is in the desk's table, which has one.
+/// The threads and their queues. The queues have no bound of their own: what is in them is in the
+/// desk's table, which has one.
 pub(super) struct Pool {
     shared: Arc<Shared>,
     mailbox: Mailbox<Message>,
     most: usize,
-    /// Workers that should be free to take steps: one for each processor. More would only take turns.
+    /// Workers that should be free to take steps: one for each processor. More would only take
+    /// turns.
     base: usize,
     /// By number.
     threads: BTreeMap<usize, Thread>,
@@ -177,7 +183,8 @@ impl Pool {
     }
 
     /// Looks for lanes whose runner is held up in a store, a file or a sink, and has idle workers
-    /// take them over, and takes the reports of such a worker. Stops looking where all runners have been waiting for packets for a while.
+    /// take them over, and takes the reports of such a worker. Stops looking where all runners have
+    /// been waiting for packets for a while.
     fn watch(&mut self, time: Instant) {
         let shared = Arc::clone(&self.shared);
         if !shared.pool.is_watching.load(Ordering::SeqCst) || time < self.watched + WATCH_PAUSE {
@@ -229,8 +236,9 @@ impl Pool {
         std::mem::take(&mut self.taken)
     }
 
-    /// Wakes as many of the sleeping workers as the backlog is worth. A worker that takes small things one after the other is
-    /// cheaper than two that are woken for each; but if none has taken a step since the last look, those that are awake are held up.
+    /// Wakes as many of the sleeping workers as the backlog is worth. A worker that takes small
+    /// things one after the other is cheaper than two that are woken for each; but if none has
+    /// taken a step since the last look, those that are awake are held up.
     fn wake_for_backlog(&mut self, time: Instant) {
         let backlog = self.backlog();
         if backlog == 0 {
@@ -359,7 +367,8 @@ impl Pool {
         self.threads.remove(&number);
     }
 
-    /// Closes the queues and waits for the workers to say that they go, but not for longer than `patience`. Says how many are left.
+    /// Closes the queues and waits for the workers to say that they go, but not for longer than
+    /// `patience`. Says how many are left.
     pub(super) fn close(self, mail: &Mail<Message>, patience: Duration) -> usize {
         let Self {
             shared,

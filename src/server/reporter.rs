@@ -17,7 +17,8 @@ const COUNT_AFTER: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(super) struct Reporter {
     state: Mutex<State>,
-    /// Somebody reads events. Looked at without the lock, for events that are made for readers only.
+    /// Somebody reads events. Looked at without the lock, for events that are made for readers
+    /// only.
     is_heard: AtomicBool,
     flood: Mutex<Flood>,
     /// The operator was warned of a client that stops at block 65535.
@@ -25,7 +26,8 @@ pub(super) struct Reporter {
 }
 
 /// Log lines that any host can bring about with a request. In no second there are more than
-/// [`REFUSAL_LINES_PER_SECOND`] of them; the others are counted, and a count is at most a second old.
+/// [`REFUSAL_LINES_PER_SECOND`] of them; the others are counted, and a count is at most a second
+/// old.
 #[derive(Default)]
 struct Flood {
     /// When the last of these lines were written, oldest first.
@@ -48,7 +50,8 @@ impl Cheap {
     /// How their lines begin.
     const WORDS: [&'static str; 3] = ["refused", "failed", "probe"];
 
-    /// `None` for a line that takes a client which has received something, and where there is no line.
+    /// `None` for a line that takes a client which has received something, and where there is no
+    /// line.
     fn of(event: &Event) -> Option<Self> {
         let (place, is_warning) = match event {
             Event::Refused { .. } => (0, false),
@@ -208,7 +211,8 @@ impl Reporter {
 }
 
 impl Listener {
-    /// False when nobody listens any more. The only sender, under the reporter's lock: what has room keeps it.
+    /// False when nobody listens any more. The only sender, under the reporter's lock: what has
+    /// room keeps it.
     fn offer(&mut self, event: &Event) -> bool {
         let room = EVENT_QUEUE.saturating_sub(self.queue.len());
         if matches!(event, Event::Progress { .. }) && room < EVENT_QUEUE / 2 {
@@ -225,8 +229,8 @@ impl Listener {
     }
 }
 
-/// A server's events from the moment it was asked for. Iterating waits for the next one and ends with the server. A
-/// reader that is too slow finds an [`Event::Lagged`] where events are missing.
+/// A server's events from the moment it was asked for. Iterating waits for the next one and ends
+/// with the server. A reader that is too slow finds an [`Event::Lagged`] where events are missing.
 #[derive(Debug)]
 pub struct Events(Receiver<Event>);
 
@@ -236,7 +240,8 @@ impl Events {
         self.0.try_recv().ok()
     }
 
-    /// The next event, waiting for it no longer than `patience`; `None` also when the server has ended.
+    /// The next event, waiting for it no longer than `patience`; `None` also when the server has
+    /// ended.
     pub fn next_within(&mut self, patience: std::time::Duration) -> Option<Event> {
         self.0.recv_timeout(patience).ok()
     }

@@ -23,7 +23,8 @@ use std::time::Instant;
 /// A worker's signs of life.
 #[derive(Default)]
 pub(super) struct Heartbeat {
-    /// Counts on while the worker goes from step to step; stands still while it is inside a store, a read or a wait.
+    /// Counts on while the worker goes from step to step; stands still while it is inside a store,
+    /// a read or a wait.
     pub(super) steps: AtomicU64,
     /// It waits for a peer.
     pub(super) listens: AtomicBool,
@@ -362,7 +363,8 @@ impl Worker {
         }
     }
 
-    /// Asks the store and makes the transfer; `None` when it has ended already, and that is reported.
+    /// Asks the store and makes the transfer; `None` when it has ended already, and that is
+    /// reported.
     fn open(&mut self, (opening, port): Admitted, slot: StoreSlot) -> Option<Box<Transfer>> {
         if !opening.ask(now()) {
             return None;

@@ -1,8 +1,8 @@
 //! A rooted directory: which names it serves, and what it says of the others.
 //!
-//! Invariant: a file that is served lies beneath the root or an allowed tree, is regular, and may be read by everybody
-//! (unless that was waived). A refusal names nothing of this machine, and is the same whether or not there is something
-//! outside.
+//! Invariant: a file that is served lies beneath the root or an allowed tree, is regular, and may
+//! be read by everybody (unless that was waived). A refusal names nothing of this machine, and is
+//! the same whether or not there is something outside.
 
 use super::landing::{self, WriteMode};
 use super::names::{clean, leaves, refuse, with_slashes};
@@ -21,10 +21,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// Serves the files beneath one directory, for reading, and takes uploads where it is [told to](DirBuilder::uploads).
+/// Serves the files beneath one directory, for reading, and takes uploads where it is [told
+/// to](DirBuilder::uploads).
 ///
-/// The directory is held open: names are looked up beneath what it was when it was opened, wherever its path leads
-/// later, until [`reopen`](Self::reopen). Clones share it.
+/// The directory is held open: names are looked up beneath what it was when it was opened, wherever
+/// its path leads later, until [`reopen`](Self::reopen). Clones share it.
 ///
 /// - A leading `/` means the directory itself. `.` and doubled slashes are skipped; `..` may go up,
 ///   but not above it. A missing name with backslashes is tried once more with slashes. A name that
@@ -79,8 +80,9 @@ pub struct DirBuilder {
 }
 
 impl DirBuilder {
-    /// Follows symbolic links that leave the directory, if they lead into this tree. A link is compared by its text,
-    /// whole components at a time, with the tree's path as it is written here and as it is without links.
+    /// Follows symbolic links that leave the directory, if they lead into this tree. A link is
+    /// compared by its text, whole components at a time, with the tree's path as it is written here
+    /// and as it is without links.
     #[must_use]
     pub fn allow_symlink_target(mut self, tree: impl Into<PathBuf>) -> Self {
         self.allowed.push(tree.into());
@@ -134,7 +136,8 @@ impl DirBuilder {
         self
     }
 
-    /// Acknowledges the last block of an upload when the disk has it, and not when the system has it.
+    /// Acknowledges the last block of an upload when the disk has it, and not when the system has
+    /// it.
     #[must_use]
     pub fn durable(mut self, durable: bool) -> Self {
         self.durable = durable;
@@ -148,7 +151,8 @@ impl DirBuilder {
         self
     }
 
-    /// Opens the directory and the allowed trees, and removes what a crash of this user's server has left of uploads.
+    /// Opens the directory and the allowed trees, and removes what a crash of this user's server
+    /// has left of uploads.
     ///
     /// # Errors
     /// [`Error::Directory`] names the one that cannot be opened or searched.
@@ -158,8 +162,8 @@ impl DirBuilder {
         Ok(dir)
     }
 
-    /// Opens them and leaves unfinished uploads of an earlier run where they are: for a process that has yet to become the user
-    /// who writes.
+    /// Opens them and leaves unfinished uploads of an earlier run where they are: for a process
+    /// that has yet to become the user who writes.
     pub(crate) fn open_only(mut self) -> Result<Dir, Error> {
         // A daemon may change its working directory before it reopens.
         let paths = std::iter::once(&mut self.root).chain(&mut self.allowed);
@@ -205,7 +209,8 @@ impl DirBuilder {
 }
 
 impl Dir {
-    /// Opens a directory with the defaults: no link leaves it, and only files that everybody may read are served.
+    /// Opens a directory with the defaults: no link leaves it, and only files that everybody may
+    /// read are served.
     ///
     /// # Errors
     /// [`Error::Directory`] if it cannot be opened or searched.
@@ -239,11 +244,12 @@ impl Dir {
         settings.upload_dir.as_ref().unwrap_or(&settings.root)
     }
 
-    /// Opens the directory and the allowed trees anew by their paths: what a link there leads to now is served from now
-    /// on, by all clones. Files that are open stay open.
+    /// Opens the directory and the allowed trees anew by their paths: what a link there leads to
+    /// now is served from now on, by all clones. Files that are open stay open.
     ///
     /// # Errors
-    /// [`Error::Directory`] names the one that cannot be opened; what was served before is served on.
+    /// [`Error::Directory`] names the one that cannot be opened; what was served before is served
+    /// on.
     pub fn reopen(&self) -> Result<(), Error> {
         let roots = Arc::new(self.0.settings.open_roots()?);
         let current = self.0.roots.write();

@@ -1,4 +1,5 @@
-//! A file on its way: it appears under its name when it is whole, and leaves nothing behind otherwise.
+//! A file on its way: it appears under its name when it is whole, and leaves nothing behind
+//! otherwise.
 //!
 //! Until then it has no name at all where the file system can do that, else a hidden one in the
 //! same directory. Only where a file is to be overwritten that no new one can replace, that file
@@ -70,8 +71,8 @@ impl Landing {
     /// Begins a file that is to get this name, one component, in this directory.
     ///
     /// # Errors
-    /// `AlreadyExists` and `IsADirectory` where something stands in the way (of which `IsADirectory` means anything but a
-    /// regular file); else what the system says.
+    /// `AlreadyExists` and `IsADirectory` where something stands in the way (of which
+    /// `IsADirectory` means anything but a regular file); else what the system says.
     pub(crate) fn begin(directory: File, name: OsString, rules: Rules) -> io::Result<Self> {
         let old = check(&directory, &name, rules.mode)?;
         let obstacle = old.as_ref().map(|old| obstacle(&directory, &name, old));
@@ -102,7 +103,8 @@ impl Landing {
     /// The file is whole: it gets its name. Returns that, which may have got a number.
     ///
     /// # Errors
-    /// As for [`begin`](Self::begin). The file is gone then, unless it has replaced another one, which would not come back.
+    /// As for [`begin`](Self::begin). The file is gone then, unless it has replaced another one,
+    /// which would not come back.
     pub(crate) fn commit(mut self) -> io::Result<OsString> {
         let is_in_place = matches!(self.at, At::InPlace { .. });
         match self.rules.permissions {
@@ -434,11 +436,12 @@ fn make_hidden_file(directory: &File, permissions: u32) -> io::Result<(File, OsS
     with_hidden_name(|hidden| edit::make_file(directory, hidden, permissions).and_then(keep))
 }
 
-/// Tells other servers that start meanwhile that a file with a hidden name is no leftover. Where the file system has no locks,
-/// they remove none.
+/// Tells other servers that start meanwhile that a file with a hidden name is no leftover. Where
+/// the file system has no locks, they remove none.
 ///
 /// # Errors
-/// `AlreadyExists` where such a start came before the lock: the file has lost its name, or is about to.
+/// `AlreadyExists` where such a start came before the lock: the file has lost its name, or is about
+/// to.
 fn keep(file: File) -> io::Result<File> {
     let is_taken = matches!(file.try_lock(), Err(TryLockError::WouldBlock));
     let (_, names) = fs::Identity::of(&file)?;
@@ -525,7 +528,8 @@ impl Level {
 /// Removes a file that belongs to us and that no server is writing any more. True if it did.
 fn remove_leftover(directory: &File, name: &OsStr) -> bool {
     match edit::open_own(directory, name) {
-        // The lock is held until the name is gone, so that who makes the file at this moment sees the one or the other.
+        // The lock is held until the name is gone, so that who makes the file at this moment sees
+        // the one or the other.
         Ok(Some(file)) if file.try_lock().is_ok() => edit::remove_file(directory, name).is_ok(),
         _ => false,
     }

@@ -1,8 +1,9 @@
 //! Open files, shared: a thousand boards that fetch one kernel share one mapping of it.
 //!
-//! Invariant: a mapping is found only by the identity of a file that was just opened, so it is never stale. The lock is
-//! held for a look at a short list; opening, mapping, unmapping and `fstat`, which a dead file server can block, happen
-//! without it. What a transfer holds stays valid, whatever is forgotten here.
+//! Invariant: a mapping is found only by the identity of a file that was just opened, so it is
+//! never stale. The lock is held for a look at a short list; opening, mapping, unmapping and
+//! `fstat`, which a dead file server can block, happen without it. What a transfer holds stays
+//! valid, whatever is forgotten here.
 
 use crate::limits::MAP_FROM_OCTETS;
 use crate::store::Object;
@@ -26,7 +27,8 @@ pub(crate) struct OpenFile {
 
 impl OpenFile {
     fn new(file: File, identity: Identity) -> Self {
-        // Where mmap fails (`ENODEV` on some file systems, too large for a 32-bit machine), the file is read instead.
+        // Where mmap fails (`ENODEV` on some file systems, too large for a 32-bit machine), the
+        // file is read instead.
         let mapping = (identity.size >= MAP_FROM_OCTETS)
             .then(|| Mapping::map(&file, usize::try_from(identity.size).ok()?).ok())
             .flatten();
@@ -38,8 +40,8 @@ impl OpenFile {
         }
     }
 
-    /// For the counters: whether the mapping was there before this transfer came; `None` where there is none. Asked once by
-    /// each transfer.
+    /// For the counters: whether the mapping was there before this transfer came; `None` where
+    /// there is none. Asked once by each transfer.
     pub(crate) fn is_shared(&self) -> Option<bool> {
         let is_mapped = self.mapping.is_some();
         is_mapped.then(|| self.used.swap(true, Ordering::Relaxed))
@@ -78,7 +80,8 @@ struct Entry {
 }
 
 impl Entry {
-    /// New owners come only from here, under the lock; so this cannot turn false while the lock is held.
+    /// New owners come only from here, under the lock; so this cannot turn false while the lock is
+    /// held.
     fn is_unused(&self) -> bool {
         Arc::strong_count(&self.file) == 1
     }
@@ -94,9 +97,9 @@ impl Mappings {
         }
     }
 
-    /// The shared one if a file of this identity is mapped already (the descriptor passed in is closed then), else maps
-    /// it. Small files and those that cannot be mapped are not shared. The lock is taken once for a hit, twice for a
-    /// miss.
+    /// The shared one if a file of this identity is mapped already (the descriptor passed in is
+    /// closed then), else maps it. Small files and those that cannot be mapped are not shared. The
+    /// lock is taken once for a hit, twice for a miss.
     pub(crate) fn open(
         &self,
         file: File,
@@ -145,8 +148,9 @@ impl Mappings {
         !self.lock().is_empty()
     }
 
-    /// Forgets what was unused for longer than the idle time, and files that were deleted or rewritten: nobody can ask
-    /// for those again, and they must not pin the disk. Asks the file system, so it may block.
+    /// Forgets what was unused for longer than the idle time, and files that were deleted or
+    /// rewritten: nobody can ask for those again, and they must not pin the disk. Asks the file
+    /// system, so it may block.
     pub(crate) fn sweep(&self, now: Instant) {
         let mut entries = self.lock();
         let idle = entries

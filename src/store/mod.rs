@@ -1,5 +1,5 @@
-//! Where the octets come from and where they go: the [`Store`] that is asked for a name, the [`Source`] that it answers
-//! an RRQ with, and the [`Sink`] that it answers a WRQ with.
+//! Where the octets come from and where they go: the [`Store`] that is asked for a name, the
+//! [`Source`] that it answers an RRQ with, and the [`Sink`] that it answers a WRQ with.
 
 mod compose;
 mod dir;
@@ -109,16 +109,18 @@ pub trait Store: Send + Sync {
 }
 
 /// Takes the octets of one file. Called by one thread at a time, which may change; dropped without
-/// [`commit`](Self::commit), it must leave nothing behind. A panic is caught and fails that one transfer.
+/// [`commit`](Self::commit), it must leave nothing behind. A panic is caught and fails that one
+/// transfer.
 pub trait Sink: Send {
-    /// Takes the next octets of the file: from one to 64 KiB, each of them once and in order. In netascii they are
-    /// translated already.
+    /// Takes the next octets of the file: from one to 64 KiB, each of them once and in order. In
+    /// netascii they are translated already.
     ///
     /// # Errors
     /// The [`Refusal`] is sent to the peer as an ERROR and ends the transfer.
     fn append(&mut self, octets: &[u8]) -> Result<(), Refusal>;
 
-    /// The file is whole. Called before the last ACK goes out, so what the sender takes for stored is stored.
+    /// The file is whole. Called before the last ACK goes out, so what the sender takes for stored
+    /// is stored.
     ///
     /// # Errors
     /// The [`Refusal`] is sent to the peer as an ERROR instead of the last ACK.
@@ -214,9 +216,9 @@ impl Source {
         Self(Kind::Object(Box::new(object)))
     }
 
-    /// A stream that is read once, in order. With a `length`, that is what `tsize` announces, and a stream of another
-    /// length fails the transfer. The blocks of one window are kept for resending, so windows are smaller than for
-    /// other sources.
+    /// A stream that is read once, in order. With a `length`, that is what `tsize` announces, and a
+    /// stream of another length fails the transfer. The blocks of one window are kept for
+    /// resending, so windows are smaller than for other sources.
     pub fn reader(reader: impl Read + Send + 'static, length: Option<u64>) -> Self {
         Self(Kind::Reader(Box::new(reader), length))
     }

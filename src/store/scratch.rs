@@ -1,4 +1,5 @@
-//! A directory for one test, gone when the test is over. Tests of the library and of the binary use the same one.
+//! A directory for one test, gone when the test is over. Tests of the library and of the binary use
+//! the same one.
 
 use std::io::ErrorKind;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -50,7 +51,8 @@ impl Scratch {
         path
     }
 
-    /// Writes a file, with the directories above it, as if long ago: every later change shows in its time stamp.
+    /// Writes a file, with the directories above it, as if long ago: every later change shows in
+    /// its time stamp.
     pub(crate) fn file(
         &self,
         name: impl AsRef<Path>,

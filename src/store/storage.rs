@@ -1,9 +1,9 @@
-//! The files beneath a directory, for the program that put them there: what the server serves by a name, [`Storage`] reads,
-//! writes and removes by the same name.
+//! The files beneath a directory, for the program that put them there: what the server serves by a
+//! name, [`Storage`] reads, writes and removes by the same name.
 //!
-//! Invariant: every name goes through the rules and the lookup of [`Dir`]; what is changed is one component of a directory that
-//! was found that way, and is never followed where it is a link. What is removed at the end was made here, and is still the
-//! same file or directory.
+//! Invariant: every name goes through the rules and the lookup of [`Dir`]; what is changed is one
+//! component of a directory that was found that way, and is never followed where it is a link. What
+//! is removed at the end was made here, and is still the same file or directory.
 
 use super::dir::Dir;
 use super::landing::{Landing, Rules, WriteMode};
@@ -22,12 +22,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-/// The files beneath a directory. Names are those that clients ask for: a leading `/` means the directory itself, `..` may
-/// not climb above it, and no link leads out. Clones share what they know.
+/// The files beneath a directory. Names are those that clients ask for: a leading `/` means the
+/// directory itself, `..` may not climb above it, and no link leads out. Clones share what they
+/// know.
 ///
-/// What is created here is remembered, and can be removed again with [`remove_created`](Self::remove_created).
+/// What is created here is remembered, and can be removed again with
+/// [`remove_created`](Self::remove_created).
 ///
-/// All errors are [`TftpError::Name`] for a name that breaks the rules, or [`TftpError::File`] with what the system said.
+/// All errors are [`TftpError::Name`] for a name that breaks the rules, or [`TftpError::File`] with
+/// what the system said.
 #[derive(Clone)]
 pub struct Storage(Arc<Inner>);
 
@@ -194,7 +197,8 @@ impl Storage {
         Ok(())
     }
 
-    /// Copies a file; what stands under the new name is replaced when the copy is complete. Returns its octets.
+    /// Copies a file; what stands under the new name is replaced when the copy is complete. Returns
+    /// its octets.
     ///
     /// # Errors
     /// See [`Storage`].
@@ -204,7 +208,8 @@ impl Storage {
         self.write_from(to, file)
     }
 
-    /// Gives a file or a directory another name; a file that has it is replaced. Directories above the new name are made.
+    /// Gives a file or a directory another name; a file that has it is replaced. Directories above
+    /// the new name are made.
     ///
     /// # Errors
     /// See [`Storage`].
@@ -223,7 +228,8 @@ impl Storage {
             &new.component,
         )
         .map_err(&doing)?;
-        // What was ours stays ours under the new name, and so does what is in it; the name of somebody else's file does not.
+        // What was ours stays ours under the new name, and so does what is in it; the name of
+        // somebody else's file does not.
         let is_ours = !was_there || created.contains_key(&to);
         for (name, origin) in taken(&mut created, &from) {
             let rest = &name.as_bytes()[from.len()..];
@@ -249,8 +255,8 @@ impl Storage {
         }
     }
 
-    /// Removes a file, or a directory with all that is in it, whoever put it there. Links are removed, not followed. What is
-    /// missing is as good.
+    /// Removes a file, or a directory with all that is in it, whoever put it there. Links are
+    /// removed, not followed. What is missing is as good.
     ///
     /// # Errors
     /// See [`Storage`]. The root itself is not removed, nor what is deeper than 64 directories.
@@ -304,12 +310,13 @@ impl Storage {
         self.lock().keys().map(PathBuf::from).collect()
     }
 
-    /// Removes what was created here: files, and directories that are empty then. What somebody else has put under such a name
-    /// since, or into such a directory, stays. A file that was there before and was overwritten stays too.
+    /// Removes what was created here: files, and directories that are empty then. What somebody
+    /// else has put under such a name since, or into such a directory, stays. A file that was there
+    /// before and was overwritten stays too.
     ///
     /// # Errors
-    /// See [`Storage`]: the first thing that could not be removed; the others are removed all the same. What could not is
-    /// tried again by the next call.
+    /// See [`Storage`]: the first thing that could not be removed; the others are removed all the
+    /// same. What could not is tried again by the next call.
     pub fn remove_created(&self) -> Result<(), TftpError> {
         let mut created = self.lock();
         let mut result = Ok(());

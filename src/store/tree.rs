@@ -1,11 +1,14 @@
-//! One directory held open, and the files beneath it; and several of them, between which links may lead.
+//! One directory held open, and the files beneath it; and several of them, between which links may
+//! lead.
 //!
-//! Invariant: every descriptor handed out was reached from a tree's own descriptor, one component at a time, and never by
-//! a host path. Host paths are only compared, as text, so that nothing outside is ever asked whether it exists.
+//! Invariant: every descriptor handed out was reached from a tree's own descriptor, one component
+//! at a time, and never by a host path. Host paths are only compared, as text, so that nothing
+//! outside is ever asked whether it exists.
 //!
-//! There are two ways to look up a name. `openat2` does it in one system call. The walk opens component by component and
-//! reads the links itself; it serves kernels and sandboxes that lack the call, and it is what finds out where a link
-//! leads that `openat2` will not follow. Both give the same answers.
+//! There are two ways to look up a name. `openat2` does it in one system call. The walk opens
+//! component by component and reads the links itself; it serves kernels and sandboxes that lack the
+//! call, and it is what finds out where a link leads that `openat2` will not follow. Both give the
+//! same answers.
 
 use crate::limits::{MAX_LINKS, MAX_TREE_DEPTH, OPEN_ATTEMPTS};
 use crate::sys::fs::{self, Opened, Status, Trouble, Want};
@@ -60,8 +63,8 @@ impl Trees {
         &self.trees[0].directory
     }
 
-    /// Opens a file beneath the root. `by_hand` says that `openat2` is not to be tried, and is set once it proves to be
-    /// missing.
+    /// Opens a file beneath the root. `by_hand` says that `openat2` is not to be tried, and is set
+    /// once it proves to be missing.
     pub(super) fn find(&self, name: &OsStr, want: Want, by_hand: &AtomicBool) -> io::Result<Found> {
         let mut links = 0;
         let (mut at, mut name) = (0, name.to_owned());
@@ -101,7 +104,8 @@ impl Trees {
                 Component::ParentDir => _ = reached.pop(),
                 component => reached.push(component),
             }
-            // The first hit wins: what follows, `..` included, is resolved by the walk and not by its spelling.
+            // The first hit wins: what follows, `..` included, is resolved by the walk and not by
+            // its spelling.
             if let Some(at) = self.trees.iter().position(|tree| tree.is_at(&reached)) {
                 return Some((at, name_of(rest.as_path())));
             }
@@ -139,7 +143,8 @@ impl Tree {
     fn open(path: &Path) -> io::Result<Self> {
         let spelled = std::path::absolute(path)?;
         let path = spelled.canonicalize()?;
-        // By the path just found, so that the two cannot disagree when a link is swapped in between.
+        // By the path just found, so that the two cannot disagree when a link is swapped in
+        // between.
         let directory = fs::open_root(&path)?;
         Ok(Self {
             directory,
@@ -186,8 +191,9 @@ impl Tree {
             .map_or_else(|error| fs::trouble(&error) != Trouble::NotOffered, |_| true)
     }
 
-    /// Looks a name up component by component. `..` goes back to the directory we came from, which stays right while
-    /// others rename directories. It costs a descriptor for each directory on the way, and so there is a limit.
+    /// Looks a name up component by component. `..` goes back to the directory we came from, which
+    /// stays right while others rename directories. It costs a descriptor for each directory on the
+    /// way, and so there is a limit.
     fn walk(&self, name: &OsStr, want: Want, links: &mut usize) -> io::Result<Step> {
         let mut steps: Vec<File> = Vec::new();
         let mut pending = Vec::new();
@@ -248,8 +254,8 @@ fn follow(links: &mut usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Puts the components of a path on top of those that wait, the first one uppermost. An empty one after a last slash
-/// stays: it makes what stands before it a directory.
+/// Puts the components of a path on top of those that wait, the first one uppermost. An empty one
+/// after a last slash stays: it makes what stands before it a directory.
 fn push_components(pending: &mut Vec<OsString>, path: &OsStr) {
     let components = path.as_bytes().split(|&octet| octet == b'/').rev();
     pending.extend(components.map(|component| OsString::from_vec(component.to_vec())));
@@ -266,7 +272,8 @@ mod tests {
     use super::super::scratch::Scratch;
     use super::*;
 
-    /// Links can be longer than any name in a request, and each directory on the way holds a descriptor.
+    /// Links can be longer than any name in a request, and each directory on the way holds a
+    /// descriptor.
     #[test]
     fn a_walk_goes_down_so_far_and_no_further() {
         let scratch = Scratch::new();

@@ -1,7 +1,9 @@
-//! What clients may put into a [`Dir`](super::Dir): where it lands, under which name, and how much of it.
+//! What clients may put into a [`Dir`](super::Dir): where it lands, under which name, and how much
+//! of it.
 //!
-//! Invariant: a file lands in a directory beneath the upload root, found by the rules for reading, and appears there when it is
-//! whole. Nothing is set aside on a client's word, and a refusal names nothing of this machine.
+//! Invariant: a file lands in a directory beneath the upload root, found by the rules for reading,
+//! and appears there when it is whole. Nothing is set aside on a client's word, and a refusal names
+//! nothing of this machine.
 
 use super::landing::{Landing, Rules, WriteMode, is_hidden};
 use super::names::{clean, leaves, refuse, with_slashes};
@@ -60,8 +62,8 @@ pub(super) fn begin(
     }))
 }
 
-/// Where a file lands, and under which name there. As for reading, backslashes are slashes where the name is missing otherwise; unless
-/// the directory that they lead to is missing too.
+/// Where a file lands, and under which name there. As for reading, backslashes are slashes where
+/// the name is missing otherwise; unless the directory that they lead to is missing too.
 fn place(name: &[u8], trees: &Trees, by_hand: &AtomicBool) -> Result<(File, OsString), Refusal> {
     let literal = place_at(name, trees, by_hand);
     let is_there = match &literal {

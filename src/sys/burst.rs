@@ -1,8 +1,9 @@
 //! Many blocks, few system calls: the one place where `sendmsg` and `sendmmsg` are called by hand.
 //!
-//! nix takes `IoSlice`, that is a `&[u8]`, which must not exist over a mapped file that others may change; and it
-//! allocates per call. Here the kernel gets raw pointers to what lies on the stack, in the caller's buffers, or in a
-//! mapping. Invariant: a call says how many blocks left, counted from the first; after an error none of them did.
+//! nix takes `IoSlice`, that is a `&[u8]`, which must not exist over a mapped file that others may
+//! change; and it allocates per call. Here the kernel gets raw pointers to what lies on the stack,
+//! in the caller's buffers, or in a mapping. Invariant: a call says how many blocks left, counted
+//! from the first; after an error none of them did.
 #![allow(unsafe_code)]
 
 use super::mapping::MappedSlice;
@@ -52,7 +53,8 @@ pub(crate) enum Offload {
 }
 
 impl Offload {
-    /// How many of `blocks`, of which the first has `payload` octets, go into the next call, and how.
+    /// How many of `blocks`, of which the first has `payload` octets, go into the next call, and
+    /// how.
     pub(super) fn plan(self, blocks: usize, payload: usize) -> (Offload, usize) {
         let most = match self {
             Self::Segments => BURST_SEGMENTS.min(BURST_OCTETS / (DATA_HEADER + payload)),
@@ -60,17 +62,19 @@ impl Offload {
             Self::Single => 1,
         };
         match most.min(blocks) {
-            // Alone, a block needs no help; and one of which two don't fit into a burst always is alone.
+            // Alone, a block needs no help; and one of which two don't fit into a burst always is
+            // alone.
             0 | 1 => (Self::Single, 1),
             count => (self, count),
         }
     }
 
-    /// What to try instead after this error; `None` when it has nothing to do with the way of sending.
+    /// What to try instead after this error; `None` when it has nothing to do with the way of
+    /// sending.
     pub(super) fn instead(self, error: Errno) -> Option<Offload> {
         match (self, error) {
-            // EMSGSIZE and EINVAL: a segment is larger than the route's MTU, or the kernel knows no segments.
-            // EIO: the device cannot compute their checksums, or IPsec is in the way.
+            // EMSGSIZE and EINVAL: a segment is larger than the route's MTU, or the kernel knows no
+            // segments. EIO: the device cannot compute their checksums, or IPsec is in the way.
             (
                 Self::Segments,
                 Errno::EMSGSIZE
@@ -86,7 +90,8 @@ impl Offload {
     }
 }
 
-/// Sends up to [`BURST_SEGMENTS`] blocks to the socket's peer without waiting, and says how many left.
+/// Sends up to [`BURST_SEGMENTS`] blocks to the socket's peer without waiting, and says how many
+/// left.
 pub(super) fn send<'a>(
     socket: BorrowedFd<'_>,
     how: Offload,
@@ -104,7 +109,8 @@ pub(super) fn send<'a>(
     .map(|()| count)
 }
 
-/// Writes down where the kernel finds each block: a header and a payload per block. The result borrows both.
+/// Writes down where the kernel finds each block: a header and a payload per block. The result
+/// borrows both.
 fn gather<'b, 'a: 'b>(
     blocks: impl ExactSizeIterator<Item = Block<'a>>,
     headers: &'b mut [MaybeUninit<[u8; DATA_HEADER]>],
@@ -133,8 +139,8 @@ fn gather<'b, 'a: 'b>(
 
 /// A message to the connected peer, without control data.
 fn message(parts: &mut [libc::iovec]) -> libc::msghdr {
-    // SAFETY: a msghdr is integers and pointers, for which zero is a value: no name, no control data. (It can't be
-    // written as a literal, because some C libraries hide padding in it.)
+    // SAFETY: a msghdr is integers and pointers, for which zero is a value: no name, no control
+    // data. (It can't be written as a literal, because some C libraries hide padding in it.)
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = parts.as_mut_ptr();
     message.msg_iovlen = parts.len() as _;
@@ -173,9 +179,9 @@ fn send_segments(socket: BorrowedFd<'_>, parts: &mut [libc::iovec]) -> Result<()
 fn send_message(socket: BorrowedFd<'_>, message: &libc::msghdr) -> Result<(), Errno> {
     #[cfg(test)]
     super::calls::count(|calls| calls.sends += 1);
-    // SAFETY: the message was made by this file: its parts point to headers, buffers or mappings that the callers
-    // borrow until this returns, and its control data to a value of theirs. The kernel only reads, and answers a
-    // page that is gone with EFAULT.
+    // SAFETY: the message was made by this file: its parts point to headers, buffers or mappings
+    // that the callers borrow until this returns, and its control data to a value of theirs. The
+    // kernel only reads, and answers a page that is gone with EFAULT.
     let result = unsafe { libc::sendmsg(socket.as_raw_fd(), message, libc::MSG_DONTWAIT) };
     // A datagram leaves as a whole or not at all, so the number of octets says nothing new.
     Errno::result(result).map(drop)
@@ -193,7 +199,8 @@ fn send_batch(socket: BorrowedFd<'_>, parts: &mut [libc::iovec]) -> Result<usize
     }
     #[cfg(test)]
     super::calls::count(|calls| calls.sends += 1);
-    // SAFETY: the loop wrote the first `count` messages; what they point to lives as in `send_message`.
+    // SAFETY: the loop wrote the first `count` messages; what they point to lives as in
+    // `send_message`.
     let result = unsafe {
         libc::sendmmsg(
             socket.as_raw_fd(),

@@ -1,5 +1,5 @@
-//! Counts the system calls that a transfer makes, for the tests that hold their number. Each thread counts its own, so
-//! tests do not disturb each other. Compiled into tests only.
+//! Counts the system calls that a transfer makes, for the tests that hold their number. Each thread
+//! counts its own, so tests do not disturb each other. Compiled into tests only.
 
 use std::cell::Cell;
 use std::ops::Sub;

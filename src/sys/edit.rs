@@ -1,6 +1,7 @@
 //! Changing what is in a directory that is held open.
 //!
-//! Invariant: a name given here is one component of the directory it is given with, and is never followed where it is a link.
+//! Invariant: a name given here is one component of the directory it is given with, and is never
+//! followed where it is a link.
 
 use super::fs::{HANDLE, LARGE, Status, open_path};
 use nix::dir::Dir;
@@ -21,8 +22,9 @@ use std::time::SystemTime;
 /// What every file system of this kind of system allows, where it does not say.
 const NAME_MAX: usize = 255;
 
-/// Which file or directory it is, whatever becomes of its content: device, inode, and when it was made. The number of an inode
-/// that was removed is given to the next one, so the time belongs to it; `None` where the file system does not keep it.
+/// Which file or directory it is, whatever becomes of its content: device, inode, and when it was
+/// made. The number of an inode that was removed is given to the next one, so the time belongs to
+/// it; `None` where the file system does not keep it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
     device: u64,
@@ -47,7 +49,8 @@ pub(crate) fn make_directory(directory: &File, name: &OsStr) -> io::Result<()> {
     Ok(mkdirat(directory, name, Mode::from_bits_truncate(0o777))?)
 }
 
-/// Makes a file that was not there, for writing, with these permission bits as far as the umask lets it have them.
+/// Makes a file that was not there, for writing, with these permission bits as far as the umask
+/// lets it have them.
 pub(crate) fn make_file(directory: &File, name: &OsStr, permissions: u32) -> io::Result<File> {
     let flags = OFlag::O_WRONLY
         | OFlag::O_CREAT
@@ -59,8 +62,8 @@ pub(crate) fn make_file(directory: &File, name: &OsStr, permissions: u32) -> io:
     Ok(fcntl::openat(directory, name, flags, mode).map(File::from)?)
 }
 
-/// Opens a file that belongs to the user this process is; `None` for somebody else's. For writing, as network file systems want it
-/// for a lock.
+/// Opens a file that belongs to the user this process is; `None` for somebody else's. For writing,
+/// as network file systems want it for a lock.
 pub(crate) fn open_own(directory: &File, name: &OsStr) -> io::Result<Option<File>> {
     let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | LARGE;
     let file = fcntl::openat(directory, name, flags, Mode::empty()).map(File::from)?;
@@ -134,8 +137,9 @@ pub(crate) fn sync_directory(directory: &File) -> io::Result<()> {
     directory.sync_all()
 }
 
-/// Makes a file without a name, for writing, which is gone when it is closed unless [`name_file`] gives it one. Fails in a way
-/// that [`is_not_offered`] knows where the file system, or the kernel, cannot do the one or the other.
+/// Makes a file without a name, for writing, which is gone when it is closed unless [`name_file`]
+/// gives it one. Fails in a way that [`is_not_offered`] knows where the file system, or the kernel,
+/// cannot do the one or the other.
 #[cfg(target_os = "linux")]
 pub(crate) fn make_nameless_file(directory: &File, permissions: u32) -> io::Result<File> {
     let flags = OFlag::O_WRONLY | OFlag::O_TMPFILE | OFlag::O_CLOEXEC | LARGE;
@@ -156,7 +160,8 @@ pub(crate) fn make_nameless_file(_: &File, _: u32) -> io::Result<File> {
 
 /// Whether a file cannot be made without a name, and could be made with one.
 pub(crate) fn is_not_offered(error: &io::Error) -> bool {
-    // Kernels and file systems that do not know the flag see a directory that is opened for writing.
+    // Kernels and file systems that do not know the flag see a directory that is opened for
+    // writing.
     let errno = Errno::from_raw(error.raw_os_error().unwrap_or_default());
     matches!(errno, Errno::EOPNOTSUPP | Errno::EISDIR | Errno::EINVAL)
 }

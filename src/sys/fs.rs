@@ -15,15 +15,16 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-/// For the file itself: a FIFO must not block the open, a terminal must not become ours, and 32-bit machines have files
-/// above 2 GiB too.
+/// For the file itself: a FIFO must not block the open, a terminal must not become ours, and 32-bit
+/// machines have files above 2 GiB too.
 const READ: OFlag = OFlag::O_RDONLY
     .union(OFlag::O_CLOEXEC)
     .union(OFlag::O_NONBLOCK)
     .union(OFlag::O_NOCTTY)
     .union(LARGE);
 
-/// For a directory that is only a step on the way. `O_PATH` asks for no more than search permission.
+/// For a directory that is only a step on the way. `O_PATH` asks for no more than search
+/// permission.
 const STEP: OFlag = OFlag::O_CLOEXEC.union(OFlag::O_DIRECTORY).union(HANDLE);
 
 #[cfg(target_os = "linux")]
@@ -38,7 +39,8 @@ pub(super) const LARGE: OFlag = OFlag::empty();
 /// Opens a directory by its path, to look up names beneath it; fails if that would be denied.
 pub(crate) fn open_root(path: &Path) -> io::Result<File> {
     let root = again(|| fcntl::open(path, STEP, Mode::empty())).map(File::from)?;
-    // `O_PATH` alone succeeds on a directory that we may not search. Better to hear of it now than at every request.
+    // `O_PATH` alone succeeds on a directory that we may not search. Better to hear of it now than
+    // at every request.
     open_step(&root, OsStr::new("."))?;
     Ok(root)
 }
@@ -76,7 +78,8 @@ pub(crate) enum Opened {
     Unreachable,
 }
 
-/// Opens a file in one step; links are followed by the kernel, as long as they stay beneath `directory`.
+/// Opens a file in one step; links are followed by the kernel, as long as they stay beneath
+/// `directory`.
 ///
 /// A regular file takes four calls: a descriptor that reads nothing, its status, a second
 /// descriptor through /proc for reading, and the end of the first.
@@ -239,8 +242,8 @@ pub(crate) fn trouble(error: &io::Error) -> Trouble {
     }
 }
 
-/// Which file it is, and which state of it. Two opens with equal identities read the same octets, as far as the
-/// granularity of the file system's time stamps lets us see.
+/// Which file it is, and which state of it. Two opens with equal identities read the same octets,
+/// as far as the granularity of the file system's time stamps lets us see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Identity {
     pub(crate) device: u64,

@@ -1,8 +1,9 @@
 //! A mapped file that only the kernel reads.
 //!
-//! Whoever may write to a file may also truncate it while it is mapped, and reading such a page from user space kills
-//! the process with SIGBUS. The kernel copes: `sendmsg` returns `EFAULT`. So there is no way from a [`Mapping`] to its
-//! octets: a [`MappedSlice`] has a length, and a pointer that never leaves `sys`.
+//! Whoever may write to a file may also truncate it while it is mapped, and reading such a page
+//! from user space kills the process with SIGBUS. The kernel copes: `sendmsg` returns `EFAULT`. So
+//! there is no way from a [`Mapping`] to its octets: a [`MappedSlice`] has a length, and a pointer
+//! that never leaves `sys`.
 
 use memmap2::{MmapOptions, MmapRaw};
 use std::fs::File;
@@ -16,7 +17,8 @@ pub(crate) struct Mapping {
 }
 
 impl Mapping {
-    /// Maps the first `length` octets of `file`. The file may be shorter, now or later; sending what is missing fails.
+    /// Maps the first `length` octets of `file`. The file may be shorter, now or later; sending
+    /// what is missing fails.
     pub(crate) fn map(file: &File, length: usize) -> io::Result<Mapping> {
         let raw = MmapOptions::new().len(length).map_raw_read_only(file)?;
         Ok(Mapping { raw })
@@ -31,11 +33,13 @@ impl Mapping {
     ///
     /// # Panics
     ///
-    /// When `range` is not inside the mapping: the kernel would read other memory and send it to a stranger.
+    /// When `range` is not inside the mapping: the kernel would read other memory and send it to a
+    /// stranger.
     pub(crate) fn slice(&self, range: Range<usize>) -> MappedSlice<'_> {
         assert!(range.start <= range.end && range.end <= self.len());
         MappedSlice {
-            // Only the address is computed, nothing is read; `wrapping_add` needs no promise about the octets there.
+            // Only the address is computed, nothing is read; `wrapping_add` needs no promise about
+            // the octets there.
             start: self.raw.as_ptr().wrapping_add(range.start),
             length: range.end - range.start,
             mapping: PhantomData,

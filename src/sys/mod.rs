@@ -1,5 +1,5 @@
-//! The operating system with a safe face. The only place where `unsafe` may stand, each block with its reason.
-//! Uses no other floor.
+//! The operating system with a safe face. The only place where `unsafe` may stand, each block with
+//! its reason. Uses no other floor.
 
 mod burst;
 #[cfg(feature = "cli")]
@@ -17,8 +17,8 @@ pub(crate) mod udp;
 
 use nix::errno::Errno;
 
-/// Whether the kernel could not read the memory that it was given: a mapping whose file has become too short, or
-/// whose disk has failed.
+/// Whether the kernel could not read the memory that it was given: a mapping whose file has become
+/// too short, or whose disk has failed.
 pub(crate) fn is_bad_address(error: &std::io::Error) -> bool {
     error.raw_os_error() == Some(nix::libc::EFAULT)
 }
@@ -28,7 +28,8 @@ pub(crate) fn is_too_long(error: &std::io::Error) -> bool {
     error.raw_os_error() == Some(nix::libc::EMSGSIZE)
 }
 
-/// Whether the system lacked something that others hold, ports, descriptors or memory: it may have some a little later.
+/// Whether the system lacked something that others hold, ports, descriptors or memory: it may have
+/// some a little later.
 pub(crate) fn is_scarce(error: &std::io::Error) -> bool {
     use nix::libc::{EADDRINUSE, EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM};
 

@@ -118,8 +118,8 @@ impl fmt::Display for Account {
 ///
 /// # Errors
 ///
-/// The text says which step failed; "cannot run as USER: " is the caller's to put before it. The process is then in an
-/// undefined state between two users and must end.
+/// The text says which step failed; "cannot run as USER: " is the caller's to put before it. The
+/// process is then in an undefined state between two users and must end.
 pub(crate) fn drop_to(account: &Account) -> io::Result<()> {
     if !account.is_current() {
         // The order matters: once the user is changed, the groups can't be.

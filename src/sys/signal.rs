@@ -57,7 +57,8 @@ const DEFAULT: [Number; 11] = [
     Number::SIGCONT,
 ];
 
-/// The signals that this process waits for. Made first in `main`, so that every thread inherits the mask.
+/// The signals that this process waits for. Made first in `main`, so that every thread inherits the
+/// mask.
 pub(crate) struct Signals {
     set: SigSet,
 }

@@ -1,8 +1,9 @@
-//! UDP sockets: a [`Listener`] that takes requests and answers from the very address that was asked, and one
-//! [`TransferSocket`] per transfer, connected to its peer.
+//! UDP sockets: a [`Listener`] that takes requests and answers from the very address that was
+//! asked, and one [`TransferSocket`] per transfer, connected to its peer.
 //!
-//! Invariants: nothing here waits unless the caller says for how long; what a [`TransferSocket`] receives is from its
-//! peer; a datagram is counted as sent only if it left this socket, and no datagram is sent twice.
+//! Invariants: nothing here waits unless the caller says for how long; what a [`TransferSocket`]
+//! receives is from its peer; a datagram is counted as sent only if it left this socket, and no
+//! datagram is sent twice.
 #![allow(unsafe_code)]
 
 pub(crate) use super::burst::{Block, Offload, Payload};
@@ -54,7 +55,8 @@ pub(crate) struct Received {
 }
 
 impl Listener {
-    /// Opens a socket at `address`; port 0 lets the system choose. One at an IPv6 address takes no IPv4 packets.
+    /// Opens a socket at `address`; port 0 lets the system choose. One at an IPv6 address takes no
+    /// IPv4 packets.
     pub(crate) fn bind(address: SocketAddr) -> io::Result<Listener> {
         Self::bind_with(address, false)
     }
@@ -80,7 +82,8 @@ impl Listener {
         Ok(Listener { socket, local })
     }
 
-    /// Takes a bound socket that somebody else opened. One that takes both families shows IPv4 peers as such.
+    /// Takes a bound socket that somebody else opened. One that takes both families shows IPv4
+    /// peers as such.
     pub(crate) fn from_socket(socket: UdpSocket) -> io::Result<Listener> {
         let local = socket.local_addr()?;
         socket.set_nonblocking(true)?;
@@ -127,8 +130,9 @@ impl Listener {
             match received {
                 Ok(message) => return self.describe(&message).map(Some),
                 Err(Errno::EAGAIN) => return Ok(None),
-                // Mostly news about something we sent, which each call takes away. Giving up with `None` would strand
-                // the datagrams behind it: an edge-triggered poll does not report them again.
+                // Mostly news about something we sent, which each call takes away. Giving up with
+                // `None` would strand the datagrams behind it: an edge-triggered poll does not
+                // report them again.
                 Err(_) if errors < limits::LISTENER_ERRORS => errors += 1,
                 Err(error) => return Err(error.into()),
             }
@@ -147,7 +151,8 @@ impl Listener {
         for control in message.cmsgs().into_iter().flatten() {
             match control {
                 ControlMessageOwned::Ipv4PacketInfo(info) => asked = Asked::v4(&info),
-                // A socket for both families tells it twice for an IPv4 packet, and here without the local address.
+                // A socket for both families tells it twice for an IPv4 packet, and here without
+                // the local address.
                 ControlMessageOwned::Ipv6PacketInfo(info) if peer.is_ipv6() => {
                     asked = Asked::v6(&info);
                 }
@@ -220,8 +225,8 @@ impl AsRawFd for Listener {
     }
 }
 
-/// Room for what the kernel tells with a datagram, aligned as its headers must be. A socket for both families hears
-/// of an IPv4 packet twice.
+/// Room for what the kernel tells with a datagram, aligned as its headers must be. A socket for
+/// both families hears of an IPv4 packet twice.
 #[repr(align(8))]
 struct Control(
     [u8; socket::cmsg_space::<libc::in_pktinfo>() + socket::cmsg_space::<libc::in6_pktinfo>()],
@@ -239,7 +244,8 @@ impl Asked {
     fn v4(info: &libc::in_pktinfo) -> Asked {
         let sent_to = ipv4(info.ipi_addr);
         let ours = ipv4(info.ipi_spec_dst);
-        // Ours is missing in what was queued before the option was set, as by the packet that made systemd start us.
+        // Ours is missing in what was queued before the option was set, as by the packet that made
+        // systemd start us.
         let known = !ours.is_unspecified();
         let is_ours = known && sent_to == ours;
         Asked {
@@ -273,7 +279,8 @@ impl Asked {
 
 // ---- one transfer's socket --------------------------------------------------------------------
 
-/// A socket that is connected to one peer; or, at a client, will be as soon as a server has answered.
+/// A socket that is connected to one peer; or, at a client, will be as soon as a server has
+/// answered.
 pub(crate) struct TransferSocket {
     socket: UdpSocket,
     peer: SocketAddr,
@@ -288,10 +295,12 @@ pub(crate) struct TransferSocket {
     told: Cell<u32>,
 }
 
-/// What to say to a stranger who has sent this datagram, or its beginning; nothing where there is none.
+/// What to say to a stranger who has sent this datagram, or its beginning; nothing where there is
+/// none.
 pub(crate) type Reply = fn(&[u8]) -> Option<Vec<u8>>;
 
-/// What one receive brought: a datagram, or several of one length behind each other (the last may be shorter).
+/// What one receive brought: a datagram, or several of one length behind each other (the last may
+/// be shorter).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Taken {
     /// Octets; more than the buffer holds if only their beginning fitted.
@@ -319,9 +328,11 @@ pub(crate) struct SocketOptions {
 pub(crate) enum Wait {
     /// Not at all.
     No,
-    /// About [`limits::PATIENCE`], rounded up to the kernel's ticks; one system call whether something comes or not.
+    /// About [`limits::PATIENCE`], rounded up to the kernel's ticks; one system call whether
+    /// something comes or not.
     Patience,
-    /// This long, as precisely as the kernel can; one system call if something is there already, else two or three.
+    /// This long, as precisely as the kernel can; one system call if something is there already,
+    /// else two or three.
     Until(Duration),
 }
 
@@ -415,7 +426,8 @@ impl TransferSocket {
         self.reply = Some(reply);
     }
 
-    /// Tells a stranger that this is not its peer, if there is something to say to what it has sent.
+    /// Tells a stranger that this is not its peer, if there is something to say to what it has
+    /// sent.
     pub(crate) fn turn_away(&self, stranger: SocketAddr, datagram: &[u8]) {
         let told = self.told.get();
         if told < limits::STRANGERS_TOLD
@@ -427,8 +439,8 @@ impl TransferSocket {
         }
     }
 
-    /// Prepares for windows of blocks: room for one in the kernel, and many blocks in one receive. A system that has
-    /// neither is slower, nothing else.
+    /// Prepares for windows of blocks: room for one in the kernel, and many blocks in one receive.
+    /// A system that has neither is slower, nothing else.
     pub(crate) fn expect_windows(&self, blksize: u16, windowsize: u16) {
         self.make_room(blksize, windowsize);
         #[cfg(target_os = "linux")]
@@ -446,7 +458,8 @@ impl TransferSocket {
         self.socket.local_addr()
     }
 
-    /// The largest payload that leaves in one piece by the route to the peer, as far as the system knows.
+    /// The largest payload that leaves in one piece by the route to the peer, as far as the system
+    /// knows.
     pub(crate) fn room(&self) -> io::Result<usize> {
         let (level, option, headers) = match family(self.peer) {
             AddressFamily::Inet6 => (libc::IPPROTO_IPV6, libc::IPV6_MTU, IPV6_HEADER),
@@ -477,11 +490,13 @@ impl TransferSocket {
 
     /// Takes a datagram of the peer; `None` when none came in time, or a signal handler ran.
     ///
-    /// Returns the length of the datagram, which is larger than the buffer if only its beginning fitted.
+    /// Returns the length of the datagram, which is larger than the buffer if only its beginning
+    /// fitted.
     ///
     /// # Errors
     ///
-    /// `ConnectionRefused` says that an ICMP message came. It is a hint, which anybody can forge, and not an end.
+    /// `ConnectionRefused` says that an ICMP message came. It is a hint, which anybody can forge,
+    /// and not an end.
     pub(crate) fn recv(&self, buffer: &mut [u8], wait: Wait) -> io::Result<Option<usize>> {
         if wait == Wait::No && !self.has_strangers.get() {
             return self.take_known(buffer);
@@ -507,8 +522,9 @@ impl TransferSocket {
         }
     }
 
-    /// Takes one datagram, or as many as the system hands over at once after [`expect_windows`](Self::expect_windows).
-    /// Otherwise as [`recv`](Self::recv); before the socket is connected, anybody may be the source.
+    /// Takes one datagram, or as many as the system hands over at once after
+    /// [`expect_windows`](Self::expect_windows). Otherwise as [`recv`](Self::recv); before the
+    /// socket is connected, anybody may be the source.
     pub(crate) fn recv_blocks(&self, buffer: &mut [u8], wait: Wait) -> io::Result<Option<Taken>> {
         let mut control = SegmentSize([0; _]);
         self.receive(wait, |flags| self.take(buffer, Some(&mut control.0), flags))
@@ -537,8 +553,8 @@ impl TransferSocket {
         take(MsgFlags::MSG_DONTWAIT)
     }
 
-    /// Takes the first datagram that is the peer's. `connect` keeps strangers out only from then on; what came between
-    /// it and `bind` is still in the queue.
+    /// Takes the first datagram that is the peer's. `connect` keeps strangers out only from then
+    /// on; what came between it and `bind` is still in the queue.
     fn take(
         &self,
         buffer: &mut [u8],
@@ -549,7 +565,8 @@ impl TransferSocket {
             let mut parts = [IoSliceMut::new(buffer)];
             #[cfg(test)]
             super::calls::count(|calls| calls.receives += 1);
-            // With MSG_TRUNC as an argument the kernel returns the length of the datagram, not of what fitted.
+            // With MSG_TRUNC as an argument the kernel returns the length of the datagram, not of
+            // what fitted.
             let received = socket::recvmsg::<SockaddrStorage>(
                 self.as_raw_fd(),
                 &mut parts,
@@ -572,7 +589,8 @@ impl TransferSocket {
                     let length = taken.length.min(taken.segment).min(buffer.len());
                     self.turn_away(source, &buffer[..length]);
                 }
-                // Waking up early is harmless: whoever waits compares the clock with a deadline of its own.
+                // Waking up early is harmless: whoever waits compares the clock with a deadline of
+                // its own.
                 Err(error @ (Errno::EAGAIN | Errno::EINTR)) => {
                     // An empty queue of a connected socket fills with its peer's datagrams only.
                     if self.is_connected && error == Errno::EAGAIN {
@@ -587,8 +605,8 @@ impl TransferSocket {
         Ok(None)
     }
 
-    /// Whether the ICMP messages that a socket has heard which is not connected are about others than its peer: strangers that
-    /// were told something may be gone. Forgets them all.
+    /// Whether the ICMP messages that a socket has heard which is not connected are about others
+    /// than its peer: strangers that were told something may be gone. Forgets them all.
     fn is_about_strangers(&self) -> bool {
         let mut found = false;
         #[cfg(target_os = "linux")]
@@ -674,15 +692,16 @@ impl TransferSocket {
         }
     }
 
-    /// Sends each block as one datagram, in as few system calls as the system allows, and returns how many left: fewer
-    /// than were given when the send buffer is full or the next one met an error, which the next call reports.
+    /// Sends each block as one datagram, in as few system calls as the system allows, and returns
+    /// how many left: fewer than were given when the send buffer is full or the next one met an
+    /// error, which the next call reports.
     ///
     /// All payloads are of one length, except the last, which may be shorter.
     ///
     /// # Errors
     ///
-    /// Only when no block left. `ConnectionRefused` as in [`send`](Self::send); `EFAULT` (as `raw_os_error`) when a
-    /// mapped file has become too short.
+    /// Only when no block left. `ConnectionRefused` as in [`send`](Self::send); `EFAULT` (as
+    /// `raw_os_error`) when a mapped file has become too short.
     pub(crate) fn send_blocks<'a>(
         &mut self,
         blocks: impl ExactSizeIterator<Item = Block<'a>> + Clone,
@@ -791,8 +810,8 @@ fn prepare(socket: &impl AsFd, local: SocketAddr) -> io::Result<()> {
 const _: () = assert!(libc::IP_PMTUDISC_DONT == libc::IPV6_PMTUDISC_DONT);
 const _: () = assert!(libc::IP_PMTUDISC_DO == libc::IPV6_PMTUDISC_DO);
 
-/// Says whether the way to the peer may cut a datagram into pieces. Linux forbids it unless it is told otherwise, and
-/// then a block larger than some link on the way never arrives.
+/// Says whether the way to the peer may cut a datagram into pieces. Linux forbids it unless it is
+/// told otherwise, and then a block larger than some link on the way never arrives.
 fn set_fragments(socket: &impl AsFd, family: AddressFamily, allowed: bool) -> io::Result<()> {
     let (level, option) = match family {
         AddressFamily::Inet6 => (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER),
@@ -810,8 +829,9 @@ const IPV4_HEADER: usize = 20;
 const IPV6_HEADER: usize = 40;
 const UDP_HEADER: usize = 8;
 
-/// Says whether a socket that is not connected, of the family of `peer`, is told of ICMP messages, as a connected one is. Each
-/// stays in a queue of its own and keeps the socket readable; switching off empties that queue.
+/// Says whether a socket that is not connected, of the family of `peer`, is told of ICMP messages,
+/// as a connected one is. Each stays in a queue of its own and keeps the socket readable; switching
+/// off empties that queue.
 pub(crate) fn hear_errors(socket: &impl AsFd, peer: SocketAddr, wanted: bool) {
     #[cfg(target_os = "linux")]
     let _ = match peer {
@@ -969,8 +989,9 @@ pub(crate) fn wait_for(descriptor: RawFd, timeout: Duration) -> io::Result<()> {
     poll(descriptor, libc::POLLIN, timeout).map(drop)
 }
 
-/// Waits for `events`, and returns those that are there and errors; none when the time has passed or a signal handler
-/// ran. (nix has `ppoll` only together with its signal sets, which the library does not need.)
+/// Waits for `events`, and returns those that are there and errors; none when the time has passed
+/// or a signal handler ran. (nix has `ppoll` only together with its signal sets, which the library
+/// does not need.)
 fn poll(descriptor: RawFd, events: libc::c_short, timeout: Duration) -> io::Result<libc::c_short> {
     let mut entry = libc::pollfd {
         fd: descriptor,
@@ -1009,8 +1030,8 @@ fn to_v6(address: SocketAddr) -> SocketAddrV6 {
     }
 }
 
-/// Whether both are one peer. The scope is not compared: a socket connected to a link-local address hears one
-/// interface only.
+/// Whether both are one peer. The scope is not compared: a socket connected to a link-local address
+/// hears one interface only.
 fn same(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() == b.port() && a.ip().to_canonical() == b.ip().to_canonical()
 }

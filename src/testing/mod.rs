@@ -1,8 +1,9 @@
 //! A rig for tests of firmware, of other servers, and of this one (feature `testing`).
 //!
-//! - [`serve`] starts a server in this process, on a port of its own; [`shelf`] is a store in memory.
-//! - [`Profile`] is a boot loader: it asks as the real one does, with its options, its ports, its timers and its faults, of any
-//!   server.
+//! - [`serve`] starts a server in this process, on a port of its own; [`shelf`] is a store in
+//!   memory.
+//! - [`Profile`] is a boot loader: it asks as the real one does, with its options, its ports, its
+//!   timers and its faults, of any server.
 //! - [`Peer`] is a client that does what it is told, packet by packet.
 //! - [`Relay`] stands between a client and a server and loses what a script says.
 //!
@@ -17,7 +18,8 @@
 //! }
 //! ```
 //!
-//! What goes wrong in a rig, such as a socket that can't be had, is a panic: there is nothing else that a test could do.
+//! What goes wrong in a rig, such as a socket that can't be had, is a panic: there is nothing else
+//! that a test could do.
 
 mod peer;
 mod profile;

@@ -20,7 +20,8 @@ pub enum Reply {
     Other(Vec<u8>),
 }
 
-/// A client that does what it is told. What does not come within [`PATIENCE`], or is not what was wanted, is a panic.
+/// A client that does what it is told. What does not come within [`PATIENCE`], or is not what was
+/// wanted, is a panic.
 pub struct Peer {
     /// Its socket.
     pub socket: UdpSocket,
@@ -171,8 +172,8 @@ impl Peer {
         received.ok().map(|length| reply(&buffer[..length]))
     }
 
-    /// Goes on in lock step behind block `block`: acknowledges it, and so on to the end. A block that comes again was
-    /// answered already.
+    /// Goes on in lock step behind block `block`: acknowledges it, and so on to the end. A block
+    /// that comes again was answered already.
     ///
     /// # Errors
     /// The server's ERROR.

@@ -1,7 +1,8 @@
 //! Boot loaders: what they send, when they repeat it, and how they misbehave.
 //!
-//! The figures were measured on the wire with the versions named at each profile, unless it says otherwise. Nothing of the
-//! library's own machines is used here: a rig that shared their mistakes would not see them.
+//! The figures were measured on the wire with the versions named at each profile, unless it says
+//! otherwise. Nothing of the library's own machines is used here: a rig that shared their mistakes
+//! would not see them.
 
 use super::now;
 use crate::wire::{self, Options, Packet};
@@ -146,8 +147,9 @@ impl Profile {
         ]
     }
 
-    /// UEFI network boot: MTFTP4 of EDK2. It asks for the size, ends that with ERROR 8, and asks again, with a window of 4. A
-    /// server that does not tell the size is not asked again, so the boot fails.
+    /// UEFI network boot: MTFTP4 of EDK2. It asks for the size, ends that with ERROR 8, and asks
+    /// again, with a window of 4. A server that does not tell the size is not asked again, so the
+    /// boot fails.
     pub fn edk2() -> Self {
         Self {
             name: "EDK2",
@@ -169,7 +171,8 @@ impl Profile {
         }
     }
 
-    /// iPXE, ROM and `undionly.kpxe`. It repeats its request soon and often, and takes DATA without an OACK.
+    /// iPXE, ROM and `undionly.kpxe`. It repeats its request soon and often, and takes DATA without
+    /// an OACK.
     pub fn ipxe() -> Self {
         Self {
             name: "iPXE",
@@ -187,8 +190,8 @@ impl Profile {
         }
     }
 
-    /// U-Boot on ARM, with `tftpwindowsize` 8. It reports a hole once; then it repeats its ACK every 5 s, and wants an answer
-    /// to each.
+    /// U-Boot on ARM, with `tftpwindowsize` 8. It reports a hole once; then it repeats its ACK
+    /// every 5 s, and wants an answer to each.
     pub fn u_boot() -> Self {
         Self {
             name: "U-Boot",
@@ -206,8 +209,9 @@ impl Profile {
         }
     }
 
-    /// `lpxelinux.0`: asks for ten names of its configuration before one exists, everything from one port, the next file a
-    /// moment after the last ACK of the one before. The first file that `boot` asks for is its configuration.
+    /// `lpxelinux.0`: asks for ten names of its configuration before one exists, everything from
+    /// one port, the next file a moment after the last ACK of the one before. The first file that
+    /// `boot` asks for is its configuration.
     pub fn pxelinux() -> Self {
         Self {
             name: "PXELINUX",
@@ -236,10 +240,11 @@ impl Profile {
         }
     }
 
-    /// The boot ROM of a Raspberry Pi: asks for the size, ends that with ERROR 0, and cannot count past block 65535.
+    /// The boot ROM of a Raspberry Pi: asks for the size, ends that with ERROR 0, and cannot count
+    /// past block 65535.
     ///
-    /// Not measured: told from reports of its users (raspberrypi/firmware#1700, raspberrypi/rpi-eeprom#720). Its options and
-    /// timers are likely ones.
+    /// Not measured: told from reports of its users (raspberrypi/firmware#1700,
+    /// raspberrypi/rpi-eeprom#720). Its options and timers are likely ones.
     pub fn raspberry_pi() -> Self {
         Self {
             name: "Raspberry Pi",
@@ -283,7 +288,8 @@ impl Profile {
         self
     }
 
-    /// Boots from a server: asks for what comes before, probes, and fetches the file. Blocks until that is over.
+    /// Boots from a server: asks for what comes before, probes, and fetches the file. Blocks until
+    /// that is over.
     ///
     /// # Errors
     /// [`BootFailure`], as the loader would see it.

@@ -69,8 +69,9 @@ pub fn lose_blocks<const N: usize>(
     }
 }
 
-/// Stands between clients and a server, on 127.0.0.1. To a client it looks like the server, with a port of its own for each
-/// transfer; to the server each client has one port, however often it asks. Dropping it ends it.
+/// Stands between clients and a server, on 127.0.0.1. To a client it looks like the server, with a
+/// port of its own for each transfer; to the server each client has one port, however often it
+/// asks. Dropping it ends it.
 #[derive(Debug)]
 pub struct Relay {
     address: SocketAddr,

@@ -1,7 +1,8 @@
-//! The octets of a transfer: from where they are to the socket, without a copy where the kernel can fetch them itself.
+//! The octets of a transfer: from where they are to the socket, without a copy where the kernel can
+//! fetch them itself.
 //!
-//! Invariant: the same block always goes out with the same octets, and the last block of a file only after the
-//! file was found to be what was opened.
+//! Invariant: the same block always goes out with the same octets, and the last block of a file
+//! only after the file was found to be what was opened.
 
 use super::netascii::{self, Netascii};
 use crate::error::plain;
@@ -69,8 +70,8 @@ impl Drop for Reservation {
     }
 }
 
-/// Memory that a worker lends to the transfer it runs: for blocks that must be read before they are sent, and for those
-/// that are received.
+/// Memory that a worker lends to the transfer it runs: for blocks that must be read before they are
+/// sent, and for those that are received.
 pub(crate) struct Scratch(pub(super) Box<[u8]>);
 
 impl Scratch {
@@ -111,7 +112,8 @@ impl Format {
         (BURST_OCTETS / (DATA_HEADER + usize::from(self.blksize))).clamp(1, BURST_SEGMENTS) as u64
     }
 
-    /// The last block of a file of this length; a multiple of the block size ends with an empty one (RFC 1350 §6).
+    /// The last block of a file of this length; a multiple of the block size ends with an empty one
+    /// (RFC 1350 §6).
     pub(crate) fn last(self, length: u64) -> u64 {
         length / u64::from(self.blksize) + 1
     }
@@ -181,7 +183,8 @@ impl Body {
         })
     }
 
-    /// From the beginning, where the peer has acknowledged nothing: then all that a stream has given is still kept.
+    /// From the beginning, where the peer has acknowledged nothing: then all that a stream has
+    /// given is still kept.
     pub(crate) fn rewound(self) -> Self {
         match self {
             Self::Stream(stream) => Self::Stream(stream.rewound()),
@@ -282,9 +285,9 @@ impl Body {
         }
     }
 
-    /// Sends blocks, at most [`Format::burst`] of them, and returns one past the last that left: fewer leave when the
-    /// socket's buffer is full, or when the end of a stream is found, which [`last`](Self::last) knows from then on, also
-    /// where the send failed.
+    /// Sends blocks, at most [`Format::burst`] of them, and returns one past the last that left:
+    /// fewer leave when the socket's buffer is full, or when the end of a stream is found, which
+    /// [`last`](Self::last) knows from then on, also where the send failed.
     pub(crate) fn send(
         &mut self,
         socket: &mut TransferSocket,

@@ -1,7 +1,9 @@
-//! What a block costs in system calls, as a table that does not move by accident: a receive and a send for each window,
-//! in lock step as well, and nothing else; no look at the clock of a socket, no wait, no look at the file.
+//! What a block costs in system calls, as a table that does not move by accident: a receive and a
+//! send for each window, in lock step as well, and nothing else; no look at the clock of a socket,
+//! no wait, no look at the file.
 //!
-//! Nothing is timed and nothing can come late: the peer answers from the same thread, just before the transfer waits.
+//! Nothing is timed and nothing can come late: the peer answers from the same thread, just before
+//! the transfer waits.
 
 use super::{End, Ending, Origin, Scratch, Surroundings, Transfer, Turn, now};
 use crate::event::TransferId;
@@ -17,8 +19,9 @@ use std::cell::Cell;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-/// Windows in a transfer. A first large one is spread until the peer has shown that it can take it, the second waits for
-/// the last gap of that, and the last one is checked against the file; those between are the path of a block.
+/// Windows in a transfer. A first large one is spread until the peer has shown that it can take it,
+/// the second waits for the last gap of that, and the last one is checked against the file; those
+/// between are the path of a block.
 const WINDOWS: u64 = 13;
 const SPREAD: u64 = 2;
 
@@ -155,7 +158,8 @@ fn cost(blksize: u16, windowsize: u16, others: bool) -> Calls {
 
 #[test]
 fn a_window_costs_one_receive_and_as_few_sends_as_its_octets_need() {
-    // Block size, window, and how many calls its octets need: a call carries 64 blocks or 65,507 octets.
+    // Block size, window, and how many calls its octets need: a call carries 64 blocks or 65,507
+    // octets.
     const TABLE: [(u16, u16, u64); 8] = [
         (512, 1, 1),
         (1428, 1, 1),

@@ -33,7 +33,8 @@ pub(crate) struct Receiving<'a> {
 }
 
 impl<'a> End<'a> {
-    /// `agreed` is what both ends go by; a client comes to know it later, by [`agree`](Self::agree).
+    /// `agreed` is what both ends go by; a client comes to know it later, by
+    /// [`agree`](Self::agree).
     pub(crate) fn sending(machine: Sender, mut body: Body, agreed: &Agreed) -> Self {
         let format = format(agreed);
         body.set_format(format, agreed.windowsize);
@@ -213,7 +214,8 @@ impl Sending {
         self.format.burst()
     }
 
-    /// Sends blocks that the machine has offered, at most a [`burst`](Self::burst). Returns one past the last that left.
+    /// Sends blocks that the machine has offered, at most a [`burst`](Self::burst). Returns one
+    /// past the last that left.
     pub(super) fn send(
         &mut self,
         socket: &mut TransferSocket,
@@ -242,8 +244,9 @@ impl Sending {
 }
 
 impl Receiving<'_> {
-    /// Takes datagrams that came together, each `segment` octets long, the last perhaps shorter. What they hold is stored,
-    /// and a whole file committed, before this returns. The buffer is written over.
+    /// Takes datagrams that came together, each `segment` octets long, the last perhaps shorter.
+    /// What they hold is stored, and a whole file committed, before this returns. The buffer is
+    /// written over.
     ///
     /// # Errors
     /// What the sink says to that.
@@ -299,7 +302,8 @@ struct Intake<'a> {
 }
 
 impl Intake<'_> {
-    /// Moves a payload to the front of the buffer, behind what is there, and translates it on the way.
+    /// Moves a payload to the front of the buffer, behind what is there, and translates it on the
+    /// way.
     fn gather(&mut self, buffer: &mut [u8], payload: Range<usize>, kept: usize) -> usize {
         match &mut self.decoder {
             Some(decoder) => decoder.decode(buffer, payload, kept),

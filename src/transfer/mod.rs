@@ -1,7 +1,8 @@
 //! One transfer as a value: machine, body and socket, run by whoever holds it.
 //!
-//! [`Transfer::run`] is the one blocking loop. It does what the machine says, until the transfer is over, the peer is quiet,
-//! or it has had its turn; then the value can be put aside, watched by somebody else, and run again by any thread.
+//! [`Transfer::run`] is the one blocking loop. It does what the machine says, until the transfer is
+//! over, the peer is quiet, or it has had its turn; then the value can be put aside, watched by
+//! somebody else, and run again by any thread.
 
 mod body;
 #[cfg(test)]
@@ -112,11 +113,13 @@ pub(crate) trait Surroundings {
     fn is_needed(&self) -> bool {
         false
     }
-    /// From now on this thread only waits for the peer, or does so no more: meanwhile it takes no other work.
+    /// From now on this thread only waits for the peer, or does so no more: meanwhile it takes no
+    /// other work.
     fn listens(&self, _listens: bool) {}
     /// The server ends: tell the peer and go.
     fn is_stopping(&self) -> bool;
-    /// Whether one more ERROR may go to peers that have never answered: their addresses may be forged.
+    /// Whether one more ERROR may go to peers that have never answered: their addresses may be
+    /// forged.
     fn may_refuse(&self) -> bool {
         true
     }
@@ -140,7 +143,8 @@ pub(crate) struct Origin {
     pub(crate) arrived: Instant,
 }
 
-/// A running transfer, in one of four roles: it sends or receives, and it has been asked or has asked itself.
+/// A running transfer, in one of four roles: it sends or receives, and it has been asked or has
+/// asked itself.
 pub(crate) struct Exchange<'a> {
     origin: Origin,
     end: End<'a>,
@@ -151,7 +155,8 @@ pub(crate) struct Exchange<'a> {
     opening: Box<[u8]>,
     /// Where this is a client's: how its request does.
     call: Option<Call>,
-    /// One past the highest block that was sent or acknowledged, and when that or the opening went out first.
+    /// One past the highest block that was sent or acknowledged, and when that or the opening went
+    /// out first.
     told_end: u64,
     answered: Instant,
     /// When its progress was reported last.
@@ -186,7 +191,8 @@ struct Call {
 }
 
 impl<'a> Exchange<'a> {
-    /// Answers a request that was granted. With an `opening` datagram the machine waits for its answer.
+    /// Answers a request that was granted. With an `opening` datagram the machine waits for its
+    /// answer.
     pub(crate) fn answering(
         origin: Origin,
         end: End<'a>,
@@ -219,8 +225,8 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Asks a server, to which the socket is not connected yet. The first answer from its address, whatever the port,
-    /// makes it the peer (RFC 1350 §4).
+    /// Asks a server, to which the socket is not connected yet. The first answer from its address,
+    /// whatever the port, makes it the peer (RFC 1350 §4).
     pub(crate) fn asking(
         origin: Origin,
         end: End<'a>,
@@ -245,7 +251,8 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Runs until there is a reason to stop. Waits for a quiet peer only while nobody else waits, and not for long.
+    /// Runs until there is a reason to stop. Waits for a quiet peer only while nobody else waits,
+    /// and not for long.
     pub(crate) fn run(&mut self, scratch: &mut Scratch, around: &impl Surroundings) -> Turn {
         let turn = self.turn(scratch, around).unwrap_or_else(Turn::Done);
         self.rested = true;
@@ -262,7 +269,8 @@ impl<'a> Exchange<'a> {
         let told_before = self.told_end;
         let mut came = None;
         if self.rested {
-            // The peer has had time. Where many transfers wait for their turn a deadline may be over although the answer is here.
+            // The peer has had time. Where many transfers wait for their turn a deadline may be
+            // over although the answer is here.
             came = self.take(scratch, Wait::No)?;
             self.is_talking |= came.is_some();
         }
@@ -315,7 +323,8 @@ impl<'a> Exchange<'a> {
                         }
                         Err(trouble) => return Err(Ending::Failed(self.broken(trouble, around))),
                     }
-                    // A receiver with a hole says so while the rest of a long window is still going out, or cannot.
+                    // A receiver with a hole says so while the rest of a long window is still going
+                    // out, or cannot.
                     unheard += u32::from(burst.end < end);
                     if is_cut || unheard == BURSTS_UNHEARD {
                         unheard = 0;
@@ -368,9 +377,9 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Whether this thread should wait for the peer, who may answer at once, or for the rest of a pause that is too short for
-    /// the loop's clock. It should not for those that are silent, of whom there may be thousands: while threads wait for them,
-    /// those that talk wait for a thread.
+    /// Whether this thread should wait for the peer, who may answer at once, or for the rest of a
+    /// pause that is too short for the loop's clock. It should not for those that are silent, of
+    /// whom there may be thousands: while threads wait for them, those that talk wait for a thread.
     fn is_expected(&self, left: Duration, around: &impl Surroundings) -> bool {
         // The place of a complete upload goes to other requests.
         if self.call.is_none() && self.is_complete() {
@@ -412,8 +421,8 @@ impl<'a> Exchange<'a> {
         true
     }
 
-    /// A client that has lost nothing does not dally (RFC 1350 §6 encourages it): its last ACK will not be lost either, and
-    /// somebody waits for it to end.
+    /// A client that has lost nothing does not dally (RFC 1350 §6 encourages it): its last ACK will
+    /// not be lost either, and somebody waits for it to end.
     fn may_leave(&self) -> bool {
         self.call.is_some()
             && self.end.is_complete()
@@ -421,7 +430,8 @@ impl<'a> Exchange<'a> {
             && self.end.torn() == 0
     }
 
-    /// Asks the world around a client whether what the server offers will do; once, before the offer is confirmed.
+    /// Asks the world around a client whether what the server offers will do; once, before the
+    /// offer is confirmed.
     fn look_at_offer(&mut self, around: &impl Surroundings) -> Result<(), Ending> {
         match &mut self.call {
             Some(call) if call.is_answered && !call.is_offer_seen => call.is_offer_seen = true,
@@ -441,7 +451,8 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Takes what has come and hands it to the machine; says when, or `None` if nothing came. Fails where that ends it.
+    /// Takes what has come and hands it to the machine; says when, or `None` if nothing came. Fails
+    /// where that ends it.
     fn take(&mut self, scratch: &mut Scratch, wait: Wait) -> Result<Option<Instant>, Ending> {
         if self.call.as_ref().is_some_and(|call| !call.is_answered) {
             return self.take_answer(scratch, wait);
@@ -537,7 +548,8 @@ impl<'a> Exchange<'a> {
             (Packet::OptionAck(oack), _) => accept(&self.origin.asked, oack),
             // The server knows no options, or wants none (RFC 2347).
             (Packet::Ack { block: 0 }, End::Sending(_)) => Ok(Agreed::default()),
-            // A longer block answers nobody who asked for options: it is a late one for who had this port before.
+            // A longer block answers nobody who asked for options: it is a late one for who had
+            // this port before.
             (Packet::Data { block: 1, payload }, End::Receiving(_))
                 if payload.len() <= DEFAULT_BLKSIZE.into() || self.origin.asked.is_empty() =>
             {
@@ -577,7 +589,8 @@ impl<'a> Exchange<'a> {
         Ok(Some(time))
     }
 
-    /// Waits a little for a full send buffer: the network is slower than we are. False if nothing moved.
+    /// Waits a little for a full send buffer: the network is slower than we are. False if nothing
+    /// moved.
     fn drained(&self) -> bool {
         self.socket
             .wait(true, true, DRAIN)
@@ -720,8 +733,8 @@ impl<'a> Exchange<'a> {
         tell(&self.socket, code, text);
     }
 
-    /// Tells the peer why this ends, which is not for anything that it has just sent. One that has never answered is told only if
-    /// that may be.
+    /// Tells the peer why this ends, which is not for anything that it has just sent. One that has
+    /// never answered is told only if that may be.
     pub(crate) fn leave(&self, text: &str, may_refuse: impl FnOnce() -> bool) {
         if self.is_proven() || may_refuse() {
             self.tell(ErrorCode::NOT_DEFINED, text);
@@ -735,7 +748,8 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// The peer has sent the same request again before it ever answered. False where that brings nothing.
+    /// The peer has sent the same request again before it ever answered. False where that brings
+    /// nothing.
     pub(crate) fn request_repeated(&mut self) -> bool {
         self.end.request_repeated(now())
     }
@@ -745,8 +759,8 @@ impl<'a> Exchange<'a> {
         self.end.is_proven()
     }
 
-    /// When something went out last that the peer had not been sent before: what it asked for earlier, it asked for without
-    /// knowing that.
+    /// When something went out last that the peer had not been sent before: what it asked for
+    /// earlier, it asked for without knowing that.
     pub(crate) fn answered(&self) -> Instant {
         self.answered
     }
@@ -765,7 +779,8 @@ impl<'a> Exchange<'a> {
         self.end.is_silent(now())
     }
 
-    /// True once the whole file is stored and acknowledged. Its last ACK is repeated on demand for a while.
+    /// True once the whole file is stored and acknowledged. Its last ACK is repeated on demand for
+    /// a while.
     pub(crate) fn is_complete(&self) -> bool {
         self.end.is_complete()
     }
@@ -790,7 +805,8 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Who answered a client's request in place of the server: a host with several addresses, or somebody else.
+    /// Who answered a client's request in place of the server: a host with several addresses, or
+    /// somebody else.
     pub(crate) fn stranger(&self) -> Option<SocketAddr> {
         self.call.as_ref().and_then(|call| call.stranger)
     }
@@ -817,8 +833,8 @@ impl<'a> Exchange<'a> {
         self.origin.id
     }
 
-    /// True the first time: of several ends that are found, as when an upload that is complete goes on to repeat its last
-    /// ACK, one is told.
+    /// True the first time: of several ends that are found, as when an upload that is complete goes
+    /// on to repeat its last ACK, one is told.
     pub(crate) fn conclude(&mut self) -> bool {
         !std::mem::replace(&mut self.is_concluded, true)
     }
@@ -889,8 +905,8 @@ fn error(code: ErrorCode, text: &str) -> Vec<u8> {
     datagram
 }
 
-/// What somebody is told who is not the peer, beside the transfer (RFC 1350 §4). Only an answer to what belongs into a transfer:
-/// never to an ERROR (§2), nor to nonsense.
+/// What somebody is told who is not the peer, beside the transfer (RFC 1350 §4). Only an answer to
+/// what belongs into a transfer: never to an ERROR (§2), nor to nonsense.
 fn to_stranger(datagram: &[u8]) -> Option<Vec<u8>> {
     match wire::parse(datagram) {
         Ok(Packet::Data { .. } | Packet::Ack { .. } | Packet::OptionAck(_)) => {

@@ -1,4 +1,5 @@
-//! netascii (RFC 1350 §1, RFC 764): on the wire LF is CR LF and CR is CR NUL; everything else stays.
+//! netascii (RFC 1350 §1, RFC 764): on the wire LF is CR LF and CR is CR NUL; everything else
+//! stays.
 //!
 //! The translation is of the stream, so a pair may be cut by the end of a block or of a read.
 
@@ -85,8 +86,8 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
-    /// Translates the octets in `range` and puts them down from `to` on, which lies before them: a CR that was held back
-    /// needs a place. Returns one past the last octet put down.
+    /// Translates the octets in `range` and puts them down from `to` on, which lies before them: a
+    /// CR that was held back needs a place. Returns one past the last octet put down.
     pub(super) fn decode(&mut self, buffer: &mut [u8], range: Range<usize>, to: usize) -> usize {
         debug_assert!(to < range.start);
         let mut end = to;

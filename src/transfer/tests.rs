@@ -23,7 +23,8 @@ impl Surroundings for Alone {
     }
 }
 
-/// A stream of 700 octets, two blocks, for which a large window and an OACK were agreed; and its peer.
+/// A stream of 700 octets, two blocks, for which a large window and an OACK were agreed; and its
+/// peer.
 fn streaming() -> (Transfer, UdpSocket) {
     stream(io::Cursor::new(vec![7; 700]), 32)
 }
@@ -123,7 +124,8 @@ fn a_thread_waits_for_those_that_talk() {
             transfer.run(&mut scratch, &thread),
             Turn::Quiet(_)
         ));
-        // Where it was waited for in vain, it has become known as one whose answers take longer than that.
+        // Where it was waited for in vain, it has become known as one whose answers take longer
+        // than that.
         let more = u32::from(is_needed);
         assert_eq!(thread.waits.get(), waits + more, "for one that answered");
     }
@@ -161,7 +163,8 @@ fn who_talked_in_one_turn_is_waited_for_in_the_next() {
     });
 }
 
-/// A peer that is 20 ms away is not waited for, but the loop's clock is too coarse for the pauses of a window that is spread.
+/// A peer that is 20 ms away is not waited for, but the loop's clock is too coarse for the pauses
+/// of a window that is spread.
 #[test]
 fn a_thread_waits_for_what_the_loop_cannot_measure() {
     let (mut transfer, _peer) = stream(io::repeat(7), 16);
@@ -337,7 +340,8 @@ fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at % 251) as u8).collect()
 }
 
-/// Answers one request as a server does: with this file, or by taking one. Dallies until the client is done.
+/// Answers one request as a server does: with this file, or by taking one. Dallies until the client
+/// is done.
 fn serve(door: &UdpSocket, file: &[u8], shelf: &Shelf, done: &AtomicBool) {
     let mut datagram = [0; 600];
     let (length, client) = door.recv_from(&mut datagram).expect("a request");
@@ -479,7 +483,8 @@ impl ByHand {
     }
 }
 
-/// What a client makes of a server that answers by these datagrams in a row, each after the client's last.
+/// What a client makes of a server that answers by these datagrams in a row, each after the
+/// client's last.
 fn answered_by(
     options: &[(OptionName, u64)],
     shelf: &Shelf,
@@ -578,7 +583,8 @@ fn the_first_answer_of_the_servers_address_makes_the_peer() {
             stranger.send_to(&other, client).expect("a datagram");
             server.say(client, &block);
             assert_eq!(server.heard(), b"\0\x04\0\x01");
-            // Another port of the same address, once the peer is known. Its own socket hears of nothing.
+            // Another port of the same address, once the peer is known. Its own socket hears of
+            // nothing.
             late.say(client, b"\0\x03\0\x02wrong");
             server.say(client, b"\0\x03\0\x02right");
             assert_eq!(server.heard(), b"\0\x04\0\x02");
@@ -603,7 +609,8 @@ fn told(stranger: &UdpSocket) -> Option<Vec<u8>> {
     Some(buffer[..length].to_vec())
 }
 
-/// A request that came twice may be answered twice. The first answer counts, and the second gets an ERROR (RFC 1350 §4).
+/// A request that came twice may be answered twice. The first answer counts, and the second gets an
+/// ERROR (RFC 1350 §4).
 #[test]
 fn a_second_answer_is_refused() {
     let (server, late, mistaken) = (ByHand::new(), ByHand::new(), ByHand::new());

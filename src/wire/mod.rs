@@ -1,7 +1,8 @@
 //! Bytes ↔ packets (RFC 1350 §5, RFC 2347).
 //!
-//! Parsing borrows from the datagram, never allocates, never panics and never guesses: what is sloppy but clear in
-//! the field is taken (padding after the last string, odd case), what is unclear is [`Malformed`].
+//! Parsing borrows from the datagram, never allocates, never panics and never guesses: what is
+//! sloppy but clear in the field is taken (padding after the last string, odd case), what is
+//! unclear is [`Malformed`].
 
 mod options;
 
@@ -124,7 +125,8 @@ pub enum Malformed {
 }
 
 impl Malformed {
-    /// True where the sender meant a request, so that ERROR 4 is a useful answer. Everything else is dropped.
+    /// True where the sender meant a request, so that ERROR 4 is a useful answer. Everything else
+    /// is dropped.
     pub fn is_request(self) -> bool {
         !matches!(self, Self::TooShort | Self::Opcode(_))
     }

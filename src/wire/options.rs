@@ -1,5 +1,6 @@
-//! The options of RFC 2347 and their numbers. Values are strict decimals: a wrong one is *present without a value*, which
-//! a server leaves out and a client refuses. [`passed_over`] says for logs what was not understood.
+//! The options of RFC 2347 and their numbers. Values are strict decimals: a wrong one is *present
+//! without a value*, which a server leaves out and a client refuses. [`passed_over`] says for logs
+//! what was not understood.
 
 use super::split_string;
 use crate::limits::{MAX_OPTION_NAME, MAX_OPTIONS};
@@ -97,8 +98,9 @@ impl<'a> Iterator for Pairs<'a> {
 }
 
 impl Options {
-    /// Reads name/value pairs. What does not form a complete pair, and everything from the first empty name on, is
-    /// padding. An option stands there once (RFC 2347): of a repeated one the first counts.
+    /// Reads name/value pairs. What does not form a complete pair, and everything from the first
+    /// empty name on, is padding. An option stands there once (RFC 2347): of a repeated one the
+    /// first counts.
     pub fn parse(bytes: &[u8]) -> Self {
         let mut options = Self::default();
         let mut last = 0;
@@ -119,8 +121,8 @@ impl Options {
     }
 
     /// True of the options that curl asks for a file with, and no other client that is known:
-    /// `tsize=0`, `blksize` and
-    /// `timeout`, in this order and with nothing else. curl takes `tsize=0` in the answer for an error.
+    /// `tsize=0`, `blksize` and `timeout`, in this order and with nothing else. curl takes
+    /// `tsize=0` in the answer for an error.
     pub(crate) fn are_curls(&self) -> bool {
         use OptionName::{Blksize, Timeout, Tsize};
         let names = [Tsize, Blksize, Timeout];

@@ -148,7 +148,8 @@ fn three_blocks(call: &Call) -> Vec<u8> {
     got
 }
 
-/// What was sent in vain is sent again from its beginning, whatever it comes from; and an OACK that makes no sense is like none.
+/// What was sent in vain is sent again from its beginning, whatever it comes from; and an OACK that
+/// makes no sense is like none.
 #[test]
 fn an_upload_begins_anew_where_its_blocks_never_arrive_or_the_oack_is_wrong() {
     let wanted = pattern(1100);
@@ -216,8 +217,8 @@ fn every_address_is_tried() {
     assert_eq!((result, got), (Ok((5000, 1428, 16)), wanted));
 }
 
-/// From 127.0.0.1 no route leads to another machine, nor to those that RFC 5737 keeps for documentation. The limit of time is
-/// over long before a second request would go out.
+/// From 127.0.0.1 no route leads to another machine, nor to those that RFC 5737 keeps for
+/// documentation. The limit of time is over long before a second request would go out.
 #[test]
 fn an_address_without_a_route_is_not_waited_for() {
     let wanted = pattern(5000);

@@ -1,5 +1,5 @@
-//! A server that cannot be trusted: what it says never makes a block, a window, a file or a line on a terminal larger than the
-//! client allows.
+//! A server that cannot be trusted: what it says never makes a block, a window, a file or a line on
+//! a terminal larger than the client allows.
 
 use crate::rig::pattern;
 use crate::script::{Call, hasty, play};

@@ -1,4 +1,5 @@
-//! The client over real sockets: against servers that do what a test tells them, packet by packet, and against our own.
+//! The client over real sockets: against servers that do what a test tells them, packet by packet,
+//! and against our own.
 
 #[path = "../loopback/rig.rs"]
 mod rig;

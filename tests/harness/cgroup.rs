@@ -35,7 +35,8 @@ impl MemoryGroup {
                 CgroupVersion::One => "memory.limit_in_bytes",
                 CgroupVersion::Two => "memory.max",
             };
-            // A group with processes in it gives a controller to none beneath it: one further up does.
+            // A group with processes in it gives a controller to none beneath it: one further up
+            // does.
             for above in own.ancestors().take_while(|path| path.starts_with(root)) {
                 let path = above.join(format!("tftpool-test-{}", std::process::id()));
                 let limited = fs::create_dir(&path)

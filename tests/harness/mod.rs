@@ -1,5 +1,5 @@
-//! What the tests of the binary share: a server process, a directory to serve, contents that can be checked, and client
-//! programs that cannot hang.
+//! What the tests of the binary share: a server process, a directory to serve, contents that can be
+//! checked, and client programs that cannot hang.
 #![allow(
     dead_code,
     unused_imports,
@@ -113,7 +113,8 @@ impl Server {
         server
     }
 
-    /// The same, but nobody reads stderr after the line that says what is served: that is left to the caller.
+    /// The same, but nobody reads stderr after the line that says what is served: that is left to
+    /// the caller.
     pub fn spawn_unread(mut command: Command) -> (Self, BufReader<ChildStderr>) {
         let mut child = command.spawn().expect("the binary starts");
         let (sender, ended) = channel();
@@ -300,7 +301,8 @@ pub fn text(output: &Output) -> String {
     text
 }
 
-/// Sends a plain RRQ, again after each second of silence as any client does, and returns the first answer.
+/// Sends a plain RRQ, again after each second of silence as any client does, and returns the first
+/// answer.
 pub fn ask(server: SocketAddr, name: impl AsRef<OsStr>) -> Vec<u8> {
     let own: IpAddr = match server {
         SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),

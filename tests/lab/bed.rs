@@ -1,9 +1,10 @@
-//! Two network namespaces with something between them: a pair of `veth` devices whose input drops packets by chance, or a
-//! relay of ours between two TUN devices. Nothing has a name outside: namespaces, devices and rules live as long as what
-//! holds them open, so a test that panics, or is killed, leaves nothing behind.
+//! Two network namespaces with something between them: a pair of `veth` devices whose input drops
+//! packets by chance, or a relay of ours between two TUN devices. Nothing has a name outside:
+//! namespaces, devices and rules live as long as what holds them open, so a test that panics, or is
+//! killed, leaves nothing behind.
 //!
-//! It takes the rights to make namespaces and devices (root, `CAP_SYS_ADMIN`, `CAP_NET_ADMIN`), `/dev/net/tun`, and the
-//! programs `ip` and `nft`.
+//! It takes the rights to make namespaces and devices (root, `CAP_SYS_ADMIN`, `CAP_NET_ADMIN`),
+//! `/dev/net/tun`, and the programs `ip` and `nft`.
 
 #![allow(dead_code)] // each program uses its part
 
@@ -41,8 +42,8 @@ impl Namespace {
         })
     }
 
-    /// Runs `work` inside, in a thread of its own. Threads and processes that it starts are inside too, and sockets that
-    /// it opens stay there, whoever uses them.
+    /// Runs `work` inside, in a thread of its own. Threads and processes that it starts are inside
+    /// too, and sockets that it opens stay there, whoever uses them.
     pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         in_a_thread(|| {
             setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET).expect("our own namespace");
@@ -180,8 +181,8 @@ fn cable_end(own: Ipv4Addr, peer: Ipv4Addr, loss_ppm: u32) -> io::Result<()> {
     )
 }
 
-/// The lab, or `None` where this process may not have one, which it says. In CI (the variable `CI` is set) that is a
-/// failure: a proof that was left out has proved nothing.
+/// The lab, or `None` where this process may not have one, which it says. In CI (the variable `CI`
+/// is set) that is a failure: a proof that was left out has proved nothing.
 pub(crate) fn or_skip(lab: io::Result<Lab>) -> Option<Lab> {
     match lab {
         Ok(lab) => Some(lab),

@@ -1,6 +1,6 @@
-//! Bad links over real sockets: a server and its clients in namespaces of their own, with a bad network between them.
-//! Every transfer ends whole, in every world, and every world has done what it is named for; how long it takes is up to the
-//! machine and not asked.
+//! Bad links over real sockets: a server and its clients in namespaces of their own, with a bad
+//! network between them. Every transfer ends whole, in every world, and every world has done what
+//! it is named for; how long it takes is up to the machine and not asked.
 
 mod bed;
 mod receivers;
@@ -27,8 +27,8 @@ fn serving(lab: &Lab, content: &[u8]) -> Server {
     })
 }
 
-/// So many fetches with each window, all at the same time, each whole. A client asks until it is answered. Returns what the
-/// server counted once all of them were over for it too.
+/// So many fetches with each window, all at the same time, each whole. A client asks until it is
+/// answered. Returns what the server counted once all of them were over for it too.
 fn fetched_whole(lab: &Lab, times: usize, length: usize) -> Stats {
     let content = pattern(length);
     let server = serving(lab, &content);
@@ -96,7 +96,8 @@ fn loss_of_so_many_in_a_thousand_each_way() {
     }
 }
 
-/// Where every third round trip fails, a fixed number of tries would not do: only silence ends a transfer.
+/// Where every third round trip fails, a fixed number of tries would not do: only silence ends a
+/// transfer.
 #[test]
 fn a_fifth_lost_each_way() {
     let Some(lab) = both_ways(lossy(200_000)) else {
@@ -166,7 +167,8 @@ fn receivers_that_keep_the_head_of_a_burst() {
     }
 }
 
-/// Bursts leave as one `sendmsg` with `UDP_SEGMENT`, cross the kernel's own devices, and are dropped by its own filter.
+/// Bursts leave as one `sendmsg` with `UDP_SEGMENT`, cross the kernel's own devices, and are
+/// dropped by its own filter.
 #[test]
 fn a_cable_that_drops() {
     for per_mille in [0, 10, 50] {

@@ -1,5 +1,5 @@
-//! What lies between two TUN devices: delay, loss, duplication, reordering, and receivers that keep only the head of a burst.
-//! Chances come from a seed; when a packet arrives is up to the machine.
+//! What lies between two TUN devices: delay, loss, duplication, reordering, and receivers that keep
+//! only the head of a burst. Chances come from a seed; when a packet arrives is up to the machine.
 #![allow(dead_code)] // each program uses its part
 #![allow(unsafe_code)] // `ioctl` for TUN devices and `ppoll`, for which nix has no face here
 
@@ -38,7 +38,8 @@ const MOST_LATE: Duration = Duration::from_micros(200);
 /// Looks this often whether it is to end.
 const GLANCE: Duration = Duration::from_millis(50);
 
-/// Opens a TUN device of that name in the namespace of this thread. The descriptor can be used from anywhere.
+/// Opens a TUN device of that name in the namespace of this thread. The descriptor can be used from
+/// anywhere.
 pub(crate) fn tun(name: &str) -> io::Result<File> {
     let file = File::options()
         .read(true)
@@ -259,8 +260,9 @@ fn wait_for<const N: usize>(mut ready: [libc::pollfd; N], time: Duration) {
     };
 }
 
-/// Virtual machines wake a thread a tenth of a millisecond after its time. Twice that for each round trip would make every
-/// link longer than it says. A busy machine is later still, but not always.
+/// Virtual machines wake a thread a tenth of a millisecond after its time. Twice that for each
+/// round trip would make every link longer than it says. A busy machine is later still, but not
+/// always.
 fn lateness() -> Duration {
     let mut late = [(); 9].map(|()| {
         let due = now() + Duration::from_millis(1);

@@ -12,7 +12,8 @@ fn address(text: &str) -> SocketAddr {
     text.parse().expect("an address")
 }
 
-/// Asks for a file, a missing one, and to write: a transfer's socket answers the first two, the listening one the third.
+/// Asks for a file, a missing one, and to write: a transfer's socket answers the first two, the
+/// listening one the third.
 fn answers_come_from(asked: SocketAddr) {
     let mut client = Client::new(asked);
     assert_eq!(client.get("file"), Ok(pattern(1000)));
@@ -159,8 +160,8 @@ fn every_transfer_has_a_port_of_its_own_that_follows_no_rule() {
     assert!(steps.len() > 12, "{ports:?}");
 }
 
-/// Runs on a thread of its own, in a network of its own whose only link, the loopback, carries packets of `mtu` octets.
-/// Threads that are started inside belong to that network too.
+/// Runs on a thread of its own, in a network of its own whose only link, the loopback, carries
+/// packets of `mtu` octets. Threads that are started inside belong to that network too.
 fn in_network_with(mtu: u16, run: impl FnOnce() + Send + 'static) {
     let inside = move || {
         if let Err(error) = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET) {
@@ -217,7 +218,8 @@ fn a_block_fits_the_route_unless_told_otherwise() {
     });
 }
 
-/// What is forged may come from where nothing leads to. Such a request holds no place, and nobody is told.
+/// What is forged may come from where nothing leads to. Such a request holds no place, and nobody
+/// is told.
 #[test]
 fn a_request_without_a_way_back_is_dropped_at_once() {
     in_network_with(1500, || {

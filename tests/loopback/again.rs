@@ -103,7 +103,8 @@ fn a_silent_peer_that_asks_again_has_started_anew() {
     assert_eq!((Some(summary.local), failure), (old, Failure::Superseded));
 }
 
-/// `tftp-hpa -R 40000:40000` does this. The client never repeats a request here, so one that is lost fails the test.
+/// `tftp-hpa -R 40000:40000` does this. The client never repeats a request here, so one that is
+/// lost fails the test.
 #[test]
 fn right_behind_the_last_ack_the_same_request_is_a_new_transfer() {
     for workers in [1, 2, 8] {
@@ -134,8 +135,8 @@ impl Drop for End<'_> {
     }
 }
 
-/// The same where the transfer lies with the loop, and the loop is so busy with other packets that it may read the request
-/// before it hears of the ACK.
+/// The same where the transfer lies with the loop, and the loop is so busy with other packets that
+/// it may read the request before it hears of the ACK.
 #[test]
 fn a_last_ack_that_nobody_has_read_yet_counts() {
     let server = calm(shelf([("file", pattern(100))]));

@@ -146,8 +146,9 @@ fn grown_is_served_to_the_length_at_open() {
     }
 }
 
-/// A known limit, and no promise: whether a file that got longer has grown or was rewritten is not to be seen, and files that
-/// grow are served. Its octets are whatever was there when they were sent.
+/// A known limit, and no promise: whether a file that got longer has grown or was rewritten is not
+/// to be seen, and files that grow are served. Its octets are whatever was there when they were
+/// sent.
 #[test]
 fn rewritten_by_a_longer_one_counts_as_grown_and_is_mixed() {
     for length in SIZES {
@@ -242,7 +243,8 @@ fn a_root_that_was_replaced_is_served_after_a_reload() {
     std::os::unix::fs::symlink("two", &link).expect("a link");
     assert_eq!(client.get("file"), Ok("one".into()));
     server.stopper().reload();
-    // The reload is done by a worker, some time; until then it is the old one, and never anything else.
+    // The reload is done by a worker, some time; until then it is the old one, and never anything
+    // else.
     let end = now() + PATIENCE;
     loop {
         match client.get("file").expect("a file").as_slice() {
@@ -252,7 +254,8 @@ fn a_root_that_was_replaced_is_served_after_a_reload() {
     }
 }
 
-/// Somebody who may write below the root swaps a file for a link that leads outside, as fast as he can.
+/// Somebody who may write below the root swaps a file for a link that leads outside, as fast as he
+/// can.
 #[test]
 fn a_link_swapped_in_a_tight_loop_never_brings_an_octet_from_outside() {
     let scratch = Scratch::new();

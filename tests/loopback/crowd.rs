@@ -59,7 +59,8 @@ fn one_worker_is_enough() {
     crowd(1, 30);
 }
 
-/// Clients that are fast and ask for huge windows, over and over until all others have what they want.
+/// Clients that are fast and ask for huge windows, over and over until all others have what they
+/// want.
 fn hogged(workers: usize, hogs: usize) {
     let store = shelf([("huge", pattern(8 << 20)), ("file", pattern(50_000))]);
     let server: Server = start(builder(store).limits(|limits| limits.workers = workers));

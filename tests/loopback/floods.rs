@@ -3,8 +3,8 @@
 use crate::rig::*;
 use tftpool::{DropReason, Event, Mode, OptionName, Source, store_fn};
 
-/// Counts answers to `count` of these datagrams; checks that the server still serves, and that no more went out than may in the time
-/// it took.
+/// Counts answers to `count` of these datagrams; checks that the server still serves, and that no
+/// more went out than may in the time it took.
 fn flood(datagram: &[u8], count: usize) -> usize {
     let server = calm(shelf([("file", pattern(700))]));
     let mut events = server.events();
@@ -106,7 +106,8 @@ fn one_client_or_network_may_have_few_that_were_never_answered() {
     neighbour.tid = None;
 }
 
-/// Streams keep their windows in memory: when that is short, there are smaller windows for all and not none for some.
+/// Streams keep their windows in memory: when that is short, there are smaller windows for all and
+/// not none for some.
 #[test]
 fn windows_of_streams_get_smaller_when_the_memory_for_them_is_used_up() {
     let store = store_fn(|_| {

@@ -1,5 +1,6 @@
-//! The server as its clients see it: real sockets, real threads, one address of this machine. Nothing here sleeps: tests
-//! wait for a packet or an event, and that something does *not* come is known when a later request has been answered.
+//! The server as its clients see it: real sockets, real threads, one address of this machine.
+//! Nothing here sleeps: tests wait for a packet or an event, and that something does *not* come is
+//! known when a later request has been answered.
 
 mod addresses;
 mod again;

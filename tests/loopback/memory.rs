@@ -53,7 +53,8 @@ fn who_refused_two_oacks_gets_none_until_it_asks_for_something_else() {
     assert_eq!(other.oack(), "blksize=1000");
 }
 
-/// Whoever forges an address asks in its name for what he likes. Only what is answered from there counts.
+/// Whoever forges an address asks in its name for what he likes. Only what is answered from there
+/// counts.
 #[test]
 fn requests_that_nobody_answers_teach_nothing_and_push_no_lesson_out() {
     let server = calm(shelves());

@@ -53,7 +53,8 @@ fn no_more_transfers_than_there_may_be() {
     dropped(&mut events, DropReason::Full);
     third.quiet();
     first.abort(3);
-    // It is over a little later than its event; until then requests are dropped, and a client asks again.
+    // It is over a little later than its event; until then requests are dropped, and a client asks
+    // again.
     failed(&mut events);
     let options = [];
     assert_eq!(
@@ -221,7 +222,8 @@ fn requests_that_wait_for_the_store_make_room_for_newer_ones() {
     clients[5].data(1);
     assert!(clients[5].rest(1, 512).is_ok());
     server.stop(tftpool::Stop::Now);
-    // A call that takes long gives its place to others: which of the older ones had come so far is open.
+    // A call that takes long gives its place to others: which of the older ones had come so far is
+    // open.
     let evicted = all.filter_map(|event| match event {
         Event::Failed(summary, Failure::Evicted) => Some(summary.peer),
         _ => None,

@@ -237,8 +237,8 @@ fn a_file_may_end_where_the_numbers_wrap() {
     assert_eq!(server.stats().failed, 0);
 }
 
-/// Sizes and offsets need more than 32 bits, and the block numbers wrap although blocks are as large as they may be. The
-/// file is a hole but for marks around every border.
+/// Sizes and offsets need more than 32 bits, and the block numbers wrap although blocks are as
+/// large as they may be. The file is a hole but for marks around every border.
 #[test]
 fn a_file_past_4_gib_arrives_whole_and_in_its_place() {
     use std::os::unix::fs::FileExt;
@@ -295,7 +295,8 @@ fn a_file_past_4_gib_arrives_whole_and_in_its_place() {
     assert!(blocks > 65_536 + 1000, "{blocks} blocks: no wrap");
 }
 
-/// A receive buffer that holds some large blocks; where the system gives less, windows are torn and come again.
+/// A receive buffer that holds some large blocks; where the system gives less, windows are torn and
+/// come again.
 fn room_for_windows(socket: &std::net::UdpSocket) {
     use nix::sys::socket::{setsockopt, sockopt};
     const OCTETS: usize = 8 << 20;

@@ -119,7 +119,8 @@ fn a_write_request_touches_nothing_on_disk() {
     assert_eq!(scratch.names(), ["open to all"]);
 }
 
-/// RFC 2347 ends a request at 512 octets; what is longer is read as far as the buffer goes, and refused beyond.
+/// RFC 2347 ends a request at 512 octets; what is longer is read as far as the buffer goes, and
+/// refused beyond.
 #[test]
 fn a_request_of_any_length_is_answered() {
     let server = calm(store_fn(|_| Ok(tftpool::Source::bytes(pattern(100)))));
@@ -279,7 +280,8 @@ fn packets_that_make_no_sense_in_a_transfer_are_ignored() {
     client.quiet();
 }
 
-/// UEFI firmware does this at every boot: it asks for the size, says ERROR 8 to the answer, and comes back.
+/// UEFI firmware does this at every boot: it asks for the size, says ERROR 8 to the answer, and
+/// comes back.
 #[test]
 fn a_size_probe_is_no_failure() {
     let server = calm(shelf([("bootx64.efi", pattern(10_000))]));

@@ -1,4 +1,5 @@
-//! Clients for tests: one that can be told to do anything, packet by packet, and [`fetch`], which gets a whole file.
+//! Clients for tests: one that can be told to do anything, packet by packet, and [`fetch`], which
+//! gets a whole file.
 #![allow(dead_code)] // each test binary uses its part
 
 use std::net::{SocketAddr, UdpSocket};
@@ -78,7 +79,8 @@ pub(crate) fn start(builder: Builder) -> Server {
         .expect("a server")
 }
 
-/// A server that sends nothing twice by itself, however slow this machine is: for tests that count packets.
+/// A server that sends nothing twice by itself, however slow this machine is: for tests that count
+/// packets.
 pub(crate) fn calm(store: impl Store + 'static) -> Server {
     start(calmly(builder(store)))
 }

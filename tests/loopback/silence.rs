@@ -1,4 +1,5 @@
-//! Peers that say nothing, or nothing any more. These tests take as long as the protocol does, hence short intervals.
+//! Peers that say nothing, or nothing any more. These tests take as long as the protocol does,
+//! hence short intervals.
 
 use crate::rig::*;
 use std::net::UdpSocket;

@@ -141,7 +141,8 @@ fn a_file_that_misreports_its_size_is_read_to_its_end() {
     assert_eq!(fetch(server.local_addr(), name, &[]), Ok(vec![0; 70_000]));
 }
 
-/// Fetches by 1000 octets to the end that the server finds: how much came, what the client was told, and the event.
+/// Fetches by 1000 octets to the end that the server finds: how much came, what the client was
+/// told, and the event.
 fn broken(
     source: impl Fn() -> Source + Send + Sync + 'static,
     mode: &str,

@@ -174,7 +174,8 @@ fn a_stop_does_not_wait_for_a_store_for_ever() {
     assert_eq!(slow.error(), (0, "server is stopping".into()));
 }
 
-/// A file server that hangs: its clients are told in the end, and everybody else is served meanwhile.
+/// A file server that hangs: its clients are told in the end, and everybody else is served
+/// meanwhile.
 #[test]
 fn a_store_that_never_returns_for_more_requests_than_there_are_workers() {
     // The shorter one is over when a call's place would be given away.

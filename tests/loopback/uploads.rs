@@ -284,7 +284,8 @@ fn a_request_that_comes_again_is_acknowledged_again() {
     assert_eq!(content(&scratch, "plain"), b"short");
 }
 
-/// Its upload is complete. It may be a late copy, and the client busy with something else on that port: an ERROR would end that.
+/// Its upload is complete. It may be a late copy, and the client busy with something else on that
+/// port: an ERROR would end that.
 #[test]
 fn a_request_that_comes_again_behind_the_end_is_refused_only_with_its_data() {
     let scratch = Scratch::new();

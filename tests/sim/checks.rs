@@ -84,8 +84,8 @@ fn both_ends_agree(world: &World, report: &Report) {
     }
 }
 
-/// An interval that was asked for may be shorter than the path: everything then goes out several times, as agreed, and
-/// six intervals may be over before the first answer.
+/// An interval that was asked for may be shorter than the path: everything then goes out several
+/// times, as agreed, and six intervals may be over before the first answer.
 fn is_patient(world: &World) -> bool {
     let agreed = world.agreed().timeout.unwrap_or(Duration::from_secs(1));
     let longest = world
@@ -97,7 +97,8 @@ fn is_patient(world: &World) -> bool {
     let own = world
         .habit
         .map_or(Duration::ZERO, |_| Duration::from_secs(1));
-    // And they give up after twelve of them: by the letter of a long interval, three losses take as long.
+    // And they give up after twelve of them: by the letter of a long interval, three losses take as
+    // long.
     let by_the_letter = world.policies[SERVER].retransmit == Retransmit::Rfc;
     let many = world.habit.is_none() || !by_the_letter || agreed <= 2 * own;
     many && agreed >= own && agreed > 4 * longest.unwrap_or_default()

@@ -233,12 +233,12 @@ fn reading(octets: u64, window: u64, round_trip: Duration, loss: u32) -> World {
     world
 }
 
-/// Windows, the round trip in milliseconds, what is wrong with the links, and the most that may be sent, and may pass, in
-/// percent of what it takes without.
+/// Windows, the round trip in milliseconds, what is wrong with the links, and the most that may be
+/// sent, and may pass, in percent of what it takes without.
 type Path = (&'static [u64], u64, fn(&mut Spec), u64, u64);
 
-/// Where packets are late, probes and windows go out that are not needed. Their answers must not bring more of them, or
-/// everything is sent twice from then on.
+/// Where packets are late, probes and windows go out that are not needed. Their answers must not
+/// bring more of them, or everything is sent twice from then on.
 #[test]
 fn paths_that_lose_nothing_do_not_cost_everything_twice() {
     // Stalls are 10 ms in the mean, half a round trip; each overtaken packet tears a window.

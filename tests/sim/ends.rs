@@ -1,4 +1,5 @@
-//! The two ends of a transfer: a real machine, the wire format, and a file that is made up block by block.
+//! The two ends of a transfer: a real machine, the wire format, and a file that is made up block by
+//! block.
 
 use crate::rng::mix;
 use std::time::{Duration, Instant};
@@ -76,7 +77,8 @@ pub trait End {
     fn receive(&mut self, datagram: &[u8], now: Instant);
     fn unreachable(&mut self, now: Instant);
     fn poll(&mut self, now: Instant, out: &mut Outbox) -> Rest;
-    /// Octets stored, and whether they were the right ones and all of them. `None` for an end that sends.
+    /// Octets stored, and whether they were the right ones and all of them. `None` for an end that
+    /// sends.
     fn stored(&self) -> Option<Stored> {
         None
     }
@@ -138,7 +140,8 @@ impl Ask {
         out
     }
 
-    /// What a server with these terms makes of it: the agreement and the opening datagram, if there is one.
+    /// What a server with these terms makes of it: the agreement and the opening datagram, if there
+    /// is one.
     pub fn granted(&self, terms: &Terms) -> (Agreed, Option<Vec<u8>>) {
         let size = match self.direction {
             Direction::Read => Some(self.file.octets),

@@ -1,5 +1,5 @@
-//! One direction of the fake network. Packets keep their order unless `reorder` says otherwise; nothing that arrives was
-//! altered unnoticed, because UDP has a checksum.
+//! One direction of the fake network. Packets keep their order unless `reorder` says otherwise;
+//! nothing that arrives was altered unnoticed, because UDP has a checksum.
 
 use crate::rng::Rng;
 use std::ops::Range;
@@ -17,13 +17,16 @@ pub struct Spec {
     pub duplicate: u32,
     /// A packet is held back by up to the delay of the link, and overtaken.
     pub reorder: u32,
-    /// A packet is held back by up to twice the delay of the link, and whatever comes behind it waits.
+    /// A packet is held back by up to twice the delay of the link, and whatever comes behind it
+    /// waits.
     pub stall: u32,
-    /// The packet is replaced by something else: a part of its header, an opcode that does not exist, another's packet.
+    /// The packet is replaced by something else: a part of its header, an opcode that does not
+    /// exist, another's packet.
     pub junk: u32,
     /// Nothing passes in these times.
     pub blackouts: Vec<Range<Duration>>,
-    /// The receiver has room for so many packets and takes one out every [`SERVICE`]; what comes to a full ring is lost.
+    /// The receiver has room for so many packets and takes one out every [`SERVICE`]; what comes to
+    /// a full ring is lost.
     pub ring: Option<u32>,
 }
 

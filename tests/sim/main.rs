@@ -1,6 +1,8 @@
-//! The protocol's machines in made-up worlds: two ends, one fake network, a seed and a clock that jumps.
+//! The protocol's machines in made-up worlds: two ends, one fake network, a seed and a clock that
+//! jumps.
 //!
-//! `SEEDS=1000000 cargo test --test sim` runs more worlds, `SEED=17 TRACE=1` shows one, `BLESS=1` writes the cost table anew.
+//! `SEEDS=1000000 cargo test --test sim` runs more worlds, `SEED=17 TRACE=1` shows one, `BLESS=1`
+//! writes the cost table anew.
 
 #![allow(unreachable_pub)] // a test crate has no face
 
@@ -122,8 +124,9 @@ fn exact_count(direction: Direction, window: u64, octets: u64, with_options: boo
     );
 }
 
-/// Of a small file most packets are those that open the transfer, and few of them may be sent. Two lost in a row, or three, are
-/// still no reason to fail: the first answer comes again, by the client's own timer.
+/// Of a small file most packets are those that open the transfer, and few of them may be sent. Two
+/// lost in a row, or three, are still no reason to fail: the first answer comes again, by the
+/// client's own timer.
 #[test]
 fn small_files_arrive_whatever_is_lost_of_the_opening() {
     use receivers::Habit::{AckAgain, ReportNever, ReportOnce};

@@ -1,4 +1,5 @@
-//! Clients of the field that read, each as small as its habit allows. None of them is a model to follow.
+//! Clients of the field that read, each as small as its habit allows. None of them is a model to
+//! follow.
 
 use crate::ends::{Ask, Disk, End, Outbox, Rest, Stored};
 use crate::receivers::{self, Position};

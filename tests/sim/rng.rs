@@ -1,4 +1,5 @@
-//! A small generator of our own (splitmix64): one seed gives one world, on every platform and for ever.
+//! A small generator of our own (splitmix64): one seed gives one world, on every platform and for
+//! ever.
 
 pub struct Rng(u64);
 

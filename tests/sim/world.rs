@@ -1,5 +1,5 @@
-//! One client, one server, two links and a clock that jumps from event to event. A seed gives a world; a world runs the same
-//! way every time.
+//! One client, one server, two links and a clock that jumps from event to event. A seed gives a
+//! world; a world runs the same way every time.
 
 use crate::ends::{Ask, Datagram, End, File, Outbox, Receiving, Rest, Sending, Stored};
 use crate::link::{Arrival, Link, Spec};
@@ -628,8 +628,8 @@ fn random_length(rng: &mut Rng, agreed: &Agreed, large: bool) -> u64 {
 
 fn random_links(rng: &mut Rng, agreed: &Agreed, large: bool) -> [Spec; 2] {
     let window_octets = u64::from(agreed.windowsize) * u64::from(agreed.blksize);
-    // A block number comes again after 65536 blocks: a network that holds packets back for longer than that mixes them up,
-    // and TFTP cannot tell.
+    // A block number comes again after 65536 blocks: a network that holds packets back for longer
+    // than that mixes them up, and TFTP cannot tell.
     let may_reorder = agreed.windowsize <= 8192;
     let bad = if large { rng.one_in(4) } else { rng.one_in(2) };
     let delay = Duration::from_micros(rng.pick(&[0, 20, 100, 1_000, 10_000, 100_000]));

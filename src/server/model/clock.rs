@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 pub(super) const NEVER: Duration = Duration::from_secs(1 << 20);
 
 thread_local! {
-    // All threads of a schedule are run by one thread of the system, so there is one clock for each.
+    // All threads of a schedule are run by one thread of the system, so there is one clock for
+    // each.
     static CLOCK: RefCell<Clock> = RefCell::default();
 }
 

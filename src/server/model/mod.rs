@@ -2,8 +2,8 @@
 //!
 //! The files that decide which thread does what are compiled here once more: the idle workers, the
 //! mailbox, the lanes, the pool, the workers. What they import from `super` is this module's:
-//! threads, locks, queues and time of `shuttle`, and scripts in place of sockets and stores. One test
-//! runs once for each seed, and the seed decides which thread goes on at each lock, atomic and
+//! threads, locks, queues and time of `shuttle`, and scripts in place of sockets and stores. One
+//! test runs once for each seed, and the seed decides which thread goes on at each lock, atomic and
 //! channel. A schedule in which no thread can go on is a failure: a wake-up was lost.
 //!
 //! The tests of those files run here as well, each under many schedules.

@@ -32,8 +32,8 @@ enum Temper {
     Even,
     /// The same one goes on for this many steps or so.
     Sticky(usize),
-    /// The one of the highest priority. A thread that yields gets the lowest, and so does the running
-    /// one after this many steps or so (probabilistic concurrency testing).
+    /// The one of the highest priority. A thread that yields gets the lowest, and so does the
+    /// running one after this many steps or so (probabilistic concurrency testing).
     Priorities(usize),
 }
 

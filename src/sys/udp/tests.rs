@@ -1,5 +1,5 @@
-//! Sockets on the loopback interface, with ports that the system chooses. Nothing sleeps: what was sent there is in the
-//! receiver's queue when the call returns.
+//! Sockets on the loopback interface, with ports that the system chooses. Nothing sleeps: what was
+//! sent there is in the receiver's queue when the call returns.
 
 use super::*;
 use crate::sys::mapping::Mapping;
@@ -18,7 +18,8 @@ fn address(text: &str) -> SocketAddr {
     text.parse().expect("an address")
 }
 
-/// A peer's socket. It waits long enough to outlast a busy machine, so that a lost datagram is an error.
+/// A peer's socket. It waits long enough to outlast a busy machine, so that a lost datagram is an
+/// error.
 fn peer(at: &str) -> UdpSocket {
     let socket = UdpSocket::bind(at).expect("a socket");
     let patience = Some(Duration::from_secs(10));
@@ -93,7 +94,8 @@ const WAYS: [Offload; 3] = [Offload::Segments, Offload::Batch, Offload::Single];
 
 #[test]
 fn every_way_sends_the_same_octets() {
-    // More blocks than one call takes; a last block that is empty, of one octet, full but for one; one block alone.
+    // More blocks than one call takes; a last block that is empty, of one octet, full but for one;
+    // one block alone.
     for (length, blksize) in [
         (70 * 512, 512),
         (70 * 512 + 1, 512),
@@ -145,7 +147,8 @@ fn what_cannot_be_segmented_is_sent_as_a_list_and_only_once() {
     let octets = pattern(100 * 512 + 5);
     let peer = peer("127.0.0.1:0");
     let mut socket = open_to(&peer);
-    // The kernel refuses to segment for a socket that sends no checksums, as it does for devices that can't.
+    // The kernel refuses to segment for a socket that sends no checksums, as it does for devices
+    // that can't.
     set_option(&socket.socket, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1).expect("no checksums");
     let blocks = blocks(octets.len(), 512, |range| Payload::Bytes(&octets[range]));
     assert_eq!(socket.send_blocks(blocks.clone().take(1)).expect("sent"), 1);
@@ -228,7 +231,8 @@ fn a_list_that_was_cut_short_is_taken_up_where_it_ended() {
     socket.set_offload(Offload::Batch);
     let octets = pattern(9 * 64 + 1);
     let blocks = blocks(octets.len(), 64, |range| Payload::Bytes(&octets[range]));
-    // On a busy machine an answer may come late and refuse the second attempt too, but not every time.
+    // On a busy machine an answer may come late and refuse the second attempt too, but not every
+    // time.
     let mut rounds = (0..100).map(|_| socket.send_blocks(blocks.clone()));
     assert!(rounds.any(|sent| sent.is_ok_and(|sent| sent == 10)));
 }
@@ -608,7 +612,8 @@ fn a_reply_over_ipv6_comes_from_the_address_that_was_asked() {
     assert_eq!(received.peer, client.local_addr().expect("bound"));
     assert!(!received.broadcast);
     assert_replies(&listener, &client, &received);
-    // IPv4 is another socket's, which may have the same port, unless somebody else on this machine has it.
+    // IPv4 is another socket's, which may have the same port, unless somebody else on this machine
+    // has it.
     let both = || {
         let listener = Listener::bind(address("[::]:0")).expect("a listener");
         let mut other = listener.local_addr();
@@ -765,7 +770,8 @@ fn a_listener_knows_that_its_buffer_is_small() {
     assert_eq!(listener.small_buffer(), Some(8192));
 }
 
-// ---- the receive buffer ---------------------------------------------------------------------------
+// ---- the receive buffer
+// ---------------------------------------------------------------------------
 
 /// No thread reads meanwhile, as where the receiver is busy. The kernel's limit must not matter:
 /// some machines allow little.
