@@ -10,17 +10,25 @@ mod by_id;
 mod desk;
 mod dispatch;
 mod endpoint;
+mod guarded;
 mod idle;
 mod lane;
+mod lanes;
 mod mailbox;
 mod memory;
 mod message;
+#[cfg(test)]
+mod model;
+mod opening;
 mod pending;
+mod poller;
 mod pool;
+mod pool_state;
 mod ports;
 mod reporter;
 mod shared;
 mod store_slot;
+mod sync;
 mod waker;
 mod warnings;
 mod worker;
@@ -36,20 +44,19 @@ use crate::proto::{Policy, Retransmit, Terms};
 use crate::store::Store;
 use crate::store::mappings::Mappings;
 use crate::sys::udp::{self, Listener, SocketOptions};
-use crate::transfer::{Buffers, now};
+use crate::transfer::{self, Buffers, now};
 use bucket::TokenBucket;
 use dispatch::Loop;
 use endpoint::Config;
-use idle::Idle;
 use lane::Lane;
 use mailbox::{Mailbox, mailbox};
 use memory::Memory;
 use message::Message;
+use pool_state::PoolState;
 use reporter::Reporter;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -484,16 +491,8 @@ impl Listening {
                 dont_fragment: limits.dont_fragment,
                 interface: None,
             },
-            store_slots: limits.workers.div_ceil(2),
-            in_store: AtomicUsize::new(0),
             store_deadline: limits.store_deadline,
-            slow_calls: AtomicUsize::new(0),
-            most_workers: limits.workers,
-            workers: AtomicUsize::new(0),
-            idle: Idle::default(),
-            stopping: AtomicBool::new(false),
-            lanes,
-            is_watching: AtomicBool::new(false),
+            pool: PoolState::new(limits.workers, limits.workers.div_ceil(2), lanes),
         });
         let quota = Quota {
             transfers: limits.max_transfers,
