@@ -2,10 +2,10 @@
 //! the store is.
 
 use super::desk::Tid;
+use super::sync::{AtomicU64, Ordering};
 use crate::event::{Name, Summary, TransferId};
 use crate::limits::DEFAULT_BLKSIZE;
 use crate::wire::{self, Direction, Mode, Options};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// What was asked. Owned: the datagram is parsed once.
@@ -169,8 +169,8 @@ impl AdmittedRequest {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sync::{explore, now};
     use super::*;
-    use crate::transfer::now;
 
     fn opening() -> AdmittedRequest {
         let asked = Asked {
@@ -188,38 +188,44 @@ mod tests {
 
     #[test]
     fn a_call_is_ended_once() {
-        let opening = opening();
-        let since = opening.arrived + Duration::from_micros(1_234_567);
-        assert!(!opening.abandon() && !opening.is_slow(), "it does not run");
-        assert!(opening.ask(since) && !opening.ask(since));
-        let slow = false;
-        assert_eq!(opening.call(), StoreCall::Running { since, slow });
-        assert!(!opening.give_up(), "a worker has it");
-        assert_eq!(opening.answered(), (true, false));
-        assert_eq!(opening.call(), StoreCall::Done);
-        assert!(!opening.abandon());
+        explore(|| {
+            let opening = opening();
+            let since = opening.arrived + Duration::from_micros(1_234_567);
+            assert!(!opening.abandon() && !opening.is_slow(), "it does not run");
+            assert!(opening.ask(since) && !opening.ask(since));
+            let slow = false;
+            assert_eq!(opening.call(), StoreCall::Running { since, slow });
+            assert!(!opening.give_up(), "a worker has it");
+            assert_eq!(opening.answered(), (true, false));
+            assert_eq!(opening.call(), StoreCall::Done);
+            assert!(!opening.abandon());
+        });
     }
 
     #[test]
     fn a_slow_call_stays_slow_until_it_ends() {
-        let opening = opening();
-        assert!(opening.ask(opening.arrived) && opening.is_slow());
-        let (since, slow) = (opening.arrived, true);
-        assert_eq!(opening.call(), StoreCall::Running { since, slow });
-        assert!(opening.abandon());
-        assert_eq!(opening.call(), StoreCall::Abandoned { slow });
-        assert_eq!(opening.answered(), (false, true));
+        explore(|| {
+            let opening = opening();
+            assert!(opening.ask(opening.arrived) && opening.is_slow());
+            let (since, slow) = (opening.arrived, true);
+            assert_eq!(opening.call(), StoreCall::Running { since, slow });
+            assert!(opening.abandon());
+            assert_eq!(opening.call(), StoreCall::Abandoned { slow });
+            assert_eq!(opening.answered(), (false, true));
+        });
     }
 
     #[test]
     fn a_request_without_a_socket_is_queued_again_unless_it_was_abandoned() {
-        let opening = opening();
-        assert!(opening.ask(opening.arrived));
-        assert_eq!(opening.wait_again(), Some(false));
-        assert_eq!(opening.call(), StoreCall::Queued);
-        assert!(opening.ask(opening.arrived) && opening.is_slow());
-        assert_eq!(opening.wait_again(), Some(true));
-        assert!(opening.give_up() && !opening.ask(opening.arrived));
-        assert_eq!(opening.wait_again(), None);
+        explore(|| {
+            let opening = opening();
+            assert!(opening.ask(opening.arrived));
+            assert_eq!(opening.wait_again(), Some(false));
+            assert_eq!(opening.call(), StoreCall::Queued);
+            assert!(opening.ask(opening.arrived) && opening.is_slow());
+            assert_eq!(opening.wait_again(), Some(true));
+            assert!(opening.give_up() && !opening.ask(opening.arrived));
+            assert_eq!(opening.wait_again(), None);
+        });
     }
 }

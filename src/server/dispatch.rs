@@ -4,18 +4,18 @@
 
 use super::MAIL;
 use super::desk::Tid;
-use super::endpoint::{Action, Answerable, Config, Datagram, Endpoint, Facts, LaneAccess};
-use super::lane::Waiting;
+use super::endpoint::{Action, Answerable, Config, Datagram, Endpoint};
+use super::lanes::Lanes;
 use super::mailbox::{Mail, Mailbox};
 use super::message::{Job, Message, Report};
 use super::pool::Pool;
 use super::shared::Shared;
 use super::warnings::ThrottledWarnings;
-use crate::error::{Error, Refusal, TransferError, plain};
-use crate::event::{DropReason, Event, TransferId};
-use crate::limits::{MAPPING_IDLE, MAX_REQUEST, SPARE_WORKERS};
+use crate::error::{Error, Refusal, plain};
+use crate::event::DropReason;
+use crate::limits::{MAPPING_IDLE, MAX_REQUEST};
 use crate::sys::udp::Listener;
-use crate::transfer::{CANCELLED, Ending, STOPPING, now};
+use crate::transfer::now;
 use crate::wire;
 use mio::{Events, Interest, Poll, Token};
 use std::hash::{BuildHasher, RandomState};
@@ -59,12 +59,6 @@ struct ListeningSocket {
     open: bool,
 }
 
-/// The real lanes, and the pool that runs them.
-struct Lanes {
-    shared: Arc<Shared>,
-    pool: Pool,
-}
-
 impl Loop {
     pub(super) fn new(
         poll: Poll,
@@ -104,7 +98,7 @@ impl Loop {
         let mut events = Events::with_capacity(EVENTS);
         let result = loop {
             self.gather();
-            let timeout = self.mail.before_sleep(self.timeout());
+            let timeout = self.mail.before_sleep(|| self.timeout());
             let polled = self.poll.poll(&mut events, timeout);
             self.mail.after_sleep();
             match polled {
@@ -322,6 +316,11 @@ impl Loop {
             self.warnings
                 .add(time, "cannot start another worker", &plain(&error));
         }
+        let reports = self.lanes.pool.take_reports();
+        if !reports.is_empty() {
+            self.read_mail(); // what these workers had sent before
+            self.message(Message::Reports(reports));
+        }
     }
 
     /// No more requests are read; those that were admitted are still answered.
@@ -343,114 +342,5 @@ impl Loop {
             log::warn!("{left} workers are left behind inside the store");
         }
         shared.reporter.close();
-    }
-}
-
-impl LaneAccess for Lanes {
-    fn facts(&self, lane: usize, id: TransferId, _: Instant) -> Option<Facts> {
-        self.shared.lanes[lane].look(id, |waiting| match waiting {
-            Waiting::Transfer(transfer) => Facts {
-                is_complete: transfer.is_complete(),
-                is_established: transfer.is_proven(),
-                is_silent: transfer.is_silent(),
-                answered: transfer.answered(),
-                moved: transfer.moved(),
-            },
-            Waiting::Request(request) => Facts {
-                is_complete: false,
-                is_established: false,
-                is_silent: false,
-                answered: request.since,
-                moved: (request.since, 0),
-            },
-        })
-    }
-
-    fn has_unread(&self, lane: usize, id: TransferId) -> bool {
-        let has_mail = |waiting: &mut Waiting| match waiting {
-            Waiting::Transfer(transfer) => transfer.has_mail(),
-            Waiting::Request(_) => false,
-        };
-        self.shared.lanes[lane].look(id, has_mail) == Some(true)
-    }
-
-    fn repeat_request(&mut self, lane: usize, id: TransferId, _: Instant) -> Option<bool> {
-        let lane = &self.shared.lanes[lane];
-        let is_answered = lane.look(id, |waiting| match waiting {
-            Waiting::Transfer(transfer) => transfer.request_repeated(),
-            Waiting::Request(_) => false,
-        })?;
-        if is_answered {
-            lane.resume(id);
-        }
-        Some(is_answered)
-    }
-
-    fn recall(&mut self, lane: usize, id: TransferId) {
-        self.shared.lanes[lane].recall(id);
-    }
-
-    fn end(&mut self, lane: usize, id: TransferId, failure: TransferError) -> Option<Instant> {
-        let shared = &self.shared;
-        let mut waiting = shared.lanes[lane].take_or_recall(id)?;
-        let farewell = match failure {
-            TransferError::Stopped => Some(STOPPING),
-            TransferError::Cancelled => Some(CANCELLED),
-            _ => None,
-        };
-        let may_refuse = || shared.may_refuse(now());
-        let answered = match &mut waiting {
-            Waiting::Transfer(transfer) => {
-                // The peer of a complete one has all it needs, or will ask in vain for one more
-                // ACK.
-                if let Some(words) = farewell.filter(|_| !transfer.is_complete()) {
-                    transfer.leave(words, may_refuse);
-                }
-                shared.conclude(transfer, Ending::Failed(failure));
-                transfer.answered()
-            }
-            Waiting::Request(request) => {
-                request.end(farewell, may_refuse);
-                let summary = request.opening.summary(now());
-                shared.reporter.report(Event::Failed(summary, failure));
-                request.since
-            }
-        };
-        // Files are closed by a worker, since that may block.
-        self.pool.job(Job::Close(waiting));
-        Some(answered)
-    }
-
-    fn abandon(&mut self, id: TransferId) {
-        // Its lane may not be known yet.
-        let mut lanes = self.shared.lanes.iter();
-        if let Some(waiting) = lanes.find_map(|lane| lane.abandon(id)) {
-            self.pool.job(Job::Close(waiting));
-        }
-    }
-
-    fn end_turns(&mut self) {
-        self.shared.stopping.store(true, Ordering::SeqCst);
-    }
-
-    fn may_give_slot_away(&self) -> bool {
-        // Only the loop counts up.
-        self.shared.slow_calls.load(Ordering::SeqCst) < SPARE_WORKERS
-    }
-
-    fn give_slot_away(&mut self) {
-        self.shared.give_slot_away();
-    }
-
-    fn is_hopeless(&self) -> bool {
-        let Shared {
-            slow_calls,
-            in_store,
-            store_slots,
-            ..
-        } = &*self.shared;
-        let no_slot = slow_calls.load(Ordering::SeqCst) >= SPARE_WORKERS
-            && in_store.load(Ordering::SeqCst) >= *store_slots;
-        self.pool.is_exhausted() || no_slot
     }
 }

@@ -1,10 +1,8 @@
 //! Workers that sleep until there is work: a stack, so that few of them stay busy and the rest stay
 //! asleep. A thread that is woken for every small thing costs more than the thing.
 
-use crate::transfer::now;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread::{self, Thread, ThreadId};
+use super::sync::thread::{Thread, ThreadId};
+use super::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, PoisonError, now, thread};
 use std::time::Duration;
 
 /// Who sleeps. Shared by the loop, which wakes, and the workers.
@@ -115,16 +113,17 @@ impl Idle {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sync::explore;
     use super::*;
     use std::sync::Arc;
 
     const NEVER: Option<Duration> = None;
     const MOMENT: Option<Duration> = Some(Duration::from_millis(5));
 
-    fn sleeper(idle: &Arc<Idle>, most: Option<Duration>) -> thread::JoinHandle<Wake> {
+    fn sleeper(idle: &Arc<Idle>) -> thread::JoinHandle<Wake> {
         let before = idle.count();
         let shared = Arc::clone(idle);
-        let sleeper = thread::spawn(move || shared.sleep(most, || false));
+        let sleeper = thread::spawn(move || shared.sleep(NEVER, || false));
         while idle.count() == before {
             thread::yield_now();
         }
@@ -133,49 +132,55 @@ mod tests {
 
     #[test]
     fn who_slept_last_is_woken_first() {
-        let idle = Arc::new(Idle::default());
-        assert!(!idle.wake(), "nobody sleeps");
-        let (first, second) = (sleeper(&idle, NEVER), sleeper(&idle, NEVER));
-        assert!(idle.wake());
-        assert_eq!(second.join().expect("no panic"), Wake::Work);
-        assert!(!first.is_finished());
-        assert_eq!(idle.count(), 1);
-        assert!(idle.wake());
-        assert_eq!(first.join().expect("no panic"), Wake::Work);
-        assert!(!idle.wake());
+        explore(|| {
+            let idle = Arc::new(Idle::default());
+            assert!(!idle.wake(), "nobody sleeps");
+            let (first, second) = (sleeper(&idle), sleeper(&idle));
+            assert!(idle.wake());
+            assert_eq!(second.join().expect("no panic"), Wake::Work);
+            assert_eq!(idle.count(), 1);
+            assert!(idle.wake());
+            assert_eq!(first.join().expect("no panic"), Wake::Work);
+            assert!(!idle.wake());
+        });
     }
 
     #[test]
     fn work_that_came_first_is_not_slept_on() {
-        let idle = Idle::default();
-        assert_eq!(idle.sleep(NEVER, || true), Wake::Work);
-        assert_eq!(idle.count(), 0);
-        // It was woken for it too: then nobody else is.
-        let woken = idle.sleep(NEVER, || idle.wake());
-        assert_eq!(woken, Wake::Work);
-        assert_eq!(idle.count(), 0);
-        // The token of that wake-up is spent in vain, and no reason to come back.
-        assert_eq!(idle.sleep(MOMENT, || false), Wake::Timeout);
+        explore(|| {
+            let idle = Idle::default();
+            assert_eq!(idle.sleep(NEVER, || true), Wake::Work);
+            assert_eq!(idle.count(), 0);
+            // It was woken for it too: then nobody else is.
+            let woken = idle.sleep(NEVER, || idle.wake());
+            assert_eq!(woken, Wake::Work);
+            assert_eq!(idle.count(), 0);
+            // The token of that wake-up is spent in vain, and no reason to come back.
+            assert_eq!(idle.sleep(MOMENT, || false), Wake::Timeout);
+        });
     }
 
     #[test]
     fn who_left_in_time_is_not_woken() {
-        let idle = Arc::new(Idle::default());
-        assert_eq!(
-            sleeper(&idle, MOMENT).join().expect("no panic"),
-            Wake::Timeout
-        );
-        assert!(!idle.wake());
+        explore(|| {
+            let idle = Arc::new(Idle::default());
+            let shared = Arc::clone(&idle);
+            let sleeper = thread::spawn(move || shared.sleep(MOMENT, || false));
+            assert_eq!(sleeper.join().expect("no panic"), Wake::Timeout);
+            assert!(!idle.wake());
+        });
     }
 
     #[test]
     fn a_close_wakes_all_and_for_ever() {
-        let idle = Arc::new(Idle::default());
-        let sleepers = [sleeper(&idle, NEVER), sleeper(&idle, NEVER)];
-        idle.close();
-        for sleeper in sleepers {
-            assert_eq!(sleeper.join().expect("no panic"), Wake::Shutdown);
-        }
-        assert_eq!(idle.sleep(NEVER, || false), Wake::Shutdown);
+        explore(|| {
+            let idle = Arc::new(Idle::default());
+            let sleepers = [sleeper(&idle), sleeper(&idle)];
+            idle.close();
+            for sleeper in sleepers {
+                assert_eq!(sleeper.join().expect("no panic"), Wake::Shutdown);
+            }
+            assert_eq!(idle.sleep(NEVER, || false), Wake::Shutdown);
+        });
     }
 }

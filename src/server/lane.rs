@@ -7,22 +7,17 @@
 
 use super::by_id::ById;
 use super::pending::PendingRequest;
+use super::poller::{Poller, Registry, poller};
+use super::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, PoisonError, Waker, now};
+use super::transfer::Transfer;
 use crate::event::TransferId;
-use crate::limits::LOOP_TICK;
-use crate::sys::udp::{Readable, wait_for};
-use crate::transfer::{Transfer, now};
-use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The waker's token; transfers have the numbers of their identifiers.
-const WAKER: Token = Token(usize::MAX);
-/// Readiness events taken from the system at once.
-const EVENTS: usize = 1024;
+/// Outdated entries of the queues that are kept, beside some for each transfer.
+const OUTDATED_KEPT: usize = 1024;
 /// Entries in the heap per transfer before outdated ones are removed.
 const TIMERS_PER_SEAT: usize = 4;
 
@@ -59,28 +54,13 @@ impl Waiting {
             Self::Request(request) => request.opening.id,
         }
     }
-
-    fn readable(&self) -> Readable<'_> {
-        match self {
-            Self::Transfer(transfer) => transfer.readable(),
-            Self::Request(request) => request.link.readable(),
-        }
-    }
-}
-
-struct Poller {
-    poll: Poll,
-    events: Events,
 }
 
 impl Lane {
     pub(super) fn new() -> io::Result<Self> {
-        let poll = Poll::new()?;
-        let registry = poll.registry().try_clone()?;
-        let waker = Waker::new(&registry, WAKER)?;
-        let events = Events::with_capacity(EVENTS);
+        let (poller, registry, waker) = poller()?;
         Ok(Self {
-            poller: Mutex::new(Poller { poll, events }),
+            poller: Mutex::new(poller),
             registry,
             waker,
             asleep: AtomicBool::new(false),
@@ -170,19 +150,11 @@ impl Lane {
                 timeout = table.due().map(until);
             }
         }
-        let Poller { poll, events } = &mut *poller;
-        // mio counts in milliseconds, rounded up.
-        if let Some(short) = timeout.filter(|time| !time.is_zero() && *time < LOOP_TICK) {
-            let _ = wait_for(poll, short);
-            timeout = Some(Duration::ZERO);
-        }
-        if poll.poll(events, timeout).is_err() {
-            events.clear(); // interrupted by a signal
-        }
+        poller.wait(timeout);
         self.asleep.store(false, Ordering::SeqCst);
         let mut table = self.table();
-        for event in events.iter().filter(|event| event.token() != WAKER) {
-            table.notify(TransferId(event.token().0 as u64));
+        for id in poller.ready() {
+            table.notify(id);
         }
         table.expire(now());
         drop(table);
@@ -216,10 +188,7 @@ impl Lane {
         if parked.is_new
             && let Some(waiting) = table.get(id)
         {
-            let token = Token(id.0 as usize);
-            let readable = &mut waiting.readable();
-            // Where the system refuses, the timers still find what came.
-            let _ = self.registry.register(readable, token, Interest::READABLE);
+            self.registry.register(waiting);
         }
         drop(table);
         if parked.is_sooner {
@@ -498,14 +467,14 @@ impl<T> Table<T> {
         let seat = self.seats.remove(&id)?;
         self.parked -= usize::from(seat.transfer.is_some());
         // What an aborted transfer with a long interval leaves behind must not outgrow the table.
-        if self.timers.len() > TIMERS_PER_SEAT * self.seats.len() + EVENTS {
+        if self.timers.len() > TIMERS_PER_SEAT * self.seats.len() + OUTDATED_KEPT {
             let seats = &self.seats;
             self.timers.retain(|Reverse((due, id))| {
                 let seat = seats.get(id);
                 seat.is_some_and(|seat| seat.timer == Some(*due))
             });
         }
-        if self.ready.len() > 2 * self.seats.len() + EVENTS {
+        if self.ready.len() > 2 * self.seats.len() + OUTDATED_KEPT {
             let seats = &self.seats;
             self.ready.retain(|id| seats.contains_key(id));
         }
@@ -515,6 +484,7 @@ impl<T> Table<T> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sync::explore;
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
@@ -619,33 +589,35 @@ mod tests {
     fn nothing_is_left_of_transfers_that_end() {
         let now = now();
         let mut table = Table::default();
-        for number in 0..3 * EVENTS as u64 {
+        for number in 0..3 * OUTDATED_KEPT as u64 {
             let id = TransferId(number);
             table.enter(id, now);
             assert!(table.park(id, number, Some(now + MS * 1000)).is_ok());
             table.notify(id);
             assert_eq!(table.remove(id), Some(Some(number)));
         }
-        assert!(table.timers.len() <= EVENTS + TIMERS_PER_SEAT);
-        assert!(table.ready.len() <= EVENTS + 2);
+        assert!(table.timers.len() <= OUTDATED_KEPT + TIMERS_PER_SEAT);
+        assert!(table.ready.len() <= OUTDATED_KEPT + 2);
         assert_eq!((table.parked, table.next()), (0, None));
         assert_eq!(table.park(ONE, 1, None), Err(1), "it has no seat");
     }
 
     #[test]
     fn a_lane_has_one_runner_and_only_a_busy_one_can_lose_it() {
-        let lane = Lane::new().expect("a lane");
-        assert!(lane.is_free() && lane.claim(3));
-        assert!(!lane.claim(4), "it is run");
-        assert_eq!(lane.busy_runner(), Some(3));
-        assert!(lane.is_run_by(3) && !lane.is_run_by(4) && !lane.release(4));
-        lane.poll(4, || panic!("not his"));
-        lane.poll(3, || {
-            assert_eq!(lane.busy_runner(), None);
-            assert!(!lane.release(3), "in the poller it cannot be taken away");
-            true
+        explore(|| {
+            let lane = Lane::new().expect("a lane");
+            assert!(lane.is_free() && lane.claim(3));
+            assert!(!lane.claim(4), "it is run");
+            assert_eq!(lane.busy_runner(), Some(3));
+            assert!(lane.is_run_by(3) && !lane.is_run_by(4) && !lane.release(4));
+            lane.poll(4, || panic!("not his"));
+            lane.poll(3, || {
+                assert_eq!(lane.busy_runner(), None);
+                assert!(!lane.release(3), "in the poller it cannot be taken away");
+                true
+            });
+            assert!(lane.release(3) && lane.is_free());
+            lane.poll(3, || panic!("no longer his"));
         });
-        assert!(lane.release(3) && lane.is_free());
-        lane.poll(3, || panic!("no longer his"));
     }
 }

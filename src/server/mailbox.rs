@@ -1,9 +1,7 @@
 //! Messages to the loop, which sleeps in `poll` and not on a channel: a queue with a bell.
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-use mio::Waker;
+use super::sync::{AtomicBool, Ordering, Receiver, Sender, Waker, bounded};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// The sending end, one per thread.
@@ -83,10 +81,15 @@ impl<T> Mail<T> {
         self.queue.recv_timeout(patience).ok()
     }
 
-    /// Call before sleeping, with the time one wants to sleep; returns zero if there is mail after
-    /// all. A message posted from now on rings the bell.
-    pub(super) fn before_sleep(&self, timeout: Option<Duration>) -> Option<Duration> {
+    /// Call before sleeping; returns zero if there is mail after all. A message posted and a bell
+    /// rung from now on end the sleep. What `timeout` looks at may have changed just before, so it
+    /// is asked afterwards how long to sleep.
+    pub(super) fn before_sleep(
+        &self,
+        timeout: impl FnOnce() -> Option<Duration>,
+    ) -> Option<Duration> {
         self.bell.asleep.store(true, Ordering::SeqCst);
+        let timeout = timeout();
         if self.queue.is_empty() {
             timeout
         } else {

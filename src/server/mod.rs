@@ -11,18 +11,26 @@ mod config;
 mod desk;
 mod dispatch;
 mod endpoint;
+mod guarded;
 mod handle;
 mod idle;
 mod lane;
+mod lanes;
 mod mailbox;
 mod memory;
 mod message;
+#[cfg(test)]
+mod model;
+mod opening;
 mod pending;
+mod poller;
 mod pool;
+mod pool_state;
 mod ports;
 mod reporter;
 mod shared;
 mod store_slot;
+mod sync;
 mod waker;
 mod warnings;
 mod worker;
@@ -41,21 +49,21 @@ use crate::proto::{Policy, Terms};
 use crate::store::Store;
 use crate::store::mappings::Mappings;
 use crate::sys::udp::{self, Listener, SocketOptions};
-use crate::transfer::{Buffers, now};
+use crate::transfer::{self, Buffers, now};
 use access::Gate;
 use bucket::TokenBucket;
 use dispatch::Loop;
 use endpoint::Config;
-use idle::Idle;
 use lane::Lane;
 use mailbox::mailbox;
 use memory::ClientHistory;
+use pool_state::PoolState;
 use reporter::Reporter;
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -354,16 +362,8 @@ impl BoundServer {
                 dont_fragment: config.dont_fragment,
                 interface: None,
             },
-            store_slots: config.workers.div_ceil(2),
-            in_store: AtomicUsize::new(0),
             store_deadline: config.store_deadline,
-            slow_calls: AtomicUsize::new(0),
-            most_workers: config.workers,
-            workers: AtomicUsize::new(0),
-            idle: Idle::default(),
-            stopping: AtomicBool::new(false),
-            lanes,
-            is_watching: AtomicBool::new(false),
+            pool: PoolState::new(config.workers, config.workers.div_ceil(2), lanes),
             requests: AtomicUsize::new(0),
             half_open: AtomicUsize::new(0),
         });

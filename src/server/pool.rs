@@ -10,15 +10,13 @@ use super::lane::Lane;
 use super::mailbox::{Mail, Mailbox};
 use super::message::{Job, Message, Report};
 use super::shared::Shared;
+use super::sync::thread::JoinHandle;
+use super::sync::{Ordering, Receiver, Sender, now, thread, unbounded};
 use super::worker::{Admitted, Heartbeat, Queues, Worker};
 use crate::limits::{SPARE_WORKERS, STUCK_AFTER};
-use crate::transfer::now;
-use crossbeam_channel::{Receiver, Sender, unbounded};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// While work waits and no worker is idle, the pool is looked at this often.
@@ -59,6 +57,8 @@ pub(super) struct Pool {
     /// waiting.
     watched: Instant,
     quiet: u32,
+    /// Reports of workers that block.
+    taken: Vec<Report>,
     openings: Queue<Admitted>,
     jobs: Queue<Job>,
 }
@@ -96,7 +96,7 @@ impl Pool {
         shared: Arc<Shared>,
         mailbox: Mailbox<Message>,
     ) -> io::Result<Self> {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let processors = thread::available_parallelism().map_or(1, usize::from);
         let mut pool = Self {
             shared,
             mailbox,
@@ -109,6 +109,7 @@ impl Pool {
             backlog_seen: None,
             watched: now(),
             quiet: 0,
+            taken: Vec::new(),
             openings: Queue::new(),
             jobs: Queue::new(),
         };
@@ -121,7 +122,7 @@ impl Pool {
     /// A request that was admitted.
     pub(super) fn open(&self, opening: Arc<AdmittedRequest>, port: u16) {
         self.openings.push((opening, port));
-        self.shared.is_watching.store(true, Ordering::SeqCst);
+        self.shared.pool.is_watching.store(true, Ordering::SeqCst);
     }
 
     pub(super) fn job(&self, job: Job) {
@@ -148,7 +149,8 @@ impl Pool {
 
     /// What a free worker could take now: no openings while the store is full of workers.
     fn backlog(&self) -> usize {
-        let is_full = self.shared.in_store.load(Ordering::SeqCst) >= self.shared.store_slots;
+        let is_full =
+            self.shared.pool.in_store.load(Ordering::SeqCst) >= self.shared.pool.store_slots;
         let openings = if is_full { 0 } else { self.waiting() };
         openings + self.jobs.receiver.len()
     }
@@ -173,24 +175,32 @@ impl Pool {
     /// When [`adjust`](Self::adjust) has something to do, if nothing happens before.
     pub(super) fn due(&self, time: Instant) -> Option<Instant> {
         let growth = self.is_short().then(|| time + self.pause());
-        let is_left = self.shared.asleep() > 0 && self.backlog() > 0;
+        let is_left = self.shared.pool.asleep() > 0 && self.backlog() > 0;
         let wake = is_left.then(|| self.backlog_seen.map_or(time, |(since, _)| since) + WAKE_PAUSE);
-        let is_watching = self.shared.is_watching.load(Ordering::SeqCst);
+        let is_watching = self.shared.pool.is_watching.load(Ordering::SeqCst);
         let watch = is_watching.then(|| self.watched + WATCH_PAUSE);
         growth.into_iter().chain(wake).chain(watch).min()
     }
 
     /// Looks for lanes whose runner is held up in a store, a file or a sink, and has idle workers
-    /// take them over. Stops looking where all runners have been waiting for packets for a while.
+    /// take them over, and takes the reports of such a worker. Stops looking where all runners have
+    /// been waiting for packets for a while.
     fn watch(&mut self, time: Instant) {
         let shared = Arc::clone(&self.shared);
-        if !shared.is_watching.load(Ordering::SeqCst) || time < self.watched + WATCH_PAUSE {
+        if !shared.pool.is_watching.load(Ordering::SeqCst) || time < self.watched + WATCH_PAUSE {
             return;
         }
         self.watched = time;
         self.look(time);
         let mut is_quiet = true;
-        for lane in shared.lanes.iter() {
+        for thread in self.threads.values() {
+            let mut unsent = thread.heartbeat.unsent();
+            is_quiet &= unsent.is_empty();
+            if time >= thread.since + BLOCKED_AFTER {
+                self.taken.append(&mut unsent);
+            }
+        }
+        for lane in shared.pool.lanes.iter() {
             if let Some(number) = lane.busy_runner() {
                 if !lane.has_parked() {
                     continue;
@@ -205,19 +215,25 @@ impl Pool {
             }
             if lane.is_unattended() {
                 is_quiet = false;
-                shared.idle.wake();
+                shared.pool.idle.wake();
             }
         }
         self.quiet = if is_quiet { self.quiet + 1 } else { 0 };
         if self.quiet >= QUIET_LOOKS {
             self.quiet = 0;
-            shared.is_watching.store(false, Ordering::SeqCst);
+            shared.pool.is_watching.store(false, Ordering::SeqCst);
             // A runner that has come out of its poller since may have seen that the loop watches.
             let is_busy = |lane: &Lane| lane.busy_runner().is_some() && lane.has_parked();
-            if shared.lanes.iter().any(is_busy) {
-                shared.is_watching.store(true, Ordering::SeqCst);
+            let has_unsent = |thread: &Thread| !thread.heartbeat.unsent().is_empty();
+            if shared.pool.lanes.iter().any(is_busy) || self.threads.values().any(has_unsent) {
+                shared.pool.is_watching.store(true, Ordering::SeqCst);
             }
         }
+    }
+
+    /// Reports of workers that block, as of the last [`adjust`](Self::adjust).
+    pub(super) fn take_reports(&mut self) -> Vec<Report> {
+        std::mem::take(&mut self.taken)
     }
 
     /// Wakes as many of the sleeping workers as the backlog is worth. A worker that takes small
@@ -229,7 +245,7 @@ impl Pool {
             self.backlog_seen = None;
             return;
         }
-        let asleep = self.shared.asleep();
+        let asleep = self.shared.pool.asleep();
         if asleep == 0 {
             return;
         }
@@ -250,7 +266,7 @@ impl Pool {
             self.backlog_seen = Some((time, steps));
         }
         for _ in awake..wanted {
-            if !self.shared.wake_one() {
+            if !self.shared.pool.wake_one() {
                 break;
             }
         }
@@ -289,12 +305,12 @@ impl Pool {
         };
         let worker = Worker::new(Arc::clone(shared), queues);
         // Counted before it begins: it asks for the number itself.
-        shared.workers.fetch_add(1, Ordering::SeqCst);
-        let handle = std::thread::Builder::new()
+        shared.pool.workers.fetch_add(1, Ordering::SeqCst);
+        let handle = thread::Builder::new()
             .name(format!("tftp-worker-{number}"))
             .spawn(move || worker.run())
             .inspect_err(|_| {
-                shared.workers.fetch_sub(1, Ordering::SeqCst);
+                shared.pool.workers.fetch_sub(1, Ordering::SeqCst);
             })?;
         let thread = Thread {
             handle,
@@ -326,15 +342,15 @@ impl Pool {
     /// True where work waits, nobody is idle, and there may be more workers.
     fn is_short(&self) -> bool {
         self.threads.len() < self.most + SPARE_WORKERS
-            && match self.shared.lanes.iter().any(Lane::is_unattended) {
-                true => self.shared.idle.count() == 0,
-                false => self.has_work() && self.shared.asleep() == 0,
+            && match self.shared.pool.lanes.iter().any(Lane::is_unattended) {
+                true => self.shared.pool.idle.count() == 0,
+                false => self.has_work() && self.shared.pool.asleep() == 0,
             }
     }
 
     /// True where no more workers will come, and none that is there has nothing to do.
     pub(super) fn is_exhausted(&self) -> bool {
-        self.threads.len() >= self.most + SPARE_WORKERS && self.shared.asleep() == 0
+        self.threads.len() >= self.most + SPARE_WORKERS && self.shared.pool.asleep() == 0
     }
 
     /// How often it is looked at while work waits and nobody is idle.
@@ -363,8 +379,8 @@ impl Pool {
             ..
         } = self;
         drop((openings, jobs, mailbox));
-        shared.idle.close();
-        for lane in shared.lanes.iter() {
+        shared.pool.idle.close();
+        for lane in shared.pool.lanes.iter() {
             lane.wake();
         }
         let end = now() + patience;

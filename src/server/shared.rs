@@ -1,9 +1,10 @@
 //! What the loop and all workers share.
 
 use super::bucket::TokenBucket;
-use super::idle::Idle;
+use super::guarded::guarded;
 use super::lane::Lane;
 use super::memory::{Advice, ClientHistory};
+use super::pool_state::PoolState;
 use super::reporter::Reporter;
 use crate::event::{Event, Gauges};
 use crate::proto::{Policy, Terms};
@@ -12,7 +13,7 @@ use crate::store::mappings::Mappings;
 use crate::transfer::{Buffers, Ending, Outset, SocketOptions, Transfer, now};
 use crate::wire::Options;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,25 +32,9 @@ pub(super) struct Shared {
     pub(super) policy: Policy,
     pub(super) fit_route: bool,
     pub(super) sockets: SocketOptions,
-    /// Workers there may be inside the store at once, so that a slow one leaves the others to
-    /// running transfers.
-    pub(super) store_slots: usize,
-    pub(super) in_store: AtomicUsize,
     /// How long a source, or a block of it, may take.
     pub(super) store_deadline: Duration,
-    /// Calls into it that were slow enough to lose their store slot.
-    pub(super) slow_calls: AtomicUsize,
-    /// Workers there may be, and are; more while some are stuck.
-    pub(super) most_workers: usize,
-    pub(super) workers: AtomicUsize,
-    /// Workers that have nothing to do.
-    pub(super) idle: Idle,
-    /// Running transfers are to end at once.
-    pub(super) stopping: AtomicBool,
-    /// Where transfers wait.
-    pub(super) lanes: Arc<[Lane]>,
-    /// The loop looks for workers that block while they run a lane.
-    pub(super) is_watching: AtomicBool,
+    pub(super) pool: PoolState,
     /// Requests that are no transfers yet, and half-open transfers, as the loop has counted them in
     /// its last turn.
     pub(super) requests: AtomicUsize,
@@ -57,51 +42,11 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// One place in the store is free again.
-    pub(super) fn free_slot(&self) {
-        if self.in_store.fetch_sub(1, Ordering::SeqCst) == self.store_slots {
-            self.wake_one(); // a worker may have gone to sleep beside the queue of requests
-        }
-    }
-
-    /// Wakes a worker for what is in the queues. False where none sleeps.
-    pub(super) fn wake_one(&self) -> bool {
-        let has_free_lane = || self.lanes.iter().any(Lane::is_free);
-        if self.idle.count() > 0 && has_free_lane() && self.idle.wake() {
-            return true;
-        }
-        let asleep = self.lanes.iter().filter(|lane| lane.is_asleep());
-        let least = asleep.min_by_key(|lane| lane.count());
-        least.is_some_and(Lane::wake) || self.idle.wake()
-    }
-
-    /// Workers that have nothing to do, with those that wait for packets.
-    pub(super) fn asleep(&self) -> usize {
-        let lanes = self.lanes.iter().filter(|lane| lane.is_asleep());
-        self.idle.count() + lanes.count()
-    }
-
-    /// A slow call has lost its store slot.
-    pub(super) fn give_slot_away(&self) {
-        self.slow_calls.fetch_add(1, Ordering::SeqCst);
-        self.free_slot();
-    }
-
-    /// Whether a worker may go that was stuck, or has had nothing to do: there are others.
-    pub(super) fn leave_to_others(&self) -> bool {
-        let fewer = |workers| (workers > self.most_workers).then(|| workers - 1);
-        self.workers
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, fewer)
-            .is_ok()
-    }
-}
-
-impl Shared {
     /// What the server holds.
     pub(super) fn gauges(&self) -> Gauges {
-        let lanes = || self.lanes.iter();
-        let in_store =
-            self.in_store.load(Ordering::Relaxed) + self.slow_calls.load(Ordering::Relaxed);
+        let lanes = || self.pool.lanes.iter();
+        let in_store = self.pool.in_store.load(Ordering::Relaxed)
+            + self.pool.slow_calls.load(Ordering::Relaxed);
         let requests = self.requests.load(Ordering::Relaxed);
         Gauges {
             running: lanes().map(Lane::count).sum(),
@@ -109,7 +54,7 @@ impl Shared {
             queued: requests.saturating_sub(in_store),
             half_open: self.half_open.load(Ordering::Relaxed),
             in_store,
-            workers: self.workers.load(Ordering::Relaxed),
+            workers: self.pool.workers.load(Ordering::Relaxed),
             buffered_bytes: self.buffers.held(),
         }
     }
@@ -138,6 +83,28 @@ impl Shared {
         });
         if let Some(limit) = learned {
             self.reporter.report(Event::ClientLimited { peer, limit });
+        }
+    }
+
+    /// Reports how far a transfer is. Costs one look at a flag while nobody reads events.
+    pub(super) fn tell_progress(&self, transfer: &mut Transfer) {
+        if self.reporter.is_heard()
+            && let Some(progress) = transfer.progress()
+        {
+            self.reporter.report(progress);
+        }
+    }
+
+    /// Unmaps files that are not in use.
+    pub(super) fn sweep(&self) {
+        self.mappings.sweep(now());
+    }
+
+    /// Reloads external state, such as the root directory.
+    pub(super) fn reload(&self) {
+        self.mappings.clear();
+        if guarded(|| self.store.reload()).is_none() {
+            log::error!("the store panicked while it was reloaded");
         }
     }
 

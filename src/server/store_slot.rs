@@ -1,8 +1,8 @@
 //! How many workers may be inside the store at once.
 
 use super::shared::Shared;
+use super::sync::Ordering;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// The right to be inside the store.
 pub(super) struct StoreSlot {
@@ -12,11 +12,12 @@ pub(super) struct StoreSlot {
 
 impl StoreSlot {
     pub(super) fn take(shared: &Arc<Shared>) -> Option<Self> {
-        let most = shared.store_slots;
+        let most = shared.pool.store_slots;
         let more = |taken| (taken < most).then_some(taken + 1);
         // In one step: a count that is too high for a moment would send others to sleep beside a
         // waiting request.
         let taken = shared
+            .pool
             .in_store
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, more);
         taken.is_ok().then(|| Self {
@@ -29,7 +30,7 @@ impl StoreSlot {
     pub(super) fn give_back(mut self, is_slow: bool) {
         if is_slow {
             self.is_held = false;
-            self.shared.slow_calls.fetch_sub(1, Ordering::SeqCst);
+            self.shared.pool.slow_calls.fetch_sub(1, Ordering::SeqCst);
         }
     }
 }
@@ -37,7 +38,7 @@ impl StoreSlot {
 impl Drop for StoreSlot {
     fn drop(&mut self) {
         if self.is_held {
-            self.shared.free_slot();
+            self.shared.pool.free_slot();
         }
     }
 }

@@ -5,8 +5,8 @@
 //! turn, and gives it another one; or not in its lane yet, and then its first turn asks the source.
 
 use super::lane::Lane;
+use super::sync::{AtomicUsize, Ordering};
 use crate::event::TransferId;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::Wake;
 
@@ -53,26 +53,29 @@ impl Wake for TransferWaker {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sync::explore;
     use super::*;
     use std::task::Waker;
 
     /// The moments at which an embedder's call may come, one after the other.
     #[test]
     fn a_waker_does_nothing_before_and_after_its_transfer() {
-        let lane = || Lane::new().expect("a lane");
-        let lanes: Arc<[Lane]> = Arc::new([lane(), lane()]);
-        let id = TransferId(1);
-        let own = TransferWaker::new(&lanes, id);
-        let waker = Waker::from(Arc::clone(&own));
-        waker.wake_by_ref(); // the store is asked
-        lanes[1].enter(id);
-        waker.wake_by_ref();
-        own.enters(1);
-        waker.wake_by_ref(); // its first turn
-        assert!(lanes[1].abandon(id).is_none(), "nothing is parked");
-        waker.wake_by_ref(); // it is over
-        drop(lanes);
-        assert!(own.lanes.upgrade().is_none(), "a waker holds no lane");
-        waker.wake();
+        explore(|| {
+            let lane = || Lane::new().expect("a lane");
+            let lanes: Arc<[Lane]> = Arc::new([lane(), lane()]);
+            let id = TransferId(1);
+            let own = TransferWaker::new(&lanes, id);
+            let waker = Waker::from(Arc::clone(&own));
+            waker.wake_by_ref(); // the store is asked
+            lanes[1].enter(id);
+            waker.wake_by_ref();
+            own.enters(1);
+            waker.wake_by_ref(); // its first turn
+            assert!(lanes[1].abandon(id).is_none(), "nothing is parked");
+            waker.wake_by_ref(); // it is over
+            drop(lanes);
+            assert!(own.lanes.upgrade().is_none(), "a waker holds no lane");
+            waker.wake();
+        });
     }
 }

@@ -1,36 +1,26 @@
 //! A thread of the pool: it opens transfers, and runs a lane. What comes of it goes to the loop as
 //! a message.
 
-use super::admitted::{AdmittedRequest, Asked};
-use super::desk::Tid;
+use super::admitted::AdmittedRequest;
+use super::guarded::{close, guarded};
 use super::idle::Wake;
 use super::lane::{Lane, Waiting};
 use super::mailbox::Mailbox;
 use super::message::{Done, Job, Message, Report};
-use super::pending::PendingRequest;
+use super::opening::ask;
+use super::pending::{PendingRequest, Resolved};
+use super::pool_state::PoolState;
 use super::shared::Shared;
 use super::store_slot::StoreSlot;
+use super::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, PoisonError, Receiver, now};
+use super::transfer::{Ending, Scratch, Surroundings, Transfer, Turn};
 use super::waker::TransferWaker;
-use crate::error::{Refusal, TransferError};
-use crate::event::{Event, Name, TransferId};
-use crate::limits::{
-    BUFFERED_BLKSIZE, DALLY, DATA_HEADER, HALF_OPEN_DATA_SENDS, OPENINGS_PER_TURN, PATIENCE,
-    RECEIVED_WINDOW_OCTETS, SPARE_IDLE, STUCK_AFTER, UNCHECKED_BLKSIZE,
-};
-use crate::proto::{self, Agreed, Policy, Sender, Terms, grant};
-use crate::store::{Kind, Later, Request, Sink, Source};
-use crate::sys;
-use crate::transfer::{
-    Body, End, Ending, Format, Link, NO_ANSWER, Origin, STOPPING, Scratch, Surroundings, Transfer,
-    Trouble, Turn, now, tell,
-};
-use crate::wire::{self, Direction, ErrorCode, Mode, OptionName, Options};
-use crossbeam_channel::Receiver;
+use crate::error::TransferError;
+use crate::event::TransferId;
+use crate::limits::{OPENINGS_PER_TURN, PATIENCE, SPARE_IDLE, STUCK_AFTER};
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Poll, Waker};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 /// A worker's signs of life.
@@ -41,6 +31,14 @@ pub(super) struct Heartbeat {
     pub(super) steps: AtomicU64,
     /// It waits for a peer.
     pub(super) listens: AtomicBool,
+    /// Reports that the worker has not sent yet. The loop takes them from a worker that blocks.
+    unsent: Mutex<Vec<Report>>,
+}
+
+impl Heartbeat {
+    pub(super) fn unsent(&self) -> MutexGuard<'_, Vec<Report>> {
+        self.unsent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A request, and the port to answer it from.
@@ -63,7 +61,8 @@ const BATCH: usize = 16;
 pub(super) struct Worker {
     context: WorkerContext,
     scratch: Scratch,
-    reports: Vec<Report>,
+    /// Reports since the last batch was sent.
+    unsent: usize,
     /// Since when the first of them waits.
     reported: Instant,
     /// The clock, as it was read last.
@@ -87,7 +86,7 @@ impl Surroundings for WorkerContext {
     }
 
     fn is_needed(&self) -> bool {
-        self.shared.asleep() == 0
+        self.shared.pool.asleep() == 0
     }
 
     fn listens(&self, listens: bool) {
@@ -98,7 +97,7 @@ impl Surroundings for WorkerContext {
     }
 
     fn is_stopping(&self) -> bool {
-        self.shared.stopping.load(Ordering::Relaxed)
+        self.shared.pool.stopping.load(Ordering::Relaxed)
     }
 
     fn may_refuse(&self) -> bool {
@@ -134,7 +133,7 @@ impl Worker {
         Self {
             context,
             scratch: Scratch::new(),
-            reports: Vec::with_capacity(BATCH),
+            unsent: 0,
             reported: now(),
             time: now(),
             openings_in_a_row: 0,
@@ -144,7 +143,7 @@ impl Worker {
     /// Works until the loop closes the queues.
     pub(super) fn run(mut self) {
         loop {
-            if self.context.shared.idle.is_closed() {
+            if self.context.shared.pool.idle.is_closed() {
                 break;
             }
             self.context.choose_lane();
@@ -162,24 +161,27 @@ impl Worker {
             if !matches!(work, Work::Continue(..)) {
                 self.flush();
                 self.context.leave_lane_to_others();
+            } else if self.unsent > 0 {
+                // Where this turn blocks, the loop takes what was not sent.
+                self.context.have_lanes_watched();
             }
             self.context.step();
             let begun = self.time;
-            if self.reports.is_empty() {
+            if self.unsent == 0 {
                 self.reported = begun;
             }
             self.work(work);
             self.time = now();
-            if self.reports.len() >= BATCH || self.time - self.reported > PATIENCE {
+            if self.unsent >= BATCH || self.time - self.reported > PATIENCE {
                 self.flush();
             }
             let elapsed = self.time - begun;
-            if elapsed > STUCK_AFTER && self.context.shared.leave_to_others() {
+            if elapsed > STUCK_AFTER && self.context.shared.pool.leave_to_others() {
                 break;
             }
         }
         self.context.release_lane();
-        self.reports.push(Report::Left(self.context.queues.number));
+        self.report(Report::Left(self.context.queues.number));
         self.flush();
     }
 
@@ -220,7 +222,7 @@ impl Worker {
         {
             self.flush();
             let WorkerContext { shared, queues, .. } = &self.context;
-            let lane = &shared.lanes[number];
+            let lane = &shared.pool.lanes[number];
             lane.poll(queues.number, || self.context.has_work_to_take());
             if lane.count() > 1 {
                 self.context.have_lanes_watched();
@@ -230,22 +232,38 @@ impl Worker {
         self.context.release_lane();
         self.flush();
         let shared = &self.context.shared;
-        let surplus = shared.workers.load(Ordering::SeqCst) > shared.most_workers;
+        let surplus = shared.pool.workers.load(Ordering::SeqCst) > shared.pool.most_workers;
         let has_work = || {
-            let is_unattended = shared.lanes.iter().any(Lane::is_unattended);
+            let is_unattended = shared.pool.lanes.iter().any(Lane::is_unattended);
             is_unattended || self.context.has_work_to_take()
         };
-        match shared.idle.sleep(surplus.then_some(SPARE_IDLE), has_work) {
+        match shared
+            .pool
+            .idle
+            .sleep(surplus.then_some(SPARE_IDLE), has_work)
+        {
             Wake::Work => Ok(()),
-            Wake::Timeout if !shared.leave_to_others() => Ok(()),
+            Wake::Timeout if !shared.pool.leave_to_others() => Ok(()),
             Wake::Timeout | Wake::Shutdown => Err(Closed),
         }
     }
 
+    fn report(&mut self, report: Report) {
+        self.context.queues.heartbeat.unsent().push(report);
+        self.unsent += 1;
+    }
+
     fn flush(&mut self) {
-        if !self.reports.is_empty() {
-            let reports = std::mem::replace(&mut self.reports, Vec::with_capacity(BATCH));
-            self.context.queues.reports.post(Message::Reports(reports));
+        if self.unsent == 0 {
+            return;
+        }
+        self.unsent = 0;
+        let Queues {
+            heartbeat, reports, ..
+        } = &self.context.queues;
+        let unsent = std::mem::take(&mut *heartbeat.unsent());
+        if !unsent.is_empty() {
+            reports.post(Message::Reports(unsent));
         }
     }
 
@@ -254,7 +272,7 @@ impl Worker {
         match work {
             Work::Continue(waiting, lane) => self.go_on(waiting, lane),
             Work::Open(admitted, slot) => {
-                let waker = TransferWaker::new(&shared.lanes, admitted.0.id);
+                let waker = TransferWaker::new(&shared.pool.lanes, admitted.0.id);
                 if let Some(waiting) = self.open(admitted, slot, &Arc::clone(&waker).into()) {
                     let lane = self.enter(waiting.id());
                     waker.enters(lane);
@@ -264,14 +282,11 @@ impl Worker {
             Work::Job(Job::Close(waiting)) => {
                 let id = waiting.id();
                 close(waiting);
-                self.reports.push(Report::Closed(id));
+                self.report(Report::Closed(id));
             }
-            Work::Job(Job::Sweep) => shared.mappings.sweep(now()),
+            Work::Job(Job::Sweep) => shared.sweep(),
             Work::Job(Job::Reload(done)) => {
-                shared.mappings.clear();
-                if guarded(|| shared.store.reload()).is_none() {
-                    log::error!("the store panicked while it was reloaded");
-                }
+                shared.reload();
                 call(done);
             }
             Work::Job(Job::Check(done)) => call(done),
@@ -281,7 +296,7 @@ impl Worker {
     /// Gives a new transfer its lane: this worker's, or else the one with the fewest transfers.
     fn enter(&mut self, id: TransferId) -> usize {
         self.context.choose_lane();
-        let lanes = &self.context.shared.lanes;
+        let lanes = &self.context.shared.pool.lanes;
         let number = self.context.lane.unwrap_or_else(|| {
             let numbers = 0..lanes.len();
             numbers
@@ -289,7 +304,7 @@ impl Worker {
                 .unwrap_or(0)
         });
         lanes[number].enter(id);
-        self.reports.push(Report::Opened(id, number));
+        self.report(Report::Opened(id, number));
         number
     }
 
@@ -318,7 +333,7 @@ impl Worker {
                 turn => break turn,
             }
         };
-        self.context.tell_progress(&mut transfer);
+        self.context.shared.tell_progress(&mut transfer);
         let until = match turn {
             Some(Turn::Quiet(until)) => Ok(Some(until)),
             Some(Turn::SliceUsed) => Ok(None),
@@ -332,14 +347,14 @@ impl Worker {
         match until {
             Ok(until) => {
                 if transfer.is_proven() && !was_proven {
-                    self.reports.push(Report::Established(id));
+                    self.report(Report::Established(id));
                 }
                 self.park(Waiting::Transfer(transfer), until, lane);
             }
             Err(ending) => {
                 self.context.shared.conclude(&mut transfer, ending);
-                let _ = self.context.shared.lanes[lane].abandon(id);
-                self.reports.push(Report::Ended {
+                let _ = self.context.shared.pool.lanes[lane].abandon(id);
+                self.report(Report::Ended {
                     id,
                     is_proven: transfer.is_proven(),
                     answered: transfer.answered(),
@@ -352,154 +367,86 @@ impl Worker {
     fn park(&mut self, waiting: Waiting, until: Option<Instant>, lane: usize) {
         let id = waiting.id();
         let own = self.context.lane().map(|(number, _)| number);
-        let is_own = own == Some(lane);
-        let lane = &self.context.shared.lanes[lane];
-        match lane.park(waiting, until) {
-            Ok(true) => self.reports.push(Report::Parked(id)),
+        match self.context.shared.pool.lanes[lane].park(waiting, until) {
+            Ok(true) => self.report(Report::Parked(id)),
             Ok(false) => {}
             Err(waiting) => {
                 close(waiting);
-                self.reports.push(Report::Closed(id));
+                self.report(Report::Closed(id));
             }
         }
         // The runner of another lane may be held up, and the loop may not have seen before that
         // transfers wait for it.
-        if !is_own {
+        if own != Some(lane) {
             self.context.have_lanes_watched();
         }
         // The loop may have looked for parked transfers just before.
         if self.context.is_stopping() {
-            lane.resume(id);
+            self.context.shared.pool.lanes[lane].resume(id);
         }
     }
 
     /// Asks for the source of a request, and makes the transfer if it is there.
-    fn resolve(&mut self, mut request: Box<PendingRequest>, lane: usize) {
-        let mode = request.opening.asked.mode;
-        let answer = guarded(|| {
-            let source = match request.poll(now()) {
-                Poll::Ready(source) => source,
-                Poll::Pending => return Poll::Pending,
-            };
-            Poll::Ready(source.and_then(|source| self.context.granted(source, mode)))
-        });
-        let panicked = || Poll::Ready(Err(failed_read().because(PANICKED)));
-        match answer.unwrap_or_else(panicked) {
-            Poll::Pending if !self.context.is_stopping() => {
+    fn resolve(&mut self, request: Box<PendingRequest>, lane: usize) {
+        let is_stopping = self.context.is_stopping();
+        match request.resolve(&self.context.shared, is_stopping) {
+            Resolved::Pending(request) => {
                 let until = request.until;
                 self.park(Waiting::Request(request), Some(until), lane);
             }
-            Poll::Pending => {
-                request.end(Some(STOPPING), || self.context.may_refuse());
-                let summary = request.opening.summary(now());
-                let event = Event::Failed(summary, TransferError::Stopped);
-                self.context.shared.reporter.report(event);
-                self.end_request(*request, lane);
-            }
-            Poll::Ready(Ok(granted)) => {
-                let PendingRequest {
-                    opening,
-                    link,
-                    source,
-                    ..
-                } = *request;
-                close(source);
-                let transfer = self.context.begin(granted, &opening, link);
-                self.turn(transfer, lane);
-            }
-            Poll::Ready(Err(refusal)) => {
-                self.context
-                    .refuse(&request.opening, &request.link, refusal);
-                self.end_request(*request, lane);
-            }
+            Resolved::Begun(transfer) => self.turn(transfer, lane),
+            Resolved::Ended(request) => self.end_request(request, lane),
         }
     }
 
     /// A request has ended that never became a transfer.
-    fn end_request(&mut self, request: PendingRequest, lane: usize) {
+    fn end_request(&mut self, request: Box<PendingRequest>, lane: usize) {
         let (id, answered) = (request.opening.id, now());
-        let _ = self.context.shared.lanes[lane].abandon(id);
+        let _ = self.context.shared.pool.lanes[lane].abandon(id);
         close(request);
-        self.reports.push(Report::Ended {
+        self.report(Report::Ended {
             id,
             is_proven: false,
             answered,
         });
     }
 
-    /// Asks the store and makes the transfer; `None` when it has ended already, and that is
-    /// reported.
+    /// Asks the store and makes the transfer, or a request that waits for its source; `None` when
+    /// it has ended already, and that is reported.
     fn open(
         &mut self,
         (opening, port): Admitted,
         slot: StoreSlot,
         waker: &Waker,
     ) -> Option<Waiting> {
-        let Tid { peer, local } = opening.tid;
         if !opening.ask(now()) {
             return None;
         }
-        let mut from = local;
-        from.set_port(port);
-        let link = match Link::open(from, peer, &self.context.shared.sockets) {
-            Ok(link) => link,
+        let shared = &self.context.shared;
+        let answer = match ask(shared, &opening, port, waker) {
+            Ok(answer) => answer,
             Err(error) => {
                 self.no_socket(opening, slot, error);
                 return None;
             }
         };
-        let granted = self.context.ask(&opening, waker);
-        // The store lacks a descriptor: the request waits as it would for want of a socket, and
-        // gives its own back.
-        if granted.as_ref().is_err_and(Refusal::is_for_want) {
-            drop(link);
-            self.no_socket(opening, slot, sys::no_descriptor());
-            return None;
-        }
         let (is_wanted, is_slow) = opening.answered();
         slot.give_back(is_slow);
         if !is_wanted {
-            close((granted, link));
-            self.reports.push(Report::Closed(opening.id));
+            close(answer);
+            self.report(Report::Closed(opening.id));
             return None;
         }
-        // A copy of what was done is acknowledged and never refused: its sender may be busy with
-        // something else on that port. What it would have been told is told to whoever really sends
-        // the file again.
-        let granted = match granted {
-            Err(refusal) if opening.may_be_copy => {
-                let sink = Box::new(Refusing(refusal));
-                Ok(Answer::Now(Granted::Write(sink, None)))
-            }
-            granted => granted,
-        };
-        match granted {
-            Ok(Answer::Later(source, name)) => {
-                let since = now();
-                Some(Waiting::Request(Box::new(PendingRequest {
-                    opening,
-                    link,
-                    source,
-                    name,
-                    waker: waker.clone(),
-                    since,
-                    until: since + self.context.shared.store_deadline,
-                })))
-            }
-            Ok(Answer::Now(granted)) => {
-                let transfer = self.context.begin(granted, &opening, link);
-                Some(Waiting::Transfer(transfer))
-            }
-            Err(refusal) => {
-                let answered = self.context.refuse(&opening, &link, refusal);
-                self.reports.push(Report::Ended {
+        answer
+            .begin(shared, &opening, waker)
+            .inspect_err(|answered| {
+                self.report(Report::Ended {
                     id: opening.id,
                     is_proven: false,
-                    answered,
+                    answered: *answered,
                 });
-                None
-            }
-        }
+            })
+            .ok()
     }
 
     /// There was no socket for a request, or no descriptor for its file.
@@ -507,37 +454,17 @@ impl Worker {
         let queued = opening.wait_again();
         let is_slow = queued.unwrap_or_else(|| opening.answered().1);
         slot.give_back(is_slow);
-        self.reports.push(match queued {
+        self.report(match queued {
             Some(_) => Report::NoSocket(opening, error),
             None => Report::Closed(opening.id),
         });
     }
 }
 
-/// What the store gave.
-enum Granted {
-    /// With the name that it has in the store.
-    Read(Body, Option<Name>),
-    Write(Box<dyn Sink>, Option<Name>),
-}
-
-/// When it did.
-enum Answer {
-    Now(Granted),
-    /// With the name that it has in the store.
-    Later(Later, Option<Name>),
-}
-
-/// Takes no octet of a file that the store has refused.
-struct Refusing(Refusal);
-
-impl Sink for Refusing {
-    fn append(&mut self, _: &[u8]) -> Result<(), Refusal> {
-        Err(self.0.clone())
-    }
-
-    fn commit(self: Box<Self>) -> Result<(), Refusal> {
-        Err(self.0)
+/// Calls what an embedder has left to be called when a job is done.
+fn call(done: Done) {
+    if guarded(done).is_none() {
+        log::error!("a callback panicked after a job");
     }
 }
 
@@ -558,7 +485,7 @@ impl WorkerContext {
     /// The lane that this worker runs.
     fn lane(&self) -> Option<(usize, &Lane)> {
         let number = self.lane?;
-        let lane = &self.shared.lanes[number];
+        let lane = &self.shared.pool.lanes[number];
         lane.is_run_by(self.queues.number).then_some((number, lane))
     }
 
@@ -567,7 +494,7 @@ impl WorkerContext {
         if self.lane().is_some() {
             return;
         }
-        let lanes = self.shared.lanes.iter().enumerate();
+        let lanes = self.shared.pool.lanes.iter().enumerate();
         let free = lanes.filter(|(_, lane)| lane.is_free());
         let first = free.min_by_key(|(_, lane)| (lane.count() == 0, lane.count()));
         self.lane = first
@@ -577,7 +504,7 @@ impl WorkerContext {
 
     /// The loop notices where a turn or a store call blocks, unless the loop sleeps.
     fn have_lanes_watched(&self) {
-        let is_watching = &self.shared.is_watching;
+        let is_watching = &self.shared.pool.is_watching;
         if !is_watching.load(Ordering::SeqCst) && !is_watching.swap(true, Ordering::SeqCst) {
             self.queues.reports.ring();
         }
@@ -595,7 +522,7 @@ impl WorkerContext {
 
     fn release_lane(&mut self) {
         if let Some(number) = self.lane.take() {
-            self.shared.lanes[number].release(self.queues.number);
+            self.shared.pool.lanes[number].release(self.queues.number);
         }
     }
 
@@ -607,249 +534,16 @@ impl WorkerContext {
     /// True where the queues hold what this worker may take: while the store is full of workers, no
     /// requests.
     fn has_work_to_take(&self) -> bool {
-        let Shared {
+        let PoolState {
             in_store,
             store_slots,
             idle,
             ..
-        } = &*self.shared;
+        } = &self.shared.pool;
         let has_work = match in_store.load(Ordering::SeqCst) < *store_slots {
             true => self.queues.have_work(),
             false => !self.queues.jobs.is_empty(),
         };
         has_work || idle.is_closed()
-    }
-
-    /// Costs one look at a flag while nobody reads events.
-    fn tell_progress(&self, transfer: &mut Transfer) {
-        if self.shared.reporter.is_heard()
-            && let Some(progress) = transfer.progress()
-        {
-            self.shared.reporter.report(progress);
-        }
-    }
-
-    /// Asks the store, whose code may panic.
-    fn ask(&self, opening: &AdmittedRequest, waker: &Waker) -> Result<Answer, Refusal> {
-        let Asked {
-            direction,
-            ref name,
-            mode,
-            ref options,
-        } = opening.asked;
-        let Tid { peer, local } = opening.tid;
-        let question = Request {
-            peer,
-            local,
-            direction,
-            name: name.as_bytes(),
-            mode,
-            options,
-            waker,
-        };
-        let store = &self.shared.store;
-        let answer = guarded(|| match direction {
-            Direction::Write => {
-                let sink = store.write(&question)?;
-                let served = sink.name().map(Name::new);
-                Ok(Answer::Now(Granted::Write(sink, served)))
-            }
-            Direction::Read => match store.read(&question)? {
-                Source(Kind::Later(source), name) => Ok(Answer::Later(source, name)),
-                source => self.granted(source, mode).map(Answer::Now),
-            },
-        });
-        answer.unwrap_or_else(|| {
-            let refusal = match direction {
-                Direction::Read => failed_read(),
-                Direction::Write => Refusal::new(ErrorCode::NOT_DEFINED, "write error"),
-            };
-            Err(refusal.because(PANICKED))
-        })
-    }
-
-    /// Opens what the store has given.
-    fn granted(&self, source: Source, mode: Mode) -> Result<Granted, Refusal> {
-        let served = source.1.clone();
-        match Body::new(source, mode, &self.shared.mappings, now()) {
-            Ok(body) => Ok(Granted::Read(body, served)),
-            Err(Trouble::Changed) => Err(failed_read().because("the file changed")),
-            Err(Trouble::Pending) => Err(failed_read().because(NO_ANSWER)),
-            Err(Trouble::Read(error) | Trouble::Network(error)) => {
-                Err(failed_read().caused_by(error))
-            }
-        }
-    }
-
-    /// Tells the peer of a refusal, within the budget, and reports it. Returns when.
-    fn refuse(&self, opening: &AdmittedRequest, link: &Link, refusal: Refusal) -> Instant {
-        let answered = now();
-        if !opening.broadcast && self.shared.may_refuse(answered) {
-            tell(link, refusal.code(), refusal.text());
-        }
-        self.shared.reporter.report(Event::Refused {
-            id: Some(opening.id),
-            peer: opening.tid.peer,
-            direction: opening.asked.direction,
-            name: opening.asked.name.clone(),
-            refusal,
-        });
-        answered
-    }
-
-    /// The largest block size for this peer. One system call, and none for a peer that asks for
-    /// small blocks.
-    fn max_blksize(&self, asked: &Options, link: &Link) -> u16 {
-        let most = self.shared.terms.max_blksize;
-        let wanted = [OptionName::Blksize, OptionName::Blksize2]
-            .into_iter()
-            .filter_map(|name| asked.get(name))
-            .max();
-        if !self.shared.fit_route || wanted.is_none_or(|size| size <= UNCHECKED_BLKSIZE.into()) {
-            return most;
-        }
-        // Where the system does not say, nothing is held back.
-        let room = link
-            .room()
-            .unwrap_or(usize::MAX)
-            .saturating_sub(DATA_HEADER);
-        most.min(
-            u16::try_from(room)
-                .unwrap_or(u16::MAX)
-                .max(UNCHECKED_BLKSIZE),
-        )
-    }
-
-    /// Agrees on the options and makes the transfer.
-    fn begin(&self, granted: Granted, opening: &AdmittedRequest, link: Link) -> Box<Transfer> {
-        let (shared, request) = (&self.shared, &opening.asked);
-        let (size, in_flight, share) = match &granted {
-            Granted::Read(body, _) => {
-                (body.length(), body.in_flight(), body.share(&shared.buffers))
-            }
-            Granted::Write(..) => (
-                request.options.get(OptionName::Tsize),
-                RECEIVED_WINDOW_OCTETS,
-                u64::MAX,
-            ),
-        };
-        let advice = shared.advise(opening.tid.peer, &request.options);
-        let options = match advice.options {
-            true => &request.options,
-            false => &Options::NONE,
-        };
-        let terms = Terms {
-            in_flight: shared.terms.in_flight.min(in_flight).min(share),
-            max_blksize: self
-                .max_blksize(options, &link)
-                .min(advice.max_blksize)
-                .min(
-                    u16::try_from(share)
-                        .unwrap_or(u16::MAX)
-                        .max(BUFFERED_BLKSIZE),
-                ),
-            max_windowsize: shared.terms.max_windowsize.min(advice.max_windowsize),
-        };
-        let (agreed, answer) = grant(options, size, &terms);
-        let mut policy = shared.policy;
-        if opening.tense {
-            policy.opening_sends = HALF_OPEN_DATA_SENDS;
-        }
-        let mut served = request.name.clone();
-        let (end, datagram) = match granted {
-            Granted::Read(mut body, name) => {
-                served = name.unwrap_or(served);
-                body.reserve(&shared.buffers, &agreed);
-                answer_read(body, &agreed, &answer, &policy)
-            }
-            Granted::Write(sink, name) => {
-                served = name.unwrap_or(served);
-                let machine = proto::Receiver::answering(&agreed, DALLY, &policy, now());
-                let ack = || wire::ack(0).to_vec();
-                let datagram = option_ack(&answer).unwrap_or_else(ack);
-                (End::receiving(machine, sink, request.mode), datagram)
-            }
-        };
-        let (blksize, windowsize) = (agreed.blksize, agreed.windowsize);
-        shared.reporter.report(Event::Started {
-            id: opening.id,
-            name: request.name.clone(),
-            served,
-            blksize,
-            windowsize,
-            size,
-            mapping_shared: end.is_shared(),
-        });
-        let local = link.local_addr().unwrap_or(opening.tid.local);
-        let origin = Origin {
-            id: opening.id,
-            name: request.name.clone(),
-            direction: request.direction,
-            asked: request.options.clone(),
-            arrived: opening.arrived,
-        };
-        Box::new(Transfer::new(origin, end, link, local, agreed, datagram))
-    }
-}
-
-/// The sending end of an RRQ, and the datagram that opens it: an OACK, or none.
-fn answer_read(
-    body: Body,
-    agreed: &Agreed,
-    answer: &Options,
-    policy: &Policy,
-) -> (End<'static>, Vec<u8>) {
-    let datagram = option_ack(answer);
-    let last = body.last(Format {
-        blksize: agreed.blksize,
-        rollover: agreed.rollover,
-    });
-    let machine = Sender::answering(agreed, datagram.is_some(), last, policy, now());
-    let end = End::sending(machine, body, agreed);
-    (end, datagram.unwrap_or_default())
-}
-
-/// The OACK, if there is anything to say in it.
-fn option_ack(answer: &Options) -> Option<Vec<u8>> {
-    if answer.is_empty() {
-        return None;
-    }
-    let mut datagram = Vec::new();
-    wire::emit_option_ack(answer, &mut datagram);
-    Some(datagram)
-}
-
-fn failed_read() -> Refusal {
-    Refusal::new(ErrorCode::NOT_DEFINED, "read error")
-}
-
-/// Why a request is refused whose store panicked.
-const PANICKED: &str = "the store panicked";
-
-/// Runs an embedder's code; `None` where it panicked. What it threw is dropped here, and where that
-/// panics as well, the second thing is left where it is.
-fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
-    let thrown = match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(value) => return Some(value),
-        Err(thrown) => thrown,
-    };
-    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(thrown))) {
-        std::mem::forget(again);
-    }
-    None
-}
-
-/// Calls what an embedder has left to be called when a job is done.
-fn call(done: Done) {
-    if guarded(done).is_none() {
-        log::error!("a callback panicked after a job");
-    }
-}
-
-/// Closes a transfer's file and socket, or what the store gave too late. An embedder's source may
-/// panic even here.
-fn close<T>(ended: T) {
-    if guarded(|| drop(ended)).is_none() {
-        log::error!("a source panicked while it was closed");
     }
 }
