@@ -7,7 +7,7 @@ PORT ?= 6969
 
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help run test asan tsan sim schedules soak bench bench-c10k bench-curve bench-peers bench-profile bench-hostile bench-plot build install uninstall deb deb-test man check tools clean
+.PHONY: help run test asan tsan sim schedules soak bench bench-c10k bench-curve bench-peers bench-profile bench-hostile bench-plot build install uninstall deb deb-test static static-test dist man check tools clean
 
 help:
 	@echo 'make run                        serve examples/files on port 6969'
@@ -17,6 +17,9 @@ help:
 	@echo 'make uninstall                  removes them, and leaves /etc/default/tftpool'
 	@echo 'make deb                        a Debian package in target/deb'
 	@echo 'make deb-test                   the same, installed, upgraded, removed and purged (as root)'
+	@echo 'make static                     target/static/tftpool, which needs no shared library'
+	@echo 'make static-test                the same, run in an empty root (as root)'
+	@echo 'make dist                       target/dist: a source archive with all crates, and its checksum'
 	@echo 'make test                       all tests, real clients and servers included (fetches them when it may)'
 	@echo 'make asan                       the tests of the library under AddressSanitizer (nightly)'
 	@echo 'make tsan                       these, loopback and lifecycle under ThreadSanitizer (nightly with rust-src)'
@@ -100,6 +103,18 @@ deb: build
 # DEBROOT names a Debian root that is used as it is; without it, debootstrap makes one.
 deb-test: deb
 	sh tests/deb.sh $(DEB)
+
+# For the machine that builds: naming the target leaves build scripts and macros as they are.
+static:
+	RUSTFLAGS='$(RUSTFLAGS) -C target-feature=+crt-static' $(CARGO) build --release --locked \
+		--target $(HOST) --target-dir $(TARGET)/static
+	cp $(TARGET)/static/$(HOST)/release/tftpool $(TARGET)/static/tftpool
+
+static-test: static
+	sh tests/static.sh $(TARGET)/static/tftpool
+
+dist:
+	CARGO='$(CARGO)' sh packaging/dist.sh $(abspath $(TARGET))/dist
 
 tools:
 	@sh tests/tools.sh $(TARGET)/tmp/servers

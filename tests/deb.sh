@@ -35,7 +35,8 @@ if [ "${2:-}" = inside ]; then
 
     echo "== serve"
     echo content >"$root/srv/tftp/file"
-    inside tftpool serve 2>"$out/log" &
+    # Not by a function: its shell would be what `kill` ends.
+    chroot "$root" tftpool serve 2>"$out/log" &
     server=$!
     for _ in $(seq 100); do grep -q "serving /srv/tftp on" "$out/log" && break; sleep 0.1; done
     must test "$(curl -s --max-time 20 tftp://127.0.0.1/file)" = content

@@ -189,7 +189,8 @@ fn without_landlock(how: &str, root: &Path) -> Option<Command> {
     let strace = || {
         let mut command = Command::new("strace");
         command
-            .args(["-f", "-o", "/dev/null"])
+            // The server is our child, and strace its own: it ends with the server.
+            .args(["-D", "-f", "-o", "/dev/null"])
             .args(["-e", "inject=landlock_create_ruleset:error=ENOSYS"])
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())

@@ -380,7 +380,9 @@ fn with_failing(call: &str, arguments: &[&str]) -> Option<Command> {
     let strace = |call: &str| {
         let mut command = Command::new("strace");
         command
-            .args(["-f", "-o", "/dev/null", "-e", &format!("inject={call}")])
+            // The server is our child, and strace its own: it ends with the server.
+            .args(["-D", "-f", "-o", "/dev/null"])
+            .args(["-e", &format!("inject={call}")])
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
