@@ -1,9 +1,9 @@
-//! A sender whose own blocks are not there yet: what the peer does meanwhile is no loss, and no
-//! clock of its silence runs.
+//! A sender whose own blocks are not there yet, and a receiver that cannot store more: what the peer
+//! does meanwhile is no loss, and no clock of its silence runs.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
-use tftpool::unversioned::proto::{Agreed, Outcome, Policy, Sender, Step};
+use tftpool::unversioned::proto::{Agreed, Outcome, Policy, Receiver, Sender, Step, Verdict};
 use tftpool::unversioned::wire::Packet;
 
 const POLICY: Policy = Policy {
@@ -255,4 +255,46 @@ fn an_ack_that_is_repeated_in_a_stall_takes_no_loss_back() {
     let early = wait(false, false);
     assert_eq!(wait(true, false), early);
     assert!(wait(false, true) > early);
+}
+
+/// A server's WRQ, whose sink takes a block every 20 s.
+#[test]
+fn a_receiver_that_cannot_store_more_does_not_blame_the_sender() {
+    let policy = Policy {
+        min_progress: 12,
+        max_time: Some(Duration::from_secs(1000)),
+        ..POLICY
+    };
+    let dally = Duration::from_secs(3);
+    let mut receiver = Receiver::answering(&Agreed::default(), dally, &policy, at(0));
+    assert_eq!(receiver.poll(at(0)), Step::Open);
+    receiver.sent(at(0));
+    let full = [7; 512];
+    let mut now = 0;
+    for block in 1..=20 {
+        assert_eq!(receiver.stalled(at(now)), Some(at(1_000_000)));
+        assert!(receiver.is_stalled());
+        now += 20_000;
+        let data = Packet::Data {
+            block,
+            payload: &full,
+        };
+        // The block has lain unread.
+        assert_eq!(receiver.handle(&data, at(now)), Verdict::Store);
+        assert!(!receiver.is_stalled());
+        assert_eq!(receiver.poll(at(now)), Step::Ack(u64::from(block)));
+        receiver.sent(at(now));
+        assert!(matches!(receiver.poll(at(now)), Step::Wait(_)));
+    }
+    assert_eq!((receiver.retransmits(), receiver.round_trip()), (0, None));
+    // A stall after which nothing lies there: the silence goes on where it stood.
+    receiver.stalled(at(now));
+    now += 100_000;
+    let Step::Wait(until) = receiver.poll(at(now)) else {
+        panic!("no clock has run");
+    };
+    assert!(until > at(now));
+    receiver.stalled(at(now));
+    let over = Step::Done(Outcome::TooLong);
+    assert_eq!(receiver.poll(at(1_000_000)), over);
 }

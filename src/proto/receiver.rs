@@ -44,6 +44,8 @@ pub struct Receiver {
     ack_sent: Option<Instant>,
 
     dally: Duration,
+    /// Since when the peer is not listened to, because what it sends cannot be stored yet.
+    stall: Option<Instant>,
     opening: Opening,
     heard: bool,
     timer: Timer,
@@ -135,6 +137,7 @@ impl Receiver {
             answered: None,
             ack_sent: None,
             dally,
+            stall: None,
             opening: Opening::new(policy.retries + 1),
             heard: false,
             timer,
@@ -144,8 +147,32 @@ impl Receiver {
         }
     }
 
+    /// What the peer sends cannot be stored yet, so it is not listened to. Until the next packet or
+    /// `poll` no clock runs but that of the whole transfer; returns when that one ends.
+    pub fn stalled(&mut self, now: Instant) -> Option<Instant> {
+        self.stall.get_or_insert(now);
+        self.progress.end()
+    }
+
+    /// True while the peer waits until more can be stored.
+    pub fn is_stalled(&self) -> bool {
+        self.stall.is_some()
+    }
+
+    /// The clocks go on where they stood.
+    fn resume(&mut self, now: Instant) {
+        if let Some(since) = self.stall.take() {
+            let pause = now.saturating_duration_since(since);
+            self.timer.skip(pause, now);
+            self.progress.skip(pause, now);
+            // The answer may have lain unread.
+            self.ack_sent = None;
+        }
+    }
+
     /// Takes a packet that came from the right TID. Only DATA has a verdict other than `Ignore`.
     pub fn handle(&mut self, packet: &Packet<'_>, now: Instant) -> Verdict {
+        self.resume(now);
         if matches!(self.phase, Phase::Done(_) | Phase::Failing(..)) {
             return Verdict::Ignore;
         }
@@ -284,6 +311,7 @@ impl Receiver {
 
     /// What is to be done now; see the contract at the head of the module.
     pub fn poll(&mut self, now: Instant) -> Step {
+        self.resume(now);
         self.expire(now);
         match (self.phase, self.due) {
             (Phase::Done(outcome), _) => Step::Done(outcome),

@@ -272,8 +272,9 @@ pub(super) struct Table<T> {
     /// Seats that hold a transfer.
     pub(super) parked: usize,
     ready: VecDeque<TransferId>,
-    /// Transfers that have used their slice: they go on behind those that the next poll finds.
-    sliced: Vec<TransferId>,
+    /// Transfers that go on behind those that the next poll finds. They have used their slice, or
+    /// were woken: one that is woken in each of its turns must not keep the others from theirs.
+    deferred: Vec<TransferId>,
     timers: BinaryHeap<Reverse<(Instant, TransferId)>>,
 }
 
@@ -283,7 +284,7 @@ impl<T> Default for Table<T> {
             seats: ById::default(),
             parked: 0,
             ready: VecDeque::new(),
-            sliced: Vec::new(),
+            deferred: Vec::new(),
             timers: BinaryHeap::new(),
         }
     }
@@ -348,7 +349,7 @@ impl<T> Table<T> {
         let mut is_sooner = true;
         let Some(until) = until else {
             seat.is_queued = true;
-            self.sliced.push(id);
+            self.deferred.push(id);
             return Ok(Parked {
                 is_new,
                 is_recalled,
@@ -358,7 +359,7 @@ impl<T> Table<T> {
         seat.deadline = until;
         if std::mem::take(&mut seat.is_notified) {
             seat.is_queued = true;
-            self.ready.push_back(id);
+            self.deferred.push(id);
         } else if seat.timer.is_none_or(|timer| timer > until) {
             seat.timer = Some(until);
             self.timers.push(Reverse((until, id)));
@@ -388,7 +389,7 @@ impl<T> Table<T> {
 
     /// True where [`poll`](Lane::poll) need not wait.
     pub(super) fn has_ready(&self) -> bool {
-        !self.ready.is_empty() || !self.sliced.is_empty()
+        !self.ready.is_empty() || !self.deferred.is_empty()
     }
 
     /// A packet has come.
@@ -405,7 +406,7 @@ impl<T> Table<T> {
         }
     }
 
-    /// Queues what is due, and what has used its slice.
+    /// Queues what is due, and what was deferred.
     pub(super) fn expire(&mut self, now: Instant) {
         while let Some(&Reverse((due, id))) = self.timers.peek() {
             if due > now {
@@ -430,7 +431,7 @@ impl<T> Table<T> {
                 self.timers.push(Reverse((seat.deadline, id)));
             }
         }
-        self.ready.extend(self.sliced.drain(..));
+        self.ready.extend(self.deferred.drain(..));
     }
 
     /// When the next transfer is due. Early, where it has moved on since.
@@ -452,7 +453,7 @@ impl<T> Table<T> {
             Some(_) if seat.is_queued => false,
             Some(_) => {
                 seat.is_queued = true;
-                self.ready.push_back(id);
+                self.deferred.push(id);
                 true
             }
             None => {
@@ -474,9 +475,10 @@ impl<T> Table<T> {
                 seat.is_some_and(|seat| seat.timer == Some(*due))
             });
         }
-        if self.ready.len() > 2 * self.seats.len() + OUTDATED_KEPT {
+        if self.ready.len() + self.deferred.len() > 2 * self.seats.len() + OUTDATED_KEPT {
             let seats = &self.seats;
             self.ready.retain(|id| seats.contains_key(id));
+            self.deferred.retain(|id| seats.contains_key(id));
         }
         Some(seat.transfer)
     }
@@ -527,8 +529,11 @@ mod tests {
         table.notify(ONE);
         assert_eq!(table.next(), None);
         parked(&mut table, ONE, now + MS);
+        assert!(table.has_ready());
+        table.expire(now);
         assert_eq!(table.next(), Some("one"));
         parked(&mut table, ONE, now + MS);
+        table.expire(now);
         assert_eq!(table.next(), None, "it was told once");
     }
 
@@ -544,6 +549,25 @@ mod tests {
         table.expire(now);
         assert_eq!(table.next(), Some("two"));
         assert_eq!(table.next(), Some("one"));
+    }
+
+    /// An embedder may call the waker of a transfer in each of its turns, or all the time.
+    #[test]
+    fn a_transfer_that_is_woken_again_and_again_lets_others_go_first() {
+        let now = now();
+        let mut table = table(now);
+        parked(&mut table, TWO, now + 9 * MS);
+        for _ in 0..3 {
+            table.recall(ONE, false); // in its turn
+            parked(&mut table, ONE, now + 9 * MS);
+            assert!(!table.recall(ONE, false), "it is queued");
+            assert_eq!(table.next(), None, "the poller is asked first");
+            table.notify(TWO);
+            table.expire(now);
+            assert_eq!(table.next(), Some("two"));
+            parked(&mut table, TWO, now + 9 * MS);
+            assert_eq!(table.next(), Some("one"));
+        }
     }
 
     #[test]
@@ -577,10 +601,12 @@ mod tests {
         table.recall(ONE, true);
         let first = table.park(ONE, "one", Some(now + MS));
         assert_eq!(recalled(first), Some(true));
+        table.expire(now);
         assert_eq!(table.next(), Some("one"), "it has another turn");
         let second = table.park(ONE, "one", Some(now + MS));
         assert_eq!(recalled(second), Some(false));
         assert!(table.recall(ONE, true), "parked: it is queued");
+        table.expire(now);
         assert_eq!(table.next(), Some("one"));
         assert_eq!(recalled(table.park(ONE, "one", Some(now + MS))), Some(true));
     }

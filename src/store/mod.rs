@@ -38,7 +38,7 @@ use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Waker;
+use std::task::{Poll, Waker};
 
 /// A request as a store sees it.
 #[derive(Clone, Copy, Debug)]
@@ -97,7 +97,7 @@ impl<'a> Request<'a> {
     }
 
     /// Wakes the transfer that comes of this request, after its source has said
-    /// [`WouldBlock`](io::ErrorKind::WouldBlock). A source keeps a clone. It may be called from any
+    /// [`WouldBlock`](io::ErrorKind::WouldBlock), or its [`Sink`] `Pending`. They keep a clone. It may be called from any
     /// thread, at any time, and any number of times; a call that is not needed costs a turn of the
     /// transfer and nothing else. The waker of a request that no server has made does nothing.
     pub fn waker(&self) -> &'a Waker {
@@ -153,6 +153,28 @@ pub trait Sink: Send {
     /// `None` leaves it at the name that was asked for; a sink that wraps a sink passes it on.
     fn name(&self) -> Option<&[u8]> {
         None
+    }
+
+    /// Whether the sink takes bytes. The server asks before it reads from the peer. `Pending` parks
+    /// the transfer without a thread, and what the peer sends lies unread, until
+    /// [the waker of its request](Request::waker) is called. The sink must be ready again within the
+    /// server's `store_deadline`. Otherwise the transfer fails, and the peer gets an ERROR.
+    ///
+    /// A [`Client`](crate::Client) does not ask: it calls [`append`](Self::append), which may block.
+    ///
+    /// # Errors
+    /// The [`Refusal`] is sent to the peer as an ERROR and ends the transfer.
+    fn poll_ready(&mut self) -> Poll<Result<(), Refusal>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether the whole file is stored, so that [`commit`](Self::commit) need not wait for it. The
+    /// server asks when all bytes were appended, and waits as for [`poll_ready`](Self::poll_ready).
+    ///
+    /// # Errors
+    /// The [`Refusal`] is sent to the peer as an ERROR instead of the last ACK.
+    fn poll_finish(&mut self) -> Poll<Result<(), Refusal>> {
+        Poll::Ready(Ok(()))
     }
 
     /// The file is whole. Called before the last ACK goes out, so what the sender takes for stored

@@ -10,6 +10,7 @@ use crate::store::Sink;
 use crate::sys;
 use crate::wire::{self, Mode, Packet};
 use std::ops::Range;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 /// This end of a transfer. What it borrows is its sink's.
@@ -50,6 +51,7 @@ impl<'a> End<'a> {
             sink: Some(sink),
             decoder: (mode == Mode::Netascii).then(Decoder::default),
             total: 0,
+            is_whole: false,
             is_committed: false,
         };
         Self::Receiving(Receiving { machine, intake })
@@ -83,6 +85,23 @@ impl<'a> End<'a> {
                 debug_assert!(!matches!(packet, Packet::Data { .. }));
                 let _ = receiving.machine.handle(packet, now);
             }
+        }
+    }
+
+    /// The source has not the block that is offered, or the sink takes no more; see
+    /// [`Sender::stalled`] and [`Receiver::stalled`].
+    pub(super) fn stalled(&mut self, now: Instant) -> Option<Instant> {
+        match self {
+            Self::Sending(sending) => sending.machine.stalled(now),
+            Self::Receiving(receiving) => receiving.machine.stalled(now),
+        }
+    }
+
+    /// The peer's packets are not read until the sink takes more.
+    pub(super) fn waits_for_sink(&self) -> bool {
+        match self {
+            Self::Sending(_) => false,
+            Self::Receiving(receiving) => receiving.machine.is_stalled(),
         }
     }
 
@@ -130,6 +149,9 @@ impl<'a> End<'a> {
                 (now, sending.machine.acked())
             }
             Self::Sending(sending) => (sending.machine.moved(), sending.machine.acked()),
+            Self::Receiving(receiving) if receiving.machine.is_stalled() => {
+                (now, receiving.machine.received())
+            }
             Self::Receiving(receiving) => (receiving.machine.moved(), receiving.machine.received()),
         }
     }
@@ -222,11 +244,6 @@ impl Sending {
         self.format.burst()
     }
 
-    /// The blocks that the machine has offered are not there yet; see [`Sender::stalled`].
-    pub(super) fn stalled(&mut self, now: Instant) -> Option<Instant> {
-        self.machine.stalled(now)
-    }
-
     /// Sends blocks that the machine has offered, at most a [`burst`](Self::burst). Returns one
     /// past the last that left.
     pub(super) fn send(
@@ -257,9 +274,9 @@ impl Sending {
 }
 
 impl Receiving<'_> {
-    /// Takes datagrams that came together, each `segment` octets long, the last perhaps shorter.
-    /// What they hold is stored, and a whole file committed, before this returns. The buffer is
-    /// written over.
+    /// Takes datagrams that came together, each `segment` octets long, the last perhaps shorter. What
+    /// they hold is handed to the sink before this returns; a whole file waits for
+    /// [`finish`](Self::finish). The buffer is written over.
     ///
     /// # Errors
     /// What the sink says to that.
@@ -271,7 +288,6 @@ impl Receiving<'_> {
         mut hear: impl FnMut(&Packet<'_>),
     ) -> Result<(), Refusal> {
         let (mut start, mut kept) = (0, 0);
-        let mut is_whole = false;
         while start < datagrams.len() {
             let end = (start + segment).min(datagrams.len());
             if let Ok(packet) = wire::parse(&datagrams[start..end]) {
@@ -282,15 +298,37 @@ impl Receiving<'_> {
                     let payload = start + DATA_HEADER..end;
                     kept = self.intake.gather(datagrams, payload, kept);
                 }
-                is_whole |= verdict == Verdict::StoreLast;
+                self.intake.is_whole |= verdict == Verdict::StoreLast;
             }
             start = end;
         }
         self.intake.append(&datagrams[..kept])?;
-        if is_whole {
-            self.intake.commit()?;
+        if self.intake.is_whole {
+            self.intake.end()?;
         }
         Ok(())
+    }
+
+    /// A whole file that is not stored yet: false, or true where it is committed by now.
+    ///
+    /// # Errors
+    /// What the sink says to that.
+    pub(super) fn finish(&mut self) -> Result<bool, Refusal> {
+        match self.intake.is_whole {
+            true => self.intake.commit(),
+            false => Ok(true),
+        }
+    }
+
+    /// Whether the sink takes bytes.
+    ///
+    /// # Errors
+    /// What the sink says to that.
+    pub(super) fn is_ready(&mut self) -> Result<bool, Refusal> {
+        match &mut self.intake.sink {
+            Some(sink) if !self.intake.is_whole => is_done(sink.poll_ready()),
+            _ => Ok(true),
+        }
     }
 
     /// The ACK of this block as a datagram.
@@ -311,6 +349,8 @@ struct Intake<'a> {
     decoder: Option<Decoder>,
     /// Octets of the file.
     total: u64,
+    /// All of them were appended.
+    is_whole: bool,
     is_committed: bool,
 }
 
@@ -336,14 +376,32 @@ impl Intake<'_> {
         Ok(())
     }
 
-    fn commit(&mut self) -> Result<(), Refusal> {
-        if let Some(octet) = self.decoder.as_mut().and_then(Decoder::finish) {
-            self.append(&[octet])?;
+    /// All bytes have come: those that the decoder has kept are the last.
+    fn end(&mut self) -> Result<(), Refusal> {
+        match self.decoder.as_mut().and_then(Decoder::finish) {
+            Some(octet) => self.append(&[octet]),
+            None => Ok(()),
+        }
+    }
+
+    /// False where the sink has not stored the file yet.
+    fn commit(&mut self) -> Result<bool, Refusal> {
+        if let Some(sink) = &mut self.sink
+            && !is_done(sink.poll_finish())?
+        {
+            return Ok(false);
         }
         if let Some(sink) = self.sink.take() {
             sink.commit()?;
             self.is_committed = true;
         }
-        Ok(())
+        Ok(true)
+    }
+}
+
+fn is_done(poll: Poll<Result<(), Refusal>>) -> Result<bool, Refusal> {
+    match poll {
+        Poll::Ready(result) => result.map(|()| true),
+        Poll::Pending => Ok(false),
     }
 }

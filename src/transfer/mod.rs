@@ -18,7 +18,7 @@ pub(crate) use ends::End;
 pub(crate) use link::{Link, SocketOptions};
 
 use self::link::{Readable, Taken, Wait};
-use crate::error::{Cause, TransferError};
+use crate::error::{Cause, Refusal, TransferError};
 use crate::event::{Event, Name, Summary, TransferId};
 use crate::limits::{
     LOOP_TICK, MAX_ERROR_TEXT, PATIENCE, PROGRESS_INTERVAL, SLICE, SLICE_OCTETS, STORE_DEADLINE,
@@ -180,7 +180,8 @@ pub(crate) struct Exchange<'a> {
     is_concluded: bool,
     /// What the last ERROR of the peer said.
     peer_text: Option<Name>,
-    /// The block that its source does not have, and since when.
+    /// The block that its source does not have, or behind which its sink takes no more, and since
+    /// when.
     pending: Option<(u64, Instant)>,
     /// The last error of the network, until the peer is heard again.
     network: Option<Cause>,
@@ -249,7 +250,17 @@ impl<'a> Exchange<'a> {
         if self.rested {
             // The peer has had time. Where many transfers wait for their turn a deadline may be
             // over although the answer is here.
-            came = self.take(scratch, Wait::No)?;
+            let has_waited = self.end.waits_for_sink();
+            match self.wait_for_sink(around)? {
+                Some(until) if !around.is_stopping() => return Ok(Turn::Quiet(until)),
+                Some(_) => {}
+                None => came = self.take(scratch, Wait::No)?,
+            }
+            // What the peer has repeated meanwhile is answered once.
+            while has_waited
+                && self.wait_for_sink(around)?.is_none()
+                && self.take(scratch, Wait::No)?.is_some()
+            {}
             self.is_talking |= came.is_some();
         }
         let start = came.unwrap_or_else(now);
@@ -261,6 +272,9 @@ impl<'a> Exchange<'a> {
                 }
                 self.leave(around.farewell(), || around.may_refuse());
                 return Err(Ending::Failed(TransferError::Stopped));
+            }
+            if let Some(until) = self.wait_for_file(around)? {
+                return Ok(Turn::Quiet(until));
             }
             let step = self.end.poll(time);
             if !matches!(step, Step::Wait(_) | Step::Done(_)) {
@@ -300,7 +314,7 @@ impl<'a> Exchange<'a> {
                         // What the peer has said comes first: it may have broken off.
                         Err(Trouble::Pending) => match self.take(scratch, Wait::No)? {
                             Some(came) => time = came,
-                            None => return self.wait_for_source(first, around),
+                            None => return self.wait_for_store(first, around).map(Turn::Quiet),
                         },
                         Err(trouble) => return Err(Ending::Failed(self.broken(trouble, around))),
                     }
@@ -328,6 +342,9 @@ impl<'a> Exchange<'a> {
                     }
                 }
                 Step::Wait(until) => {
+                    if let Some(until) = self.wait_for_sink(around)? {
+                        return Ok(Turn::Quiet(until));
+                    }
                     let left = until.saturating_duration_since(time);
                     let others_wait = around.others_wait();
                     // In lock step the answer to a new block cannot be here yet. What else may be
@@ -362,9 +379,13 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Its source does not have this block. The transfer waits without a thread until its waker is
-    /// called, but not for ever.
-    fn wait_for_source(&mut self, block: u64, around: &impl Surroundings) -> Result<Turn, Ending> {
+    /// Its source does not have this block, or its sink does not take more behind it. The transfer
+    /// waits without a thread until its waker is called, but not for ever.
+    fn wait_for_store(
+        &mut self,
+        block: u64,
+        around: &impl Surroundings,
+    ) -> Result<Instant, Ending> {
         let time = now();
         let since = match self.pending {
             Some((missing, since)) if missing == block => since,
@@ -373,13 +394,54 @@ impl<'a> Exchange<'a> {
         self.pending = Some((block, since));
         let until = since + around.source_deadline();
         if time >= until {
-            return Err(Ending::Failed(self.broken(Trouble::Pending, around)));
+            return Err(match &self.end {
+                End::Sending(_) => Ending::Failed(self.broken(Trouble::Pending, around)),
+                End::Receiving(_) => {
+                    let refusal = Refusal::new(ErrorCode::NOT_DEFINED, "write error");
+                    self.refused(refusal.because("the sink does not answer"))
+                }
+            });
         }
-        let End::Sending(sending) = &mut self.end else {
-            unreachable!("a receiver has no source")
+        let over = self.end.stalled(time);
+        Ok(over.map_or(until, |over| over.min(until)))
+    }
+
+    /// Until when its sink takes no bytes, unless its waker is called.
+    fn wait_for_sink(&mut self, around: &impl Surroundings) -> Result<Option<Instant>, Ending> {
+        let End::Receiving(receiving) = &mut self.end else {
+            return Ok(None);
         };
-        let over = sending.stalled(time);
-        Ok(Turn::Quiet(over.map_or(until, |over| over.min(until))))
+        let is_ready = receiving.is_ready();
+        self.wait_unless(is_ready, around)
+    }
+
+    /// The same for a whole file that the sink has not stored yet.
+    fn wait_for_file(&mut self, around: &impl Surroundings) -> Result<Option<Instant>, Ending> {
+        let End::Receiving(receiving) = &mut self.end else {
+            return Ok(None);
+        };
+        let is_stored = receiving.finish();
+        self.wait_unless(is_stored, around)
+    }
+
+    fn wait_unless(
+        &mut self,
+        is_done: Result<bool, Refusal>,
+        around: &impl Surroundings,
+    ) -> Result<Option<Instant>, Ending> {
+        match is_done {
+            Ok(true) => Ok(None),
+            Ok(false) => self.wait_for_store(self.end.blocks(), around).map(Some),
+            Err(refusal) => Err(self.refused(refusal)),
+        }
+    }
+
+    /// The sink has refused.
+    fn refused(&mut self, refusal: Refusal) -> Ending {
+        // Gone before the peer hears of it, who may want to use the room.
+        self.end.discard();
+        self.tell(refusal.code(), refusal.text());
+        Ending::Failed(TransferError::Store(refusal))
     }
 
     /// Whether this thread should wait for the peer, who may answer at once, or for the rest of a
@@ -490,12 +552,7 @@ impl<'a> Exchange<'a> {
         let hear = |packet: &Packet<'_>| hear(origin, text, packet);
         receiving
             .take(&mut scratch.0[..length], taken.segment, time, hear)
-            .map_err(|refusal| {
-                // Gone before the peer hears of it, who may want to use the room.
-                self.end.discard();
-                self.tell(refusal.code(), refusal.text());
-                Ending::Failed(TransferError::Store(refusal))
-            })
+            .map_err(|refusal| self.refused(refusal))
     }
 
     /// Waits a little for a full send buffer: the network is slower than we are. False if nothing
@@ -712,9 +769,10 @@ impl<'a> Exchange<'a> {
         &self.agreed
     }
 
-    /// True where a datagram waits that was not looked at.
+    /// True where a datagram waits that was not looked at. One that waits for the sink was left
+    /// there.
     pub(crate) fn has_mail(&self) -> bool {
-        self.mail_until(now())
+        !self.end.waits_for_sink() && self.mail_until(now())
     }
 
     /// Waits for a datagram; true where there is one. For whoever runs one transfer only.

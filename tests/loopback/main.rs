@@ -13,6 +13,7 @@ mod handles;
 mod memory;
 mod observed;
 mod pending;
+mod pending_uploads;
 mod quotas;
 mod reading;
 mod requests;

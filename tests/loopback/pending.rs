@@ -4,7 +4,7 @@ use crate::backend::*;
 use crate::rig::*;
 use std::future::poll_fn;
 use std::io::{self, Read};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -103,6 +103,42 @@ fn a_wake_up_during_the_turn_is_not_lost() {
         let got = client.join().expect("no panic").expect("the file");
         assert_eq!(got, vec![7; got.len()]);
         assert!(got.len() > 40_000, "{}", got.len());
+    }
+}
+
+/// A future that asks to be polled at once, as those do that yield. It costs its own turns only.
+#[test]
+fn a_source_that_wakes_itself_in_every_turn_holds_up_no_other() {
+    let is_there = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&is_there);
+    let server = start(
+        calmly(builder(store_fn(move |request| {
+            let flag = Arc::clone(&flag);
+            Ok(match request.name {
+                b"yields" => Source::future(poll_fn(move |context| {
+                    context.waker().wake_by_ref();
+                    match flag.load(Ordering::SeqCst) {
+                        true => Poll::Ready(Ok(Source::bytes(pattern(700)))),
+                        false => Poll::Pending,
+                    }
+                })),
+                _ => Source::bytes(pattern(5000)),
+            })
+        })))
+        .limits(|limits| limits.workers = 2),
+    );
+    let mut yielding: Vec<_> = (0..4).map(|_| Client::new(server.local_addr())).collect();
+    for client in &mut yielding {
+        client.ask("yields", &[]);
+    }
+    let mut other = Client::new(server.local_addr());
+    for _ in 0..20 {
+        assert_eq!(other.get("file"), Ok(pattern(5000)));
+    }
+    is_there.store(true, Ordering::SeqCst);
+    for client in &mut yielding {
+        assert_eq!(client.data(1).len(), 512);
+        assert!(client.rest(1, 512).is_ok());
     }
 }
 

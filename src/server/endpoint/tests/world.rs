@@ -1,13 +1,14 @@
 //! A whole server in virtual time: the endpoint, the tables of the lanes, threads under a seeded
 //! scheduler, and the real machines; clients of several kinds, a store that is slow, hangs, refuses
-//! or panics, sources that have nothing until they are woken, and a network that loses packets.
+//! or panics, sources and sinks that have or take nothing until they are woken, and a network that
+//! loses packets.
 //!
 //! `SEEDS=1000000 cargo test --release --lib whole_servers` runs more worlds, from `FIRST` on;
 //! `SEED=17 TRACE=1` shows one.
 
 use super::super::*;
 use crate::limits::DALLY;
-use crate::proto::{Agreed, Outcome, Policy, Receiver, Sender, Step};
+use crate::proto::{Agreed, Outcome, Policy, Receiver, Sender, Step, Verdict};
 use crate::server::lane::Table;
 use crate::transfer;
 use std::collections::{BTreeMap, BTreeSet};
@@ -108,8 +109,11 @@ struct Sim {
     told_end: u64,
     /// Its end was reported.
     is_concluded: bool,
-    /// The block that the source does not have, and since when; 0 stands for the source itself.
+    /// The block that the source does not have, or the sink does not take, and since when; 0 stands
+    /// for the source itself.
     pending: Option<(u64, Instant)>,
+    /// All blocks of an upload have come, and the sink has not stored them all.
+    is_whole: bool,
 }
 
 enum Turn {
@@ -181,7 +185,11 @@ impl Server {
         }
     }
 
-    /// The last block that a source has.
+    fn is_unread(&self, id: TransferId) -> bool {
+        self.sockets.get(&id).is_some_and(|queue| !queue.is_empty())
+    }
+
+    /// The last block that a source has, or that a sink takes.
     fn there(&self, id: TransferId) -> u64 {
         self.there.get(&id).copied().unwrap_or(u64::MAX)
     }
@@ -200,6 +208,35 @@ impl Sim {
         match &self.machine {
             Machine::Waits(_) | Machine::Sends(..) => false,
             Machine::Receives(machine) => machine.is_complete(),
+        }
+    }
+
+    /// True while its sink does not take what lies unread, or has not stored all.
+    fn waits_for_sink(&self, server: &Server) -> bool {
+        match &self.machine {
+            Machine::Receives(machine) => {
+                let block = machine.received() + u64::from(!self.is_whole);
+                (self.is_whole || !machine.is_complete()) && block > server.there(self.id)
+            }
+            _ => false,
+        }
+    }
+
+    /// The turn of a transfer whose sink does not take more.
+    fn wait_for_sink(&mut self, server: &mut Server, now: Instant) -> Option<Turn> {
+        if !self.waits_for_sink(server) {
+            return None;
+        }
+        let Machine::Receives(machine) = &mut self.machine else {
+            return None;
+        };
+        let (block, over) = (machine.received(), machine.stalled(now));
+        match self.wait_for_source(block, server.store_deadline, now) {
+            Some(until) => Some(Turn::Quiet(over.map_or(until, |over| over.min(until)))),
+            None => {
+                server.sent.push((self.tid, self.id, Kind::Error, 0));
+                Some(Turn::Done)
+            }
         }
     }
 
@@ -242,6 +279,9 @@ impl Sim {
         if let Some(turn) = self.resolve(server, now) {
             return turn;
         }
+        if let Some(turn) = self.wait_for_sink(server, now) {
+            return turn;
+        }
         while let Some((block, kind)) = server
             .sockets
             .get_mut(&self.id)
@@ -262,10 +302,21 @@ impl Sim {
             match &mut self.machine {
                 Machine::Waits(_) => unreachable!("it was resolved"),
                 Machine::Sends(machine, _) => machine.handle(&packet, now),
-                Machine::Receives(machine) => _ = machine.handle(&packet, now),
+                Machine::Receives(machine) => {
+                    self.is_whole |= machine.handle(&packet, now) == Verdict::StoreLast;
+                }
+            }
+            if self.waits_for_sink(server) {
+                break;
             }
         }
         loop {
+            if self.is_whole {
+                if let Some(turn) = self.wait_for_sink(server, now) {
+                    return turn;
+                }
+                self.is_whole = false;
+            }
             let step = match &mut self.machine {
                 Machine::Waits(_) => unreachable!("it was resolved"),
                 Machine::Sends(machine, _) => machine.poll(now),
@@ -286,7 +337,10 @@ impl Sim {
             let there = server.there(self.id);
             let mut say = |kind, block| server.sent.push((self.tid, self.id, kind, block));
             match (&mut self.machine, step) {
-                (_, Step::Wait(until)) => return Turn::Quiet(until.max(now + US)),
+                (_, Step::Wait(until)) => {
+                    let waits = self.wait_for_sink(server, now);
+                    return waits.unwrap_or(Turn::Quiet(until.max(now + US)));
+                }
                 (_, Step::Done(outcome)) => {
                     if outcome == Outcome::Complete {
                         server.completed.insert(self.id);
@@ -344,6 +398,7 @@ impl LaneAccess for Server {
             Machine::Waits(_) => (sim.answered, 0, false),
             Machine::Sends(it, _) if it.is_stalled() => (now, it.acked(), it.is_silent(now)),
             Machine::Sends(it, _) => (it.moved(), it.acked(), it.is_silent(now)),
+            Machine::Receives(it) if it.is_stalled() => (now, it.received(), it.is_silent(now)),
             Machine::Receives(it) => (it.moved(), it.received(), it.is_silent(now)),
         };
         Some(Facts {
@@ -355,8 +410,12 @@ impl LaneAccess for Server {
         })
     }
 
-    fn has_unread(&self, _: usize, id: TransferId) -> bool {
-        self.sockets.get(&id).is_some_and(|queue| !queue.is_empty())
+    fn has_unread(&self, lane: usize, id: TransferId) -> bool {
+        let seat = self.lanes[lane].seats.get(&id);
+        let waits = seat
+            .and_then(|seat| seat.transfer.as_ref())
+            .is_some_and(|sim| sim.waits_for_sink(self));
+        !waits && self.is_unread(id)
     }
 
     fn repeat_request(&mut self, lane: usize, id: TransferId, now: Instant) -> Option<bool> {
@@ -809,14 +868,25 @@ impl World {
                 sends(&opening, self.now)
             }
             (Direction::Read, _) => sends(&opening, self.now),
-            (Direction::Write, _) => {
+            (Direction::Write, name) => {
+                if matches!(name, b"later" | b"stalls" | b"never") {
+                    let first = match name {
+                        b"stalls" => self.rng.below(8),
+                        _ => 0,
+                    };
+                    self.server.there.insert(id, first);
+                }
                 let (agreed, policy) = (Agreed::default(), Policy::default());
                 let machine = Receiver::answering(&agreed, DALLY, &policy, self.now);
                 Machine::Receives(Box::new(machine))
             }
         };
         if self.server.there.contains_key(&id) && name.as_bytes() != b"never" {
-            self.wake_some_time(id, last_block(&opening));
+            let last = match opening.asked.direction {
+                Direction::Read => last_block(&opening),
+                Direction::Write => 20, // more than any client sends
+            };
+            self.wake_some_time(id, last);
         }
         let lane = self.rng.below(self.server.lanes.len() as u64) as usize;
         self.server.lanes[lane].enter(id, self.now);
@@ -830,6 +900,7 @@ impl World {
             told_end: 1,
             is_concluded: false,
             pending: None,
+            is_whole: false,
         };
         // Its first turn, by this thread.
         self.turned(lane, sim, Turn::Quiet(self.now));
@@ -899,7 +970,7 @@ impl World {
 
     /// A parked transfer has read everything and sent what its source has, or will have its turn.
     fn check_queued(&self, id: TransferId) {
-        let is_unread = self.server.has_unread(0, id);
+        let is_unread = self.server.is_unread(id);
         let mut seats = self
             .server
             .lanes
@@ -908,7 +979,13 @@ impl World {
         let Some(seat) = seats.find(|seat| seat.transfer.is_some() && !seat.is_queued) else {
             return;
         };
-        assert!(!is_unread, "{id} sleeps beside its packets");
+        let sim = seat.transfer.as_ref();
+        let waits = sim.is_some_and(|sim| sim.waits_for_sink(&self.server));
+        assert!(!is_unread || waits, "{id} sleeps beside its packets");
+        let stalls = sim.is_some_and(
+            |sim| matches!(&sim.machine, Machine::Receives(machine) if machine.is_stalled()),
+        );
+        assert!(waits || !stalls, "{id} sleeps, and its sink takes more");
         let pending = seat.transfer.as_ref().and_then(|sim| match &sim.machine {
             Machine::Waits(_) => Some(1),
             Machine::Sends(machine, _) if machine.is_stalled() => sim.pending.map(|it| it.0),
