@@ -707,6 +707,42 @@ fn a_second_answer_is_refused() {
     assert_eq!(shelf.octets(), [&[1; 512][..], b"right"].concat());
 }
 
+/// RFC 1350 §6 encourages a receiver to wait for a copy of the last block. Nothing says that one
+/// comes where nothing was lost, and the caller waits.
+#[test]
+fn a_client_dallies_only_where_something_was_lost() {
+    let block = [b"\0\x03\0\x01", &[1; 512][..]].concat();
+    for is_repeated in [false, true] {
+        let (server, shelf) = (ByHand::new(), Shelf::default());
+        let dial = get(server.address(), Mode::Octet, &[], &shelf);
+        let mut scratch = Scratch::new();
+        let mut dial = Some(dial);
+        let waiting = dial.as_mut().expect("a request");
+        assert!(matches!(waiting.run(&mut scratch), Dialed::Quiet(_)));
+        let client = server.asked();
+        server.say(client, &block);
+        let Ok((mut transfer, None)) = answered(&mut dial, &mut scratch) else {
+            panic!("no answer");
+        };
+        assert!(matches!(
+            transfer.run(&mut scratch, &Caller),
+            Turn::Quiet(_)
+        ));
+        if is_repeated {
+            server.say(client, &block);
+            assert!(matches!(
+                transfer.run(&mut scratch, &Caller),
+                Turn::Quiet(_)
+            ));
+        }
+        server.say(client, b"\0\x03\0\x02last");
+        let turn = transfer.run(&mut scratch, &Caller);
+        assert_eq!(shelf.fate(), "committed");
+        assert_eq!(matches!(turn, Turn::Quiet(_)), is_repeated);
+        assert_eq!(matches!(turn, Turn::Done(Ending::Completed)), !is_repeated);
+    }
+}
+
 #[test]
 fn an_error_ends_a_request_with_its_words() {
     let server = ByHand::new();
