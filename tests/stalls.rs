@@ -1,5 +1,5 @@
-//! A sender whose own blocks are not there yet, and a receiver that cannot store more: what the peer
-//! does meanwhile is no loss, and no clock of its silence runs.
+//! A sender whose own blocks are not there yet, and a receiver that cannot store more: what the
+//! peer does meanwhile is no loss, and no clock of its silence runs.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};

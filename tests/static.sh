@@ -1,6 +1,6 @@
 #!/bin/sh
-# The static binary in a root that holds nothing else: no library, no user database, as in a container
-# (make static-test). Needs root for the chroot.
+# The static binary in a root that holds nothing else: no library, no user database, as in a
+# container (make static-test). Needs root for the chroot.
 set -eu
 binary=${1:?usage: static.sh BINARY}
 [ "$(id -u)" -eq 0 ] || { echo "make static-test needs root" >&2; exit 1; }

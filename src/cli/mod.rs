@@ -59,7 +59,7 @@ enum Command {
 #[derive(Subcommand)]
 enum SandboxCommand {
     /// Print what a server with these options may do
-    Print(serve::Arguments),
+    Print(Box<serve::Arguments>),
 }
 
 /// Reads the arguments of this process and does what they say.

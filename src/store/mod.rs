@@ -97,9 +97,10 @@ impl<'a> Request<'a> {
     }
 
     /// Wakes the transfer that comes of this request, after its source has said
-    /// [`WouldBlock`](io::ErrorKind::WouldBlock), or its [`Sink`] `Pending`. They keep a clone. It may be called from any
-    /// thread, at any time, and any number of times; a call that is not needed costs a turn of the
-    /// transfer and nothing else. The waker of a request that no server has made does nothing.
+    /// [`WouldBlock`](io::ErrorKind::WouldBlock), or its [`Sink`] `Pending`. They keep a clone. It
+    /// may be called from any thread, at any time, and any number of times; a call that is not
+    /// needed costs a turn of the transfer and nothing else. The waker of a request that no server
+    /// has made does nothing.
     pub fn waker(&self) -> &'a Waker {
         self.waker
     }
@@ -156,11 +157,12 @@ pub trait Sink: Send {
     }
 
     /// Whether the sink takes bytes. The server asks before it reads from the peer. `Pending` parks
-    /// the transfer without a thread, and what the peer sends lies unread, until
-    /// [the waker of its request](Request::waker) is called. The sink must be ready again within the
-    /// server's `store_deadline`. Otherwise the transfer fails, and the peer gets an ERROR.
+    /// the transfer without a thread, and what the peer sends lies unread, until [the waker of its
+    /// request](Request::waker) is called. The sink must be ready again within the server's
+    /// `store_deadline`. Otherwise the transfer fails, and the peer gets an ERROR.
     ///
-    /// A [`Client`](crate::Client) does not ask: it calls [`append`](Self::append), which may block.
+    /// A [`Client`](crate::Client) does not ask: it calls [`append`](Self::append), which may
+    /// block.
     ///
     /// # Errors
     /// The [`Refusal`] is sent to the peer as an ERROR and ends the transfer.

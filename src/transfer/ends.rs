@@ -274,8 +274,8 @@ impl Sending {
 }
 
 impl Receiving<'_> {
-    /// Takes datagrams that came together, each `segment` octets long, the last perhaps shorter. What
-    /// they hold is handed to the sink before this returns; a whole file waits for
+    /// Takes datagrams that came together, each `segment` octets long, the last perhaps shorter.
+    /// What they hold is handed to the sink before this returns; a whole file waits for
     /// [`finish`](Self::finish). The buffer is written over.
     ///
     /// # Errors

@@ -409,6 +409,57 @@ fn a_drain_waits_for_sources_that_have_nothing_yet() {
     assert_eq!((stats.completed, stats.failed), (3, 0));
 }
 
+/// A transfer that waits is half-open as long as its client has answered nothing: the request may
+/// be forged. One whose client waits for the next block is not silent, however long that takes.
+#[test]
+fn half_open_transfers_that_wait_make_room_and_established_ones_do_not() {
+    let backend = Backend::default();
+    let server = start(calmly(builder(backend.store())).limits(|limits| {
+        limits.workers = 2;
+        limits.store_deadline = 2 * PATIENCE;
+        limits.max_half_open = Some(2);
+    }));
+    let mut events = server.events();
+    let mut established = Client::new(server.local_addr());
+    backend.give(1, 512);
+    established.ask("reader/1", &[]);
+    assert_eq!(established.data(1), content(1)[..512]);
+    let asked = backend.asked();
+    established.ack(1);
+    until_asked(&backend, asked);
+    let mut waiting = [2, 3].map(|number| {
+        let mut client = Client::new(server.local_addr());
+        let name = format!("{}/{number}", KINDS[number % 2]);
+        insist(&mut client, &mut events, &name, &[]);
+        client
+    });
+    let mut other = Client::new(server.local_addr());
+    // Asks until the chance of the others is over.
+    let (summary, failure) = loop {
+        other.ask("file", &[]);
+        let ended = wait_for(&mut events, |event| match event {
+            Event::Failed(summary, failure) => Some(Some((summary.clone(), failure.clone()))),
+            Event::Dropped { .. } => Some(None),
+            _ => None,
+        });
+        if let Some(ended) = ended {
+            break ended;
+        }
+    };
+    assert_eq!(failure, TransferError::Evicted);
+    let oldest = waiting[0].socket.local_addr().expect("an address");
+    assert_eq!(summary.peer, oldest);
+    assert!(other.data(1).len() == 512 && other.rest(1, 512).is_ok());
+    for number in [1, 2, 3] {
+        backend.give(number, ALL);
+    }
+    assert_eq!(established.rest(1, 512).as_deref(), Ok(&content(1)[512..]));
+    let first = waiting[1].data(1);
+    let rest = waiting[1].rest(1, 512).expect("the rest");
+    assert_eq!([first, rest].concat(), content(3));
+    waiting[0].quiet();
+}
+
 #[test]
 fn a_client_that_breaks_off_while_it_waits_is_heard_at_once() {
     let backend = Backend::default();
