@@ -6,10 +6,9 @@
 //! sink; then another thread takes the lane over, and only that one transfer waits.
 
 use super::by_id::ById;
-use super::pending::PendingRequest;
 use super::poller::{Poller, Registry, poller};
 use super::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, PoisonError, Waker, now};
-use super::transfer::Transfer;
+use super::waiting::Waiting;
 use crate::event::TransferId;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -38,22 +37,6 @@ pub(super) struct Lane {
     /// Transfers that belong to this lane.
     count: AtomicUsize,
     table: Mutex<Table<Waiting>>,
-}
-
-/// What waits in a lane.
-pub(super) enum Waiting {
-    Transfer(Box<Transfer>),
-    /// A request whose source is not there yet.
-    Request(Box<PendingRequest>),
-}
-
-impl Waiting {
-    pub(super) fn id(&self) -> TransferId {
-        match self {
-            Self::Transfer(transfer) => transfer.id(),
-            Self::Request(request) => request.opening.id,
-        }
-    }
 }
 
 impl Lane {

@@ -1,13 +1,14 @@
 //! The lanes as the endpoint sees them, and the pool that runs them.
 
 use super::endpoint::{Facts, LaneAccess};
-use super::lane::Waiting;
 use super::message::Job;
+use super::opening::fail;
 use super::pool::Pool;
 use super::pool_state::PoolState;
 use super::shared::Shared;
 use super::sync::{Ordering, now};
 use super::transfer::{CANCELLED, Ending, STOPPING};
+use super::waiting::Waiting;
 use crate::error::TransferError;
 use crate::event::TransferId;
 use crate::limits::SPARE_WORKERS;
@@ -83,7 +84,7 @@ impl LaneAccess for Lanes {
                 transfer.answered()
             }
             Waiting::Request(request) => {
-                request.fail(shared, farewell, failure);
+                fail(shared, request, farewell, failure);
                 request.since
             }
         };

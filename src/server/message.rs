@@ -2,7 +2,7 @@
 
 use super::Stop;
 use super::admitted::AdmittedRequest;
-use super::lane::Waiting;
+use super::waiting::Waiting;
 use crate::event::TransferId;
 use std::io;
 use std::sync::Arc;

@@ -31,6 +31,7 @@ mod reporter;
 mod shared;
 mod store_slot;
 mod sync;
+mod waiting;
 mod waker;
 mod warnings;
 mod worker;

@@ -2,11 +2,11 @@
 
 use super::admitted::{AdmittedRequest, Asked};
 use super::desk::Tid;
-use super::guarded::guarded;
-use super::lane::Waiting;
+use super::guarded::{close, guarded};
 use super::pending::PendingRequest;
 use super::shared::Shared;
-use crate::error::Refusal;
+use super::waiting::Waiting;
+use crate::error::{Refusal, TransferError};
 use crate::event::{Event, Name};
 use crate::limits::{
     BUFFERED_BLKSIZE, DALLY, DATA_HEADER, HALF_OPEN_DATA_SENDS, RECEIVED_WINDOW_OCTETS,
@@ -15,11 +15,13 @@ use crate::limits::{
 use crate::proto::{self, Agreed, Policy, Sender, Terms, grant};
 use crate::store::{Kind, Later, Request, Sink, Source};
 use crate::sys;
-use crate::transfer::{Body, End, Format, Link, NO_ANSWER, Origin, Transfer, Trouble, now, tell};
+use crate::transfer::{
+    Body, End, Format, Link, NO_ANSWER, Origin, STOPPING, Transfer, Trouble, now, tell,
+};
 use crate::wire::{self, Direction, ErrorCode, Mode, OptionName, Options};
 use std::io;
 use std::sync::Arc;
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::time::Instant;
 
 /// What the store has answered, and the link for it.
@@ -95,8 +97,69 @@ impl Answer {
     }
 }
 
+/// What became of a pending request in its turn.
+pub(super) enum Resolved {
+    /// There is no source yet.
+    Pending(Box<PendingRequest>),
+    Begun(Box<Transfer>),
+    /// It never becomes a transfer, and that is reported.
+    Ended(Box<PendingRequest>),
+}
+
+/// Asks for the source of a request, and makes the transfer if it is there. Where all are to end
+/// none waits.
+pub(super) fn resolve(
+    shared: &Shared,
+    mut request: Box<PendingRequest>,
+    is_stopping: bool,
+) -> Resolved {
+    let mode = request.opening.asked.mode;
+    let answer = guarded(|| {
+        let source = match request.poll(now()) {
+            Poll::Ready(source) => source,
+            Poll::Pending => return Poll::Pending,
+        };
+        Poll::Ready(source.and_then(|source| granted(shared, source, mode)))
+    });
+    let panicked = || Poll::Ready(Err(failed_read().because(PANICKED)));
+    match answer.unwrap_or_else(panicked) {
+        Poll::Pending if !is_stopping => Resolved::Pending(request),
+        Poll::Pending => {
+            fail(shared, &request, Some(STOPPING), TransferError::Stopped);
+            Resolved::Ended(request)
+        }
+        Poll::Ready(Ok(granted)) => {
+            let PendingRequest {
+                opening,
+                link,
+                source,
+                ..
+            } = *request;
+            close(source);
+            Resolved::Begun(begin(shared, granted, &opening, link))
+        }
+        Poll::Ready(Err(refusal)) => {
+            refuse(shared, &request.opening, &request.link, refusal);
+            Resolved::Ended(request)
+        }
+    }
+}
+
+/// A request ends before it is a transfer: tells the peer in these words, within the budget, and
+/// reports it.
+pub(super) fn fail(
+    shared: &Shared,
+    request: &PendingRequest,
+    words: Option<&str>,
+    failure: TransferError,
+) {
+    request.end(words, || shared.may_refuse(now()));
+    let summary = request.opening.summary(now());
+    shared.reporter.report(Event::Failed(summary, failure));
+}
+
 /// What the store gave.
-pub(super) enum Granted {
+enum Granted {
     /// With the name that it has in the store.
     Read(Body, Option<Name>),
     Write(Box<dyn Sink>, Option<Name>),
@@ -162,7 +225,7 @@ fn ask_store(shared: &Shared, opening: &AdmittedRequest, waker: &Waker) -> Resul
 }
 
 /// Opens what the store has given.
-pub(super) fn granted(shared: &Shared, source: Source, mode: Mode) -> Result<Granted, Refusal> {
+fn granted(shared: &Shared, source: Source, mode: Mode) -> Result<Granted, Refusal> {
     let served = source.1.clone();
     match Body::new(source, mode, &shared.mappings, now()) {
         Ok(body) => Ok(Granted::Read(body, served)),
@@ -172,20 +235,15 @@ pub(super) fn granted(shared: &Shared, source: Source, mode: Mode) -> Result<Gra
     }
 }
 
-pub(super) fn failed_read() -> Refusal {
+fn failed_read() -> Refusal {
     Refusal::new(ErrorCode::NOT_DEFINED, "read error")
 }
 
 /// Why a request is refused whose store panicked.
-pub(super) const PANICKED: &str = "the store panicked";
+const PANICKED: &str = "the store panicked";
 
 /// Tells the peer of a refusal, within the budget, and reports it. Returns when.
-pub(super) fn refuse(
-    shared: &Shared,
-    opening: &AdmittedRequest,
-    link: &Link,
-    refusal: Refusal,
-) -> Instant {
+fn refuse(shared: &Shared, opening: &AdmittedRequest, link: &Link, refusal: Refusal) -> Instant {
     let answered = now();
     if !opening.broadcast && shared.may_refuse(answered) {
         tell(link, refusal.code(), refusal.text());
@@ -224,7 +282,7 @@ fn max_blksize(shared: &Shared, asked: &Options, link: &Link) -> u16 {
 }
 
 /// Agrees on the options and makes the transfer.
-pub(super) fn begin(
+fn begin(
     shared: &Shared,
     granted: Granted,
     opening: &AdmittedRequest,

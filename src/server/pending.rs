@@ -2,13 +2,10 @@
 //! a thread, and becomes a transfer, or is refused.
 
 use super::admitted::AdmittedRequest;
-use super::guarded::{close, guarded};
-use super::opening::{PANICKED, begin, failed_read, granted, refuse};
-use super::shared::Shared;
-use crate::error::{Refusal, TransferError};
-use crate::event::{Event, Name};
+use crate::error::Refusal;
+use crate::event::Name;
 use crate::store::{Kind, Later, Source};
-use crate::transfer::{Link, STOPPING, Transfer, now, tell};
+use crate::transfer::{Link, tell};
 use crate::wire::ErrorCode;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -28,64 +25,19 @@ pub(super) struct PendingRequest {
     pub(super) until: Instant,
 }
 
-/// What became of a request in its turn.
-pub(super) enum Resolved {
-    /// There is no source yet.
-    Pending(Box<PendingRequest>),
-    Begun(Box<Transfer>),
-    /// It never becomes a transfer, and that is reported.
-    Ended(Box<PendingRequest>),
-}
-
 impl PendingRequest {
-    /// Asks for the source, and makes the transfer if it is there. Where all are to end none waits.
-    pub(super) fn resolve(mut self: Box<Self>, shared: &Shared, is_stopping: bool) -> Resolved {
-        let mode = self.opening.asked.mode;
-        let answer = guarded(|| {
-            let source = match self.poll(now()) {
-                Poll::Ready(source) => source,
-                Poll::Pending => return Poll::Pending,
-            };
-            Poll::Ready(source.and_then(|source| granted(shared, source, mode)))
-        });
-        let panicked = || Poll::Ready(Err(failed_read().because(PANICKED)));
-        match answer.unwrap_or_else(panicked) {
-            Poll::Pending if !is_stopping => Resolved::Pending(self),
-            Poll::Pending => {
-                self.fail(shared, Some(STOPPING), TransferError::Stopped);
-                Resolved::Ended(self)
-            }
-            Poll::Ready(Ok(granted)) => {
-                let Self {
-                    opening,
-                    link,
-                    source,
-                    ..
-                } = *self;
-                close(source);
-                Resolved::Begun(begin(shared, granted, &opening, link))
-            }
-            Poll::Ready(Err(refusal)) => {
-                refuse(shared, &self.opening, &self.link, refusal);
-                Resolved::Ended(self)
-            }
-        }
-    }
-
-    /// Reports that the request fails, and tells the peer why, in these words. The peer has never
-    /// answered: it is told only if that may be, and not where another server may have the file.
-    pub(super) fn fail(&self, shared: &Shared, words: Option<&str>, failure: TransferError) {
+    /// Tells the peer why the request ends. It has never answered: only if that may be, and not
+    /// where another server may have the file.
+    pub(super) fn end(&self, words: Option<&str>, may_refuse: impl FnOnce() -> bool) {
         if let Some(words) = words.filter(|_| !self.opening.broadcast)
-            && shared.may_refuse(now())
+            && may_refuse()
         {
             tell(&self.link, ErrorCode::NOT_DEFINED, words);
         }
-        let summary = self.opening.summary(now());
-        shared.reporter.report(Event::Failed(summary, failure));
     }
 
     /// Asks the embedder's future, which may panic, for the source.
-    fn poll(&mut self, now: Instant) -> Poll<Result<Source, Refusal>> {
+    pub(super) fn poll(&mut self, now: Instant) -> Poll<Result<Source, Refusal>> {
         let mut context = Context::from_waker(&self.waker);
         loop {
             match self.source.as_mut().poll(&mut context) {

@@ -1,6 +1,6 @@
 //! Where the runner of a lane waits for packets: mio's poller with identifiers of transfers.
 
-use super::lane::Waiting;
+use super::waiting::Waiting;
 use crate::event::TransferId;
 use crate::limits::LOOP_TICK;
 use crate::sys::udp::wait_for;

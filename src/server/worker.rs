@@ -4,16 +4,17 @@
 use super::admitted::AdmittedRequest;
 use super::guarded::{close, guarded};
 use super::idle::Wake;
-use super::lane::{Lane, Waiting};
+use super::lane::Lane;
 use super::mailbox::Mailbox;
 use super::message::{Done, Job, Message, Report};
-use super::opening::ask;
-use super::pending::{PendingRequest, Resolved};
+use super::opening::{Resolved, ask, resolve};
+use super::pending::PendingRequest;
 use super::pool_state::PoolState;
 use super::shared::Shared;
 use super::store_slot::StoreSlot;
 use super::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, PoisonError, Receiver, now};
 use super::transfer::{Ending, Scratch, Surroundings, Transfer, Turn};
+use super::waiting::Waiting;
 use super::waker::TransferWaker;
 use crate::error::TransferError;
 use crate::event::TransferId;
@@ -389,7 +390,7 @@ impl Worker {
     /// Asks for the source of a request, and makes the transfer if it is there.
     fn resolve(&mut self, request: Box<PendingRequest>, lane: usize) {
         let is_stopping = self.context.is_stopping();
-        match request.resolve(&self.context.shared, is_stopping) {
+        match resolve(&self.context.shared, request, is_stopping) {
             Resolved::Pending(request) => {
                 let until = request.until;
                 self.park(Waiting::Request(request), Some(until), lane);

@@ -33,6 +33,8 @@ mod pool;
 mod pool_state;
 #[path = "../store_slot.rs"]
 mod store_slot;
+#[path = "../waiting.rs"]
+mod waiting;
 #[path = "../waker.rs"]
 mod waker;
 #[path = "../worker.rs"]

@@ -2,13 +2,14 @@
 
 use super::admitted::AdmittedRequest;
 use super::guarded::guarded;
-use super::lane::Waiting;
 use super::network::Link;
 use super::pending::PendingRequest;
 use super::script::{News, StoreScript};
 use super::shared::Shared;
 use super::transfer::Transfer;
+use super::waiting::Waiting;
 use super::{clock, record};
+use crate::error::TransferError;
 use crate::event::TransferId;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -102,4 +103,35 @@ impl Answer {
             }
         }
     }
+}
+
+pub(super) enum Resolved {
+    Pending(Box<PendingRequest>),
+    Begun(Box<Transfer>),
+    Ended(Box<PendingRequest>),
+}
+
+pub(super) fn resolve(
+    shared: &Shared,
+    request: Box<PendingRequest>,
+    is_stopping: bool,
+) -> Resolved {
+    let id = request.opening.id;
+    let is_there = request.source.is_there();
+    record::trace(|| format!("{id:?} asks for its source, is_there={is_there}"));
+    if is_there {
+        let script = shared.scripts[&id].1.clone();
+        let PendingRequest { link, waker, .. } = *request;
+        let transfer = Transfer::new(id, link, waker, script);
+        return Resolved::Begun(Box::new(transfer));
+    }
+    if !is_stopping && clock::now() < request.until {
+        return Resolved::Pending(request);
+    }
+    record::ended(id);
+    Resolved::Ended(request)
+}
+
+pub(super) fn fail(_: &Shared, request: &PendingRequest, _: Option<&str>, _: TransferError) {
+    record::ended(request.opening.id);
 }

@@ -3,13 +3,14 @@
 use super::admitted::{AdmittedRequest, Asked, StoreCall};
 use super::desk::Tid;
 use super::idle::{Idle, Wake};
-use super::lane::{Lane, Waiting};
+use super::lane::Lane;
 use super::mailbox::mailbox;
 use super::network::Link;
 use super::poller::poller;
 use super::scheduler::Rng;
 use super::sync::{Ordering, bounded, explore, now, thread, unbounded};
 use super::transfer::Transfer;
+use super::waiting::Waiting;
 use super::{clock, network};
 use crate::event::{Name, TransferId};
 use crate::limits::LOOP_TICK;

@@ -1,7 +1,7 @@
 //! The counterpart of `server/poller.rs`.
 
-use super::lane::Waiting;
 use super::set::{Set, Waker, lock};
+use super::waiting::Waiting;
 use super::{clock, network};
 use crate::event::TransferId;
 use shuttle::thread;
