@@ -12,7 +12,7 @@ use super::message::{Job, Message, Report};
 use super::shared::Shared;
 use super::sync::thread::JoinHandle;
 use super::sync::{Ordering, Receiver, Sender, now, thread, unbounded};
-use super::worker::{Admitted, Heartbeat, Queues, Worker};
+use super::worker::{Admitted, Heartbeat, Queues, SlowTurn, Worker};
 use crate::limits::{SPARE_WORKERS, STUCK_AFTER};
 use std::collections::BTreeMap;
 use std::io;
@@ -61,6 +61,7 @@ pub(super) struct Pool {
     taken: Vec<Report>,
     openings: Queue<Admitted>,
     jobs: Queue<Job>,
+    slow: Queue<SlowTurn>,
 }
 
 /// Both ends of a queue; each worker has another receiving one.
@@ -112,6 +113,7 @@ impl Pool {
             taken: Vec::new(),
             openings: Queue::new(),
             jobs: Queue::new(),
+            slow: Queue::new(),
         };
         pool.start_worker()?;
         Ok(pool)
@@ -147,12 +149,20 @@ impl Pool {
         self.waiting() > 0 || !self.jobs.receiver.is_empty()
     }
 
+    /// Slow transfers that a worker without a lane could take now.
+    fn slow_turns(&self) -> usize {
+        match self.shared.pool.has_file_slot() {
+            true => self.slow.receiver.len(),
+            false => 0,
+        }
+    }
+
     /// What a free worker could take now: no openings while the store is full of workers.
     fn backlog(&self) -> usize {
         let is_full =
             self.shared.pool.in_store.load(Ordering::SeqCst) >= self.shared.pool.store_slots;
         let openings = if is_full { 0 } else { self.waiting() };
-        openings + self.jobs.receiver.len()
+        openings + self.jobs.receiver.len() + self.slow_turns()
     }
 
     /// True where workers have enough to do for a while.
@@ -301,6 +311,7 @@ impl Pool {
             heartbeat: Arc::clone(&heartbeat),
             openings: self.openings.receiver.clone(),
             jobs: self.jobs.receiver.clone(),
+            slow: (self.slow.sender.clone(), self.slow.receiver.clone()),
             reports: self.mailbox.clone(),
         };
         let worker = Worker::new(Arc::clone(shared), queues);
@@ -336,7 +347,9 @@ impl Pool {
             still += usize::from(time >= thread.since + BLOCKED_AFTER);
             stuck += usize::from(time >= thread.since + STUCK_AFTER);
         }
-        (still, stuck.min(SPARE_WORKERS))
+        let stuck = stuck.min(SPARE_WORKERS);
+        self.shared.pool.stuck.store(stuck, Ordering::SeqCst);
+        (still, stuck)
     }
 
     /// True where work waits, nobody is idle, and there may be more workers.
@@ -344,6 +357,7 @@ impl Pool {
         self.threads.len() < self.most + SPARE_WORKERS
             && match self.shared.pool.lanes.iter().any(Lane::is_unattended) {
                 true => self.shared.pool.idle.count() == 0,
+                false if self.slow_turns() > 0 => self.shared.pool.idle.count() == 0,
                 false => self.has_work() && self.shared.pool.asleep() == 0,
             }
     }

@@ -14,6 +14,10 @@ pub(super) struct PoolState {
     pub(super) in_store: AtomicUsize,
     /// Calls into it that were slow enough to lose their store slot.
     pub(super) slow_calls: AtomicUsize,
+    /// Workers that run slow transfers, and workers that have been blocked for so long that they
+    /// do not count, as the loop has seen it last.
+    pub(super) in_files: AtomicUsize,
+    pub(super) stuck: AtomicUsize,
     /// Workers there may be, and are; more while some are stuck.
     pub(super) most_workers: usize,
     pub(super) workers: AtomicUsize,
@@ -33,6 +37,8 @@ impl PoolState {
             store_slots,
             in_store: AtomicUsize::new(0),
             slow_calls: AtomicUsize::new(0),
+            in_files: AtomicUsize::new(0),
+            stuck: AtomicUsize::new(0),
             most_workers,
             workers: AtomicUsize::new(0),
             idle: Idle::default(),
@@ -40,6 +46,19 @@ impl PoolState {
             lanes,
             is_watching: AtomicBool::new(false),
         }
+    }
+
+    /// Workers that may run slow transfers at once. Where all transfers end, none of them blocks.
+    pub(super) fn file_slots(&self) -> usize {
+        match self.stopping.load(Ordering::SeqCst) {
+            true => usize::MAX,
+            false => self.store_slots + self.stuck.load(Ordering::SeqCst),
+        }
+    }
+
+    /// True where a worker may take a slow transfer.
+    pub(super) fn has_file_slot(&self) -> bool {
+        self.in_files.load(Ordering::SeqCst) < self.file_slots()
     }
 
     /// One place in the store is free again.
