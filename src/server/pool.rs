@@ -157,6 +157,14 @@ impl Pool {
         }
     }
 
+    /// True where work waits that workers leave to others while they run lanes.
+    fn needs_others(&self) -> bool {
+        let pool = &self.shared.pool;
+        let has_slot = pool.in_store.load(Ordering::SeqCst) < pool.store_slots;
+        let openings = pool.openings.get().is_slow() && has_slot && self.waiting() > 0;
+        openings || self.slow_turns() > 0
+    }
+
     /// What a free worker could take now: no openings while the store is full of workers.
     fn backlog(&self) -> usize {
         let is_full =
@@ -357,7 +365,7 @@ impl Pool {
         self.threads.len() < self.most + SPARE_WORKERS
             && match self.shared.pool.lanes.iter().any(Lane::is_unattended) {
                 true => self.shared.pool.idle.count() == 0,
-                false if self.slow_turns() > 0 => self.shared.pool.idle.count() == 0,
+                false if self.needs_others() => self.shared.pool.idle.count() == 0,
                 false => self.has_work() && self.shared.pool.asleep() == 0,
             }
     }

@@ -3,6 +3,7 @@
 
 use super::idle::Idle;
 use super::lane::Lane;
+use super::speed::SharedSpeed;
 use super::sync::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 
@@ -18,6 +19,8 @@ pub(super) struct PoolState {
     /// do not count, as the loop has seen it last.
     pub(super) in_files: AtomicUsize,
     pub(super) stuck: AtomicUsize,
+    /// Of openings: where they are slow, workers that run lanes leave them to others.
+    pub(super) openings: SharedSpeed,
     /// Workers there may be, and are; more while some are stuck.
     pub(super) most_workers: usize,
     pub(super) workers: AtomicUsize,
@@ -39,6 +42,7 @@ impl PoolState {
             slow_calls: AtomicUsize::new(0),
             in_files: AtomicUsize::new(0),
             stuck: AtomicUsize::new(0),
+            openings: SharedSpeed::default(),
             most_workers,
             workers: AtomicUsize::new(0),
             idle: Idle::default(),
@@ -70,6 +74,9 @@ impl PoolState {
 
     /// Wakes a worker for what is in the queues. False where none sleeps.
     pub(super) fn wake_one(&self) -> bool {
+        if self.openings.get().is_slow() && self.idle.wake() {
+            return true;
+        }
         let has_free_lane = || self.lanes.iter().any(Lane::is_free);
         if self.idle.count() > 0 && has_free_lane() && self.idle.wake() {
             return true;

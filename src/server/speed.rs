@@ -1,6 +1,7 @@
 //! Whether the turns of a transfer block their thread, as reads from a disk or a file server do,
 //! or a sink that stores.
 
+use super::sync::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// A turn that takes this long has probably blocked: a turn sends 128 KiB at most.
@@ -39,6 +40,34 @@ impl Speed {
     }
 }
 
+/// The speed of something that several threads do. What one of them overwrites is seen again.
+#[derive(Default)]
+pub(super) struct SharedSpeed(AtomicUsize);
+
+impl SharedSpeed {
+    const SUSPECT: usize = 1;
+    const SLOW: usize = 2;
+
+    pub(super) fn get(&self) -> Speed {
+        match self.0.load(Ordering::SeqCst) {
+            0 => Speed::Quick,
+            Self::SUSPECT => Speed::Suspect,
+            code => Speed::Slow(u8::try_from(code - Self::SLOW).unwrap_or(u8::MAX)),
+        }
+    }
+
+    pub(super) fn set(&self, speed: Speed) {
+        let code = match speed {
+            Speed::Quick => 0,
+            Speed::Suspect => Self::SUSPECT,
+            Speed::Slow(left) => Self::SLOW + usize::from(left),
+        };
+        if self.0.load(Ordering::SeqCst) != code {
+            self.0.store(code, Ordering::SeqCst);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,6 +84,22 @@ mod tests {
         // Its thread has waited for a processor only.
         assert_eq!(suspect.after(LONG, false), Speed::Suspect);
         assert_eq!(Speed::Quick.after(SHORT, true), Speed::Quick);
+    }
+
+    #[test]
+    fn a_shared_speed_is_what_was_set() {
+        super::super::sync::explore(|| {
+            let shared = SharedSpeed::default();
+            for speed in [
+                Speed::Quick,
+                Speed::Suspect,
+                Speed::Slow(1),
+                Speed::Slow(32),
+            ] {
+                shared.set(speed);
+                assert_eq!(shared.get(), speed);
+            }
+        });
     }
 
     #[test]

@@ -188,8 +188,19 @@ impl Worker {
             if self.unsent == 0 {
                 self.reported = begun;
             }
+            let openings = &self.context.shared.pool.openings;
+            let opening = matches!(work, Work::Open(..)).then(|| openings.get());
+            let slept = opening
+                .filter(|speed| *speed != Speed::Quick)
+                .map(|_| times_slept());
+            self.context.has_listened.set(false);
             self.work(work);
             self.time = now();
+            if let Some(speed) = opening.filter(|_| !self.context.has_listened.get()) {
+                let has_slept = slept.is_some_and(|before| times_slept() > before);
+                let speed = speed.after(self.time - begun, has_slept);
+                self.context.shared.pool.openings.set(speed);
+            }
             if self.unsent >= BATCH || self.time - self.reported > PATIENCE {
                 self.flush();
             }
@@ -245,7 +256,7 @@ impl Worker {
 
     fn opening(&self) -> Option<Work> {
         let WorkerContext { shared, queues, .. } = &self.context;
-        if queues.openings.is_empty() {
+        if queues.openings.is_empty() || !self.context.may_open() {
             return None;
         }
         let slot = StoreSlot::take(shared)?;
@@ -312,11 +323,16 @@ impl Worker {
             Work::Continue(waiting, lane, speed) => self.go_on(waiting, lane, speed),
             Work::Slow((waiting, lane, speed), _slot) => self.go_on(waiting, lane, speed),
             Work::Open(admitted, slot) => {
+                // Where openings are slow, the first turn of a transfer is looked at as well.
+                let speed = match shared.pool.openings.get() {
+                    Speed::Quick => Speed::Quick,
+                    Speed::Suspect | Speed::Slow(_) => Speed::Suspect,
+                };
                 let waker = TransferWaker::new(&shared.pool.lanes, admitted.0.id);
                 if let Some(waiting) = self.open(admitted, slot, &Arc::clone(&waker).into()) {
                     let lane = self.enter(waiting.id());
                     waker.enters(lane);
-                    self.go_on(waiting, lane, Speed::Quick);
+                    self.go_on(waiting, lane, speed);
                 }
             }
             Work::Job(Job::Close(waiting)) => {
@@ -593,6 +609,17 @@ impl WorkerContext {
         if self.queues.slow.1.is_empty() || !pool.has_file_slot() {
             return false;
         }
+        self.may_block()
+    }
+
+    /// True where this worker may take a request from the queue.
+    fn may_open(&self) -> bool {
+        !self.shared.pool.openings.get().is_slow() || self.may_block()
+    }
+
+    /// True where no lane waits while this worker blocks, or no other worker is there.
+    fn may_block(&self) -> bool {
+        let pool = &self.shared.pool;
         let is_runner = self.lane().is_some_and(|(_, lane)| lane.count() > 0);
         !is_runner || pool.workers.load(Ordering::SeqCst) <= pool.lanes.len()
     }
@@ -612,8 +639,8 @@ impl WorkerContext {
             ..
         } = &self.shared.pool;
         let has_work = match in_store.load(Ordering::SeqCst) < *store_slots {
-            true => self.queues.have_work(),
-            false => !self.queues.jobs.is_empty(),
+            true if self.may_open() => self.queues.have_work(),
+            _ => !self.queues.jobs.is_empty(),
         };
         has_work || idle.is_closed() || self.may_take_slow()
     }
