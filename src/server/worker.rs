@@ -104,7 +104,7 @@ impl Surroundings for WorkerContext {
     }
 
     fn listens(&self, listens: bool) {
-        self.has_listened.set(true);
+        self.has_listened.set(self.has_listened.get() || listens);
         self.queues
             .heartbeat
             .listens

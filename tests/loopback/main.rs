@@ -20,6 +20,7 @@ mod requests;
 mod rig;
 mod room;
 mod silence;
+mod slow;
 mod sources;
 mod stopping;
 mod stores;
