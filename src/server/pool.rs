@@ -210,7 +210,9 @@ impl Pool {
         }
         self.watched = time;
         self.look(time);
-        let mut is_quiet = true;
+        // What workers leave to others while they run lanes.
+        let is_left = |pool: &Self| pool.waiting() > 0 || !pool.slow.receiver.is_empty();
+        let mut is_quiet = !is_left(self);
         for thread in self.threads.values() {
             let mut unsent = thread.heartbeat.unsent();
             is_quiet &= unsent.is_empty();
@@ -243,7 +245,10 @@ impl Pool {
             // A runner that has come out of its poller since may have seen that the loop watches.
             let is_busy = |lane: &Lane| lane.busy_runner().is_some() && lane.has_parked();
             let has_unsent = |thread: &Thread| !thread.heartbeat.unsent().is_empty();
-            if shared.pool.lanes.iter().any(is_busy) || self.threads.values().any(has_unsent) {
+            if shared.pool.lanes.iter().any(is_busy)
+                || self.threads.values().any(has_unsent)
+                || is_left(self)
+            {
                 shared.pool.is_watching.store(true, Ordering::SeqCst);
             }
         }

@@ -596,10 +596,11 @@ impl WorkerContext {
     fn set_aside(&self, turn: SlowTurn) {
         // This worker holds a receiver.
         let _ = self.queues.slow.0.send(turn);
-        let pool = &self.shared.pool;
-        if !pool.has_file_slot() || !pool.idle.wake() {
-            self.have_lanes_watched();
+        if self.shared.pool.has_file_slot() {
+            self.shared.pool.idle.wake();
         }
+        // The worker that is woken may find something else to do: the loop looks until it is taken.
+        self.have_lanes_watched();
     }
 
     /// True where a slow transfer waits that this worker may take. One that runs a lane leaves it
