@@ -7,7 +7,6 @@
 
 use super::by_id::ById;
 use super::poller::{Poller, Registry, poller};
-use super::speed::Speed;
 use super::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, PoisonError, Waker, now};
 use super::waiting::Waiting;
 use crate::event::TransferId;
@@ -146,13 +145,9 @@ impl Lane {
         self.runner.store(word(worker), Ordering::SeqCst);
     }
 
-    /// The next transfer that is ready, and its speed.
-    pub(super) fn next(&self) -> Option<(Waiting, Speed)> {
-        let mut table = self.table();
-        let waiting = table.next()?;
-        let seat = table.seats.get(&waiting.id());
-        let speed = seat.map(|seat| seat.speed).unwrap_or_default();
-        Some((waiting, speed))
+    /// The next transfer that is ready.
+    pub(super) fn next(&self) -> Option<Waiting> {
+        self.table().next()
     }
 
     // ---- transfers --------------------------------------------------------------------------
@@ -169,17 +164,9 @@ impl Lane {
     ///
     /// # Errors
     /// Returns the transfer where it was [abandoned](Self::abandon).
-    pub(super) fn park(
-        &self,
-        transfer: Waiting,
-        until: Option<Instant>,
-        speed: Speed,
-    ) -> Result<bool, Waiting> {
+    pub(super) fn park(&self, transfer: Waiting, until: Option<Instant>) -> Result<bool, Waiting> {
         let id = transfer.id();
         let mut table = self.table();
-        if let Some(seat) = table.seats.get_mut(&id) {
-            seat.speed = speed;
-        }
         let parked = table.park(id, transfer, until)?;
         if parked.is_new
             && let Some(waiting) = table.get(id)
@@ -298,7 +285,6 @@ pub(super) struct Seat<T> {
     is_notified: bool,
     /// The loop waits for it to be parked.
     is_recalled: bool,
-    speed: Speed,
     deadline: Instant,
     /// Its earliest entry in the heap.
     timer: Option<Instant>,
@@ -322,7 +308,6 @@ impl<T> Table<T> {
             is_queued: false,
             is_notified: false,
             is_recalled: false,
-            speed: Speed::Quick,
             deadline: now,
             timer: None,
         };

@@ -12,7 +12,7 @@ use super::message::{Job, Message, Report};
 use super::shared::Shared;
 use super::sync::thread::JoinHandle;
 use super::sync::{Ordering, Receiver, Sender, now, thread, unbounded};
-use super::worker::{Admitted, Heartbeat, Queues, SlowTurn, Worker};
+use super::worker::{Admitted, Heartbeat, Queues, Worker};
 use crate::limits::{SPARE_WORKERS, STUCK_AFTER};
 use std::collections::BTreeMap;
 use std::io;
@@ -61,7 +61,6 @@ pub(super) struct Pool {
     taken: Vec<Report>,
     openings: Queue<Admitted>,
     jobs: Queue<Job>,
-    slow: Queue<SlowTurn>,
 }
 
 /// Both ends of a queue; each worker has another receiving one.
@@ -113,7 +112,6 @@ impl Pool {
             taken: Vec::new(),
             openings: Queue::new(),
             jobs: Queue::new(),
-            slow: Queue::new(),
         };
         pool.start_worker()?;
         Ok(pool)
@@ -149,28 +147,12 @@ impl Pool {
         self.waiting() > 0 || !self.jobs.receiver.is_empty()
     }
 
-    /// Slow transfers that a worker without a lane could take now.
-    fn slow_turns(&self) -> usize {
-        match self.shared.pool.has_file_slot() {
-            true => self.slow.receiver.len(),
-            false => 0,
-        }
-    }
-
-    /// True where work waits that workers leave to others while they run lanes.
-    fn needs_others(&self) -> bool {
-        let pool = &self.shared.pool;
-        let has_slot = pool.in_store.load(Ordering::SeqCst) < pool.store_slots;
-        let openings = pool.openings.get().is_slow() && has_slot && self.waiting() > 0;
-        openings || self.slow_turns() > 0
-    }
-
     /// What a free worker could take now: no openings while the store is full of workers.
     fn backlog(&self) -> usize {
         let is_full =
             self.shared.pool.in_store.load(Ordering::SeqCst) >= self.shared.pool.store_slots;
         let openings = if is_full { 0 } else { self.waiting() };
-        openings + self.jobs.receiver.len() + self.slow_turns()
+        openings + self.jobs.receiver.len()
     }
 
     /// True where workers have enough to do for a while.
@@ -210,9 +192,7 @@ impl Pool {
         }
         self.watched = time;
         self.look(time);
-        // What workers leave to others while they run lanes.
-        let is_left = |pool: &Self| pool.waiting() > 0 || !pool.slow.receiver.is_empty();
-        let mut is_quiet = !is_left(self);
+        let mut is_quiet = true;
         for thread in self.threads.values() {
             let mut unsent = thread.heartbeat.unsent();
             is_quiet &= unsent.is_empty();
@@ -245,10 +225,7 @@ impl Pool {
             // A runner that has come out of its poller since may have seen that the loop watches.
             let is_busy = |lane: &Lane| lane.busy_runner().is_some() && lane.has_parked();
             let has_unsent = |thread: &Thread| !thread.heartbeat.unsent().is_empty();
-            if shared.pool.lanes.iter().any(is_busy)
-                || self.threads.values().any(has_unsent)
-                || is_left(self)
-            {
+            if shared.pool.lanes.iter().any(is_busy) || self.threads.values().any(has_unsent) {
                 shared.pool.is_watching.store(true, Ordering::SeqCst);
             }
         }
@@ -324,7 +301,6 @@ impl Pool {
             heartbeat: Arc::clone(&heartbeat),
             openings: self.openings.receiver.clone(),
             jobs: self.jobs.receiver.clone(),
-            slow: (self.slow.sender.clone(), self.slow.receiver.clone()),
             reports: self.mailbox.clone(),
         };
         let worker = Worker::new(Arc::clone(shared), queues);
@@ -360,9 +336,7 @@ impl Pool {
             still += usize::from(time >= thread.since + BLOCKED_AFTER);
             stuck += usize::from(time >= thread.since + STUCK_AFTER);
         }
-        let stuck = stuck.min(SPARE_WORKERS);
-        self.shared.pool.stuck.store(stuck, Ordering::SeqCst);
-        (still, stuck)
+        (still, stuck.min(SPARE_WORKERS))
     }
 
     /// True where work waits, nobody is idle, and there may be more workers.
@@ -370,7 +344,6 @@ impl Pool {
         self.threads.len() < self.most + SPARE_WORKERS
             && match self.shared.pool.lanes.iter().any(Lane::is_unattended) {
                 true => self.shared.pool.idle.count() == 0,
-                false if self.needs_others() => self.shared.pool.idle.count() == 0,
                 false => self.has_work() && self.shared.pool.asleep() == 0,
             }
     }

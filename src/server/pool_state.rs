@@ -3,7 +3,6 @@
 
 use super::idle::Idle;
 use super::lane::Lane;
-use super::speed::SharedSpeed;
 use super::sync::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 
@@ -15,12 +14,6 @@ pub(super) struct PoolState {
     pub(super) in_store: AtomicUsize,
     /// Calls into it that were slow enough to lose their store slot.
     pub(super) slow_calls: AtomicUsize,
-    /// Workers that run slow transfers, and workers that have been blocked for so long that they
-    /// do not count, as the loop has seen it last.
-    pub(super) in_files: AtomicUsize,
-    pub(super) stuck: AtomicUsize,
-    /// Of openings: where they are slow, workers that run lanes leave them to others.
-    pub(super) openings: SharedSpeed,
     /// Workers there may be, and are; more while some are stuck.
     pub(super) most_workers: usize,
     pub(super) workers: AtomicUsize,
@@ -40,9 +33,6 @@ impl PoolState {
             store_slots,
             in_store: AtomicUsize::new(0),
             slow_calls: AtomicUsize::new(0),
-            in_files: AtomicUsize::new(0),
-            stuck: AtomicUsize::new(0),
-            openings: SharedSpeed::default(),
             most_workers,
             workers: AtomicUsize::new(0),
             idle: Idle::default(),
@@ -50,19 +40,6 @@ impl PoolState {
             lanes,
             is_watching: AtomicBool::new(false),
         }
-    }
-
-    /// Workers that may run slow transfers at once. Where all transfers end, none of them blocks.
-    pub(super) fn file_slots(&self) -> usize {
-        match self.stopping.load(Ordering::SeqCst) {
-            true => usize::MAX,
-            false => self.store_slots + self.stuck.load(Ordering::SeqCst),
-        }
-    }
-
-    /// True where a worker may take a slow transfer.
-    pub(super) fn has_file_slot(&self) -> bool {
-        self.in_files.load(Ordering::SeqCst) < self.file_slots()
     }
 
     /// One place in the store is free again.
@@ -74,9 +51,6 @@ impl PoolState {
 
     /// Wakes a worker for what is in the queues. False where none sleeps.
     pub(super) fn wake_one(&self) -> bool {
-        if self.openings.get().is_slow() && self.idle.wake() {
-            return true;
-        }
         let has_free_lane = || self.lanes.iter().any(Lane::is_free);
         if self.idle.count() > 0 && has_free_lane() && self.idle.wake() {
             return true;

@@ -3,7 +3,6 @@
 //! Those files take these names from `super::sync`. The tests in `model` compile the same files
 //! again beside a `sync` of their own, in which `shuttle` decides which thread goes on.
 
-pub(super) use crate::sys::times_slept;
 pub(super) use crate::transfer::now;
 pub(super) use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 pub(super) use mio::Waker;

@@ -2,7 +2,6 @@
 //! a message.
 
 use super::admitted::AdmittedRequest;
-use super::file_slot::FileSlot;
 use super::guarded::{close, guarded};
 use super::idle::Wake;
 use super::lane::Lane;
@@ -12,19 +11,14 @@ use super::opening::{Resolved, ask, resolve};
 use super::pending::PendingRequest;
 use super::pool_state::PoolState;
 use super::shared::Shared;
-use super::speed::Speed;
 use super::store_slot::StoreSlot;
-use super::sync::{
-    AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, PoisonError, Receiver, Sender, now,
-    times_slept,
-};
+use super::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, PoisonError, Receiver, now};
 use super::transfer::{Ending, Scratch, Surroundings, Transfer, Turn};
 use super::waiting::Waiting;
 use super::waker::TransferWaker;
 use crate::error::TransferError;
 use crate::event::TransferId;
 use crate::limits::{OPENINGS_PER_TURN, PATIENCE, SPARE_IDLE, STUCK_AFTER};
-use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 use std::task::Waker;
@@ -51,9 +45,6 @@ impl Heartbeat {
 /// A request, and the port to answer it from.
 pub(super) type Admitted = (Arc<AdmittedRequest>, u16);
 
-/// A transfer whose turn may block, and the number of its lane.
-pub(super) type SlowTurn = (Waiting, usize, Speed);
-
 /// What one worker has: its ends of the queues, and the sign of life that the loop looks at.
 pub(super) struct Queues {
     /// The worker's number.
@@ -61,8 +52,6 @@ pub(super) struct Queues {
     pub(super) heartbeat: Arc<Heartbeat>,
     pub(super) openings: Receiver<Admitted>,
     pub(super) jobs: Receiver<Job>,
-    /// Slow transfers whose turn has come.
-    pub(super) slow: (Sender<SlowTurn>, Receiver<SlowTurn>),
     pub(super) reports: Mailbox<Message>,
 }
 
@@ -89,8 +78,6 @@ struct WorkerContext {
     queues: Queues,
     /// The number of the lane that this worker runs. Another worker may have taken it over.
     lane: Option<usize>,
-    /// The current turn has waited for its peer.
-    has_listened: Cell<bool>,
 }
 
 impl Surroundings for WorkerContext {
@@ -104,7 +91,6 @@ impl Surroundings for WorkerContext {
     }
 
     fn listens(&self, listens: bool) {
-        self.has_listened.set(self.has_listened.get() || listens);
         self.queues
             .heartbeat
             .listens
@@ -131,9 +117,7 @@ impl Surroundings for WorkerContext {
 
 enum Work {
     Open(Admitted, StoreSlot),
-    Continue(Waiting, usize, Speed),
-    /// The same for a transfer whose turn may block.
-    Slow(SlowTurn, FileSlot),
+    Continue(Waiting, usize),
     Job(Job),
 }
 
@@ -146,7 +130,6 @@ impl Worker {
             shared,
             queues,
             lane: None,
-            has_listened: Cell::new(false),
         };
         Self {
             context,
@@ -188,19 +171,8 @@ impl Worker {
             if self.unsent == 0 {
                 self.reported = begun;
             }
-            let openings = &self.context.shared.pool.openings;
-            let opening = matches!(work, Work::Open(..)).then(|| openings.get());
-            let slept = opening
-                .filter(|speed| *speed != Speed::Quick)
-                .map(|_| times_slept());
-            self.context.has_listened.set(false);
             self.work(work);
             self.time = now();
-            if let Some(speed) = opening.filter(|_| !self.context.has_listened.get()) {
-                let has_slept = slept.is_some_and(|before| times_slept() > before);
-                let speed = speed.after(self.time - begun, has_slept);
-                self.context.shared.pool.openings.set(speed);
-            }
             if self.unsent >= BATCH || self.time - self.reported > PATIENCE {
                 self.flush();
             }
@@ -226,37 +198,16 @@ impl Worker {
             return Some(work);
         }
         self.openings_in_a_row = 0;
-        self.ready()
-            .or_else(|| self.opening())
-            .or_else(|| self.slow())
-    }
-
-    /// The next ready transfer of the lane. Slow ones are left to other workers.
-    fn ready(&self) -> Option<Work> {
-        let (number, lane) = self.context.lane()?;
-        loop {
-            let (waiting, speed) = lane.next()?;
-            if !speed.is_slow() || lane.count() == 1 || self.context.is_stopping() {
-                return Some(Work::Continue(waiting, number, speed));
-            }
-            self.context.set_aside((waiting, number, speed));
-        }
-    }
-
-    /// A slow transfer, where this worker may take one.
-    fn slow(&self) -> Option<Work> {
-        let WorkerContext { shared, queues, .. } = &self.context;
-        if !self.context.may_take_slow() {
-            return None;
-        }
-        let slot = FileSlot::take(shared)?;
-        let turn = queues.slow.1.try_recv().ok()?;
-        Some(Work::Slow(turn, slot))
+        let ready = self.context.lane().and_then(|(number, lane)| {
+            let waiting = lane.next()?;
+            Some(Work::Continue(waiting, number))
+        });
+        ready.or_else(|| self.opening())
     }
 
     fn opening(&self) -> Option<Work> {
         let WorkerContext { shared, queues, .. } = &self.context;
-        if queues.openings.is_empty() || !self.context.may_open() {
+        if queues.openings.is_empty() {
             return None;
         }
         let slot = StoreSlot::take(shared)?;
@@ -320,19 +271,13 @@ impl Worker {
     fn work(&mut self, work: Work) {
         let shared = &self.context.shared;
         match work {
-            Work::Continue(waiting, lane, speed) => self.go_on(waiting, lane, speed),
-            Work::Slow((waiting, lane, speed), _slot) => self.go_on(waiting, lane, speed),
+            Work::Continue(waiting, lane) => self.go_on(waiting, lane),
             Work::Open(admitted, slot) => {
-                // Where openings are slow, the first turn of a transfer is looked at as well.
-                let speed = match shared.pool.openings.get() {
-                    Speed::Quick => Speed::Quick,
-                    Speed::Suspect | Speed::Slow(_) => Speed::Suspect,
-                };
                 let waker = TransferWaker::new(&shared.pool.lanes, admitted.0.id);
                 if let Some(waiting) = self.open(admitted, slot, &Arc::clone(&waker).into()) {
                     let lane = self.enter(waiting.id());
                     waker.enters(lane);
-                    self.go_on(waiting, lane, speed);
+                    self.go_on(waiting, lane);
                 }
             }
             Work::Job(Job::Close(waiting)) => {
@@ -364,20 +309,17 @@ impl Worker {
         number
     }
 
-    fn go_on(&mut self, waiting: Waiting, lane: usize, speed: Speed) {
+    fn go_on(&mut self, waiting: Waiting, lane: usize) {
         match waiting {
-            Waiting::Transfer(transfer) => self.turn(transfer, lane, speed),
+            Waiting::Transfer(transfer) => self.turn(transfer, lane),
             Waiting::Request(request) => self.resolve(request, lane),
         }
     }
 
     /// Gives a transfer its turn.
-    fn turn(&mut self, mut transfer: Box<Transfer>, lane: usize, speed: Speed) {
+    fn turn(&mut self, mut transfer: Box<Transfer>, lane: usize) {
         let id = transfer.id();
         let was_proven = transfer.is_proven();
-        let slept = (speed == Speed::Suspect).then(times_slept);
-        let begun = now();
-        self.context.has_listened.set(false);
         let turn = loop {
             let turn = guarded(|| transfer.run(&mut self.scratch, &self.context));
             if transfer.is_complete() {
@@ -390,13 +332,6 @@ impl Worker {
                 // Nothing that is parked may be left behind where all are to end.
                 Some(Turn::Quiet(_) | Turn::SliceUsed) if self.context.is_stopping() => {}
                 turn => break turn,
-            }
-        };
-        let speed = match self.context.has_listened.get() {
-            true => speed,
-            false => {
-                let has_slept = slept.is_some_and(|before| times_slept() > before);
-                speed.after(now() - begun, has_slept)
             }
         };
         self.context.shared.tell_progress(&mut transfer);
@@ -415,7 +350,7 @@ impl Worker {
                 if transfer.is_proven() && !was_proven {
                     self.report(Report::Established(id));
                 }
-                self.park(Waiting::Transfer(transfer), until, lane, speed);
+                self.park(Waiting::Transfer(transfer), until, lane);
             }
             Err(ending) => {
                 self.context.shared.conclude(&mut transfer, ending);
@@ -430,10 +365,10 @@ impl Worker {
         }
     }
 
-    fn park(&mut self, waiting: Waiting, until: Option<Instant>, lane: usize, speed: Speed) {
+    fn park(&mut self, waiting: Waiting, until: Option<Instant>, lane: usize) {
         let id = waiting.id();
         let own = self.context.lane().map(|(number, _)| number);
-        match self.context.shared.pool.lanes[lane].park(waiting, until, speed) {
+        match self.context.shared.pool.lanes[lane].park(waiting, until) {
             Ok(true) => self.report(Report::Parked(id)),
             Ok(false) => {}
             Err(waiting) => {
@@ -458,9 +393,9 @@ impl Worker {
         match resolve(&self.context.shared, request, is_stopping) {
             Resolved::Pending(request) => {
                 let until = request.until;
-                self.park(Waiting::Request(request), Some(until), lane, Speed::Quick);
+                self.park(Waiting::Request(request), Some(until), lane);
             }
-            Resolved::Begun(transfer) => self.turn(transfer, lane, Speed::Quick),
+            Resolved::Begun(transfer) => self.turn(transfer, lane),
             Resolved::Ended(request) => self.end_request(request, lane),
         }
     }
@@ -592,39 +527,6 @@ impl WorkerContext {
         }
     }
 
-    /// Leaves a slow transfer to another worker: an idle one, or one that the loop starts.
-    fn set_aside(&self, turn: SlowTurn) {
-        // This worker holds a receiver.
-        let _ = self.queues.slow.0.send(turn);
-        if self.shared.pool.has_file_slot() {
-            self.shared.pool.idle.wake();
-        }
-        // The worker that is woken may find something else to do: the loop looks until it is taken.
-        self.have_lanes_watched();
-    }
-
-    /// True where a slow transfer waits that this worker may take. One that runs a lane leaves it
-    /// to others, if there are any.
-    fn may_take_slow(&self) -> bool {
-        let pool = &self.shared.pool;
-        if self.queues.slow.1.is_empty() || !pool.has_file_slot() {
-            return false;
-        }
-        self.may_block()
-    }
-
-    /// True where this worker may take a request from the queue.
-    fn may_open(&self) -> bool {
-        !self.shared.pool.openings.get().is_slow() || self.may_block()
-    }
-
-    /// True where no lane waits while this worker blocks, or no other worker is there.
-    fn may_block(&self) -> bool {
-        let pool = &self.shared.pool;
-        let is_runner = self.lane().is_some_and(|(_, lane)| lane.count() > 0);
-        !is_runner || pool.workers.load(Ordering::SeqCst) <= pool.lanes.len()
-    }
-
     /// True where the lane has other transfers, or is run by another worker.
     fn has_others(&self) -> bool {
         self.lane().is_none_or(|(_, lane)| lane.count() > 1)
@@ -640,9 +542,9 @@ impl WorkerContext {
             ..
         } = &self.shared.pool;
         let has_work = match in_store.load(Ordering::SeqCst) < *store_slots {
-            true if self.may_open() => self.queues.have_work(),
-            _ => !self.queues.jobs.is_empty(),
+            true => self.queues.have_work(),
+            false => !self.queues.jobs.is_empty(),
         };
-        has_work || idle.is_closed() || self.may_take_slow()
+        has_work || idle.is_closed()
     }
 }

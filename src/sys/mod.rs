@@ -95,18 +95,3 @@ pub(crate) fn monotonic_micros() -> std::io::Result<u64> {
     let time = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
     Ok(std::time::Duration::from(time).as_micros() as u64)
 }
-
-/// How often this thread has slept so far, in a wait for a disk as well: it did not only lose its
-/// processor. 0 where the system does not count.
-#[cfg(target_os = "linux")]
-pub(crate) fn times_slept() -> i64 {
-    use nix::sys::resource::{UsageWho, getrusage};
-    let usage = getrusage(UsageWho::RUSAGE_THREAD);
-    usage.map_or(0, |usage| usage.voluntary_context_switches())
-}
-
-/// How often this thread has slept so far; this system does not count for threads.
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn times_slept() -> i64 {
-    0
-}

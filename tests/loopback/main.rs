@@ -20,7 +20,6 @@ mod requests;
 mod rig;
 mod room;
 mod silence;
-mod slow;
 mod sources;
 mod stopping;
 mod stores;

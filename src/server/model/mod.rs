@@ -15,8 +15,6 @@
 
 #[path = "../admitted.rs"]
 mod admitted;
-#[path = "../file_slot.rs"]
-mod file_slot;
 #[path = "../guarded.rs"]
 mod guarded;
 #[path = "../idle.rs"]
@@ -33,8 +31,6 @@ mod message;
 mod pool;
 #[path = "../pool_state.rs"]
 mod pool_state;
-#[path = "../speed.rs"]
-mod speed;
 #[path = "../store_slot.rs"]
 mod store_slot;
 #[path = "../waiting.rs"]

@@ -8,7 +8,6 @@ use super::mailbox::mailbox;
 use super::network::Link;
 use super::poller::poller;
 use super::scheduler::Rng;
-use super::speed::Speed;
 use super::sync::{Ordering, bounded, explore, now, thread, unbounded};
 use super::transfer::Transfer;
 use super::waiting::Waiting;
@@ -208,7 +207,7 @@ fn a_runner_gives_every_transfer_its_turn_and_takes_every_job() {
             // The first two are parked before, and the last one by the other thread.
             if id.0 < TRANSFERS {
                 let until = now() + clock::NEVER;
-                let parked = lane.park(parked(id), Some(until), Speed::Quick);
+                let parked = lane.park(parked(id), Some(until));
                 assert!(matches!(parked, Ok(false)));
             }
         }
@@ -220,10 +219,10 @@ fn a_runner_gives_every_transfer_its_turn_and_takes_every_job() {
                     while let Ok(job) = queue.try_recv() {
                         turns.send(TransferId(job)).expect("a receiver");
                     }
-                    while let Some((transfer, _)) = lane.next() {
+                    while let Some(transfer) = lane.next() {
                         let id = transfer.id();
                         let until = now() + clock::NEVER;
-                        assert!(lane.park(transfer, Some(until), Speed::Quick).is_ok());
+                        assert!(lane.park(transfer, Some(until)).is_ok());
                         turns.send(id).expect("a receiver");
                     }
                     lane.poll(0, || !queue.is_empty() || is_over.load(Ordering::SeqCst));
@@ -241,7 +240,7 @@ fn a_runner_gives_every_transfer_its_turn_and_takes_every_job() {
                 TRANSFERS => {
                     // A timer that comes before all others.
                     let last = last.take().expect("it is parked once");
-                    assert!(lane.park(last, Some(now() + SOON), Speed::Quick).is_ok());
+                    assert!(lane.park(last, Some(now() + SOON)).is_ok());
                 }
                 _ => {
                     jobs.send(JOB).expect("a receiver");

@@ -8,13 +8,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Each turn of a suspect is one that has slept.
-pub(super) fn times_slept() -> i64 {
-    use std::sync::atomic::{AtomicI64, Ordering};
-    static TIMES: AtomicI64 = AtomicI64::new(0);
-    TIMES.fetch_add(1, Ordering::Relaxed)
-}
-
 pub(super) use super::clock::now;
 pub(super) use super::set::Waker;
 pub(super) use shuttle::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
