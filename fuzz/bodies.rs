@@ -16,7 +16,7 @@ use tftpool::unversioned::admission::{
     Desk, Lease, Quota, Supply, Tid, Verdict as Admitted, patience,
 };
 use tftpool::unversioned::limits::{
-    HALF_OPEN_CHANCE, HALF_OPEN_LEAST, HALF_OPEN_PER_TID, PORT_ASIDE, TRANSFERS_PER_TID,
+    HALF_OPEN_CHANCE, HALF_OPEN_MIN_AGE, HALF_OPEN_PER_TID, PORT_ASIDE, TRANSFERS_PER_TID,
 };
 use tftpool::unversioned::proto::{
     Agreed, Outcome, Policy, Receiver, Retransmit, Rollover, Sender, Step, Terms, Verdict, accept,
@@ -609,7 +609,7 @@ impl Admission {
                 Admitted::MakeRoom(id) => {
                     let victim = &self.transfers[&id];
                     let is_given_up = victim.tid == tid && !victim.is_established;
-                    let early = self.now + HALF_OPEN_CHANCE - HALF_OPEN_LEAST;
+                    let early = self.now + HALF_OPEN_CHANCE - HALF_OPEN_MIN_AGE;
                     let has_had_least = !victim.is_established && victim.safe_until <= early;
                     let is_due = victim.safe_until <= self.now || has_had_least;
                     if victim.is_complete || is_given_up || is_due {

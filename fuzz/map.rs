@@ -4,14 +4,14 @@
 use tftpool::unversioned::limits::{MAP_PROBES, MAX_NAME};
 use tftpool::{Direction, MapOutcome, MapRequest, MapRules};
 
-pub fn map(octets: &[u8]) {
-    let mut halves = octets.splitn(2, |octet| *octet == 0);
+pub fn map(bytes: &[u8]) {
+    let mut halves = bytes.splitn(2, |byte| *byte == 0);
     let text = halves.next().unwrap_or_default();
     let name = halves.next().unwrap_or_default();
     let rules = match MapRules::parse(text) {
         Ok(rules) => rules,
         Err(error) => {
-            let line = text.split(|octet| *octet == b'\n').nth(error.line - 1);
+            let line = text.split(|byte| *byte == b'\n').nth(error.line - 1);
             let line = line.expect("a line of the file");
             assert!(error.column <= line.len() + 1, "{error}");
             return;

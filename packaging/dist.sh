@@ -13,7 +13,7 @@ git archive --prefix="$name/" HEAD | tar -x -C "$out"
 mkdir -p "$out/$name/.cargo"
 (cd "$out/$name" && ${CARGO:-cargo} vendor --locked vendor >.cargo/config.toml 2>../vendor.log) ||
     { cat "$out/vendor.log" >&2; exit 1; }
-# cargo prints nothing where it is told to be quiet.
+# cargo prints nothing with --quiet.
 grep -q vendored-sources "$out/$name/.cargo/config.toml"
 rm "$out/vendor.log"
 # The same bytes from the same commit.

@@ -236,7 +236,7 @@ pub const LOOP_TICK: Duration = Duration::from_millis(1);
 pub const SLICE: Duration = Duration::from_millis(20);
 /// Bytes that one transfer may send or store in one turn while others wait; a burst that has begun
 /// is sent whole. A window may hold 4 MiB, and a round of many such windows takes half a second.
-pub const SLICE_OCTETS: u64 = 128 * 1024;
+pub const SLICE_BYTES: u64 = 128 * 1024;
 /// A worker that has taken no step for so long is stuck, in a store or in a file whose disk does
 /// not answer: another one may be started in its place, and what it has of the store's places goes
 /// to others.
@@ -264,7 +264,7 @@ pub const PORT_HEADROOM: usize = 16;
 pub const HALF_OPEN_CHANCE: Duration = Duration::from_secs(1);
 /// How long at least, where unanswered transfers have taken all that there is for them. A board in
 /// the same network answers within a few milliseconds.
-pub const HALF_OPEN_LEAST: Duration = Duration::from_millis(50);
+pub const HALF_OPEN_MIN_AGE: Duration = Duration::from_millis(50);
 /// Each window that a peer has acknowledged lets its transfer be silent for this much longer before
 /// it may make room. An address that sends two packets for each transfer does not hold places for
 /// as long as a board that boots.

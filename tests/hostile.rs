@@ -284,6 +284,58 @@ fn ten_thousand_forged_sources_hold_nobody_up_and_leave_nothing() {
     );
 }
 
+/// Ports of the range that the flood fills. Half-open transfers may have half of them.
+const FEW_PORTS: u16 = 100;
+/// Between two forged requests: ten times as many a second as there are half-open places.
+const FLOOD_PAUSE: Duration = Duration::from_millis(2);
+/// Requests of clients that answer at once.
+const VISITORS: u32 = 60;
+
+/// A flood that fills all half-open places several times a second. A client in the same network
+/// answers within milliseconds, and is served at its first request.
+#[test]
+fn a_flood_that_fills_a_small_range_of_ports_leaves_clients_served() {
+    let ports = rig::free_ports(FEW_PORTS);
+    let range = format!("{}:{}", ports.start(), ports.end());
+    let (_scratch, server) = serve(&["--port-range", &range]);
+    let asked = server.address();
+    let over = AtomicBool::new(false);
+    let (filled, is_filled) = channel();
+    let served = thread::scope(|scope| {
+        let over = &over;
+        let _sets = Sets(over);
+        scope.spawn(move || {
+            let ghosts = Ghosts::new();
+            for ghost in 0.. {
+                if over.load(Ordering::Relaxed) {
+                    return;
+                }
+                ghosts.say(ghost, asked, b"\0\x01file\0octet\0");
+                if ghost == u32::from(FEW_PORTS) {
+                    filled.send(()).expect("a receiver");
+                }
+                thread::sleep(FLOOD_PAUSE);
+            }
+        });
+        is_filled.recv().expect("a flood");
+        let visits = (0..VISITORS).filter(|_| {
+            thread::sleep(FLOOD_PAUSE);
+            let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+            let patience = Duration::from_millis(900);
+            socket.set_read_timeout(Some(patience)).expect("a timeout");
+            let request = b"\0\x01file\0octet\0";
+            socket.send_to(request, asked).expect("sent");
+            let answer = socket.recv_from(&mut [0; 600]);
+            answer.is_ok_and(|(_, tid)| socket.send_to(b"\0\x05\0\0enough\0", tid).is_ok())
+        });
+        visits.count()
+    });
+    say(&format!(
+        "{FEW_PORTS} ports, a forged request each {FLOOD_PAUSE:?}: {served} of {VISITORS} clients were served at their first request"
+    ));
+    assert!(served > VISITORS as usize * 3 / 4, "{served} clients");
+}
+
 /// What a forged request makes the server hold is small, whatever it asks for: `docs/security.md`
 /// has the table.
 #[test]

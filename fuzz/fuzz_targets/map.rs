@@ -4,4 +4,4 @@
 #[path = "../map.rs"]
 mod map;
 
-libfuzzer_sys::fuzz_target!(|octets: &[u8]| map::map(octets));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| map::map(bytes));

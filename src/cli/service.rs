@@ -123,7 +123,7 @@ impl Manager {
     }
 }
 
-/// How often a watchdog of this many microseconds is told something.
+/// The interval of the messages for a watchdog of this many microseconds.
 fn pause(micros: &str) -> Option<Duration> {
     let micros: u64 = micros.parse().ok().filter(|micros| *micros > 0)?;
     Some(Duration::from_micros(micros) / 2)
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_watchdog_is_told_twice_in_its_time() {
+    fn a_watchdog_gets_two_messages_in_its_time() {
         assert_eq!(pause("30000000"), Some(Duration::from_secs(15)));
         assert_eq!(pause("0"), None);
         assert_eq!(pause("-1"), None);

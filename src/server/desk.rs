@@ -14,10 +14,9 @@
 //!    been silent for longer than [`patience`] allows: those of the address that has the most
 //!    transfers first, and of these the one whose time was up first;
 //! 3. where half-open transfers have all the places or ports that they may have, one of those that
-//!    have had [`HALF_OPEN_LEAST`]: the oldest of the host that asks, or where it has none, one of
-//!    all, chosen at random by its age. In a flood of forged requests a
-//!    place is held for as long as the flood needs to fill all of them, and a client that answers
-//!    sooner is served.
+//!    have had [`HALF_OPEN_MIN_AGE`]: the oldest of the host that asks, or where it has none, one
+//!    of all, chosen at random by its age. In a flood of forged requests a place is held for as
+//!    long as the flood needs to fill all of them, and a client that answers sooner is served.
 //!
 //! All other transfers stay.
 
@@ -25,7 +24,7 @@ use super::by_id::ById;
 use super::ports::{Lease, Ports, Supply, without_port};
 use crate::event::{DropReason, TransferId};
 use crate::limits::{
-    HALF_OPEN_CHANCE, HALF_OPEN_LEAST, HALF_OPEN_PER_TID, MOST_SILENCE, SHARE_PER_FREE_PLACE,
+    HALF_OPEN_CHANCE, HALF_OPEN_MIN_AGE, HALF_OPEN_PER_TID, MOST_SILENCE, SHARE_PER_FREE_PLACE,
     SILENCE_PER_WINDOW, TRANSFERS_PER_TID,
 };
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -435,7 +434,7 @@ impl Desk {
         };
         let places = &self.groups.get(&scope)?.half_open;
         let (oldest, _) = places.first()?;
-        let range = (now + HALF_OPEN_CHANCE - HALF_OPEN_LEAST).checked_duration_since(*oldest)?;
+        let range = (now + HALF_OPEN_CHANCE - HALF_OPEN_MIN_AGE).checked_duration_since(*oldest)?;
         let before = (*oldest + range.mul_f64(share), TransferId(u64::MAX));
         places.range(..=before).next_back().map(|(_, id)| *id)
     }
@@ -858,7 +857,7 @@ mod tests {
         assert!(desk.is_tense(&tid(4, 1)));
         let younger = admitted(desk.ask(tid(3, 1), 0, now + MS));
         let full = Verdict::Drop(DropReason::HalfOpenFull);
-        assert_eq!(desk.ask(tid(4, 1), 0, now + HALF_OPEN_LEAST - MS), full);
+        assert_eq!(desk.ask(tid(4, 1), 0, now + HALF_OPEN_MIN_AGE - MS), full);
         let later = now + HALF_OPEN_CHANCE;
         assert_eq!(desk.ask(tid(4, 1), 0, later), Verdict::MakeRoom(oldest));
         desk.spare(oldest, later + HALF_OPEN_CHANCE);
@@ -917,10 +916,10 @@ mod tests {
             admitted(desk.ask(flood(n), 0, now + MS * n as u32));
         }
         let full = Verdict::Drop(DropReason::HalfOpenFull);
-        let early = now + HALF_OPEN_LEAST - MS;
+        let early = now + HALF_OPEN_MIN_AGE - MS;
         assert_eq!(desk.ask(tid(1, 1), 0, early), full);
         // By then half of them have had the least time.
-        let later = now + HALF_OPEN_LEAST + 49 * MS;
+        let later = now + HALF_OPEN_MIN_AGE + 49 * MS;
         let mut victims = BTreeSet::new();
         for step in 0..64u64 {
             let Verdict::MakeRoom(id) = desk.admit(tid(1, 1), 0, step << 58, later) else {
@@ -932,8 +931,8 @@ mod tests {
         assert!(victims.iter().all(|id| id.0 <= 50), "{victims:?}");
         // An address that has transfers takes the places of no other.
         let own = admitted(desk.insist(tid(1, 1), later));
-        assert_eq!(desk.ask(tid(1, 2), 0, later + HALF_OPEN_LEAST - MS), full);
-        let later = later + HALF_OPEN_LEAST;
+        assert_eq!(desk.ask(tid(1, 2), 0, later + HALF_OPEN_MIN_AGE - MS), full);
+        let later = later + HALF_OPEN_MIN_AGE;
         assert_eq!(desk.ask(tid(1, 2), 0, later), Verdict::MakeRoom(own));
     }
 
@@ -1044,9 +1043,9 @@ mod tests {
             let first = admitted(desk.ask(tid(host, 1), 0, now + MS));
             let second = admitted(desk.ask(tid(host, 2), 0, now + 2 * MS));
             let full = Verdict::Drop(reason);
-            assert_eq!(desk.ask(tid(1, 3), 0, now + HALF_OPEN_LEAST), full);
+            assert_eq!(desk.ask(tid(1, 3), 0, now + HALF_OPEN_MIN_AGE), full);
             // Forged requests cannot keep the places of an address, or of its network, for long.
-            let soon = now + HALF_OPEN_LEAST + MS;
+            let soon = now + HALF_OPEN_MIN_AGE + MS;
             let room = Verdict::MakeRoom(first);
             assert_eq!(desk.ask(tid(1, 3), 0, soon), room, "{reason:?}");
             let later = now + HALF_OPEN_CHANCE + MS;

@@ -16,7 +16,9 @@ use super::message::Report;
 use super::ports::{Lease, Supply};
 use crate::error::{Refusal, TransferError, plain};
 use crate::event::{DropReason, Event, Name, TransferId};
-use crate::limits::{ERRORS_PER_SECOND, HALF_OPEN_CHANCE, HALF_OPEN_LEAST, PORT_WAIT, STUCK_AFTER};
+use crate::limits::{
+    ERRORS_PER_SECOND, HALF_OPEN_CHANCE, HALF_OPEN_MIN_AGE, PORT_WAIT, STUCK_AFTER,
+};
 use crate::sys::is_scarce;
 use crate::wire::{self, Direction, ErrorCode, Malformed, Packet};
 use std::borrow::Cow;
@@ -705,7 +707,7 @@ impl Endpoint {
             None
         } else if facts.is_established && until > now {
             Some(until)
-        } else if !facts.is_established && now < facts.answered + HALF_OPEN_LEAST {
+        } else if !facts.is_established && now < facts.answered + HALF_OPEN_MIN_AGE {
             // The request may have waited for a worker.
             Some(facts.answered + HALF_OPEN_CHANCE)
         } else {

@@ -21,7 +21,7 @@ use self::link::{Readable, Taken, Wait};
 use crate::error::{Cause, Refusal, TransferError};
 use crate::event::{Event, Name, Summary, TransferId};
 use crate::limits::{
-    LOOP_TICK, MAX_ERROR_TEXT, PATIENCE, PROGRESS_INTERVAL, SLICE, SLICE_OCTETS, STORE_DEADLINE,
+    LOOP_TICK, MAX_ERROR_TEXT, PATIENCE, PROGRESS_INTERVAL, SLICE, SLICE_BYTES, STORE_DEADLINE,
 };
 use crate::proto::{Agreed, Outcome, Step};
 use crate::sys;
@@ -245,7 +245,7 @@ impl<'a> Exchange<'a> {
         let mut unheard = 0;
         let told_before = self.told_end;
         let stored_before = self.end.octets();
-        let mut octets_sent = 0;
+        let mut bytes_sent = 0;
         let mut came = None;
         if self.rested {
             // The peer has had time. Where many transfers wait for their turn a deadline may be
@@ -289,7 +289,7 @@ impl<'a> Exchange<'a> {
                         self.end.opened(time);
                     }
                 },
-                Step::Data { .. } if octets_sent >= SLICE_OCTETS && around.others_wait() => {
+                Step::Data { .. } if bytes_sent >= SLICE_BYTES && around.others_wait() => {
                     return Ok(Turn::SliceUsed);
                 }
                 Step::Data { first, end } => {
@@ -301,7 +301,7 @@ impl<'a> Exchange<'a> {
                     match sending.send(&mut self.link, burst.clone(), scratch, time) {
                         Ok(sent_end) => {
                             is_cut = sent_end < burst.end;
-                            octets_sent += (sent_end - first) * u64::from(self.agreed.blksize);
+                            bytes_sent += (sent_end - first) * u64::from(self.agreed.blksize);
                             self.told(sent_end, time);
                             if sent_end == first && (around.others_wait() || !self.drained()) {
                                 return Ok(Turn::Quiet(time + DRAIN));
@@ -337,7 +337,7 @@ impl<'a> Exchange<'a> {
                         return Err(Ending::Completed);
                     }
                     let stored = self.end.octets() - stored_before;
-                    if stored >= SLICE_OCTETS && around.others_wait() {
+                    if stored >= SLICE_BYTES && around.others_wait() {
                         return Ok(Turn::SliceUsed);
                     }
                 }

@@ -247,15 +247,7 @@ fn a_source_that_never_has_anything_fails_and_the_client_is_told() {
         limits.store_deadline = Duration::from_secs(1);
     }));
     let mut events = server.events();
-    let mut clients: Vec<_> = KINDS
-        .iter()
-        .enumerate()
-        .map(|(number, kind)| {
-            let mut client = Client::new(server.local_addr());
-            client.ask(&format!("{kind}/{number}"), &[]);
-            client
-        })
-        .collect();
+    let mut clients = one_of_each_kind(&server);
     until_asked(&backend, KINDS.len() - 1);
     backend.0.wakers.lock().expect("no panic").clear();
     let told = clients.iter_mut().map(Client::error);
@@ -325,21 +317,24 @@ fn a_future_may_refuse_or_panic_and_the_server_goes_on() {
     assert_eq!((stats.active, stats.completed, stats.refused), (0, 6, 6));
 }
 
+/// A client for each kind of source, which has sent its request.
+fn one_of_each_kind(server: &tftpool::Server) -> Vec<Client> {
+    let kinds = KINDS.iter().enumerate();
+    let ask = |(number, kind): (usize, &&str)| {
+        let mut client = Client::new(server.local_addr());
+        client.ask(&format!("{kind}/{number}"), &[]);
+        client
+    };
+    kinds.map(ask).collect()
+}
+
 #[test]
 fn a_cancel_or_a_stop_ends_what_waits_at_once_and_tells_the_client() {
     for is_stop in [true, false] {
         let backend = Backend::default();
         let server = waiting(&backend);
         let mut events = server.events();
-        let mut clients: Vec<_> = KINDS
-            .iter()
-            .enumerate()
-            .map(|(number, kind)| {
-                let mut client = Client::new(server.local_addr());
-                client.ask(&format!("{kind}/{number}"), &[]);
-                client
-            })
-            .collect();
+        let mut clients = one_of_each_kind(&server);
         let ids = KINDS.map(|_| {
             wait_for(&mut events, |event| match event {
                 Event::Request { id, .. } => Some(*id),
@@ -380,15 +375,7 @@ fn a_drain_waits_for_sources_that_have_nothing_yet() {
     let backend = Backend::default();
     let server = waiting(&backend);
     let mut events = server.events();
-    let mut clients: Vec<_> = KINDS
-        .iter()
-        .enumerate()
-        .map(|(number, kind)| {
-            let mut client = Client::new(server.local_addr());
-            client.ask(&format!("{kind}/{number}"), &[]);
-            client
-        })
-        .collect();
+    let mut clients = one_of_each_kind(&server);
     until_asked(&backend, KINDS.len() - 1);
     server.stop(Stop::Drain(2 * PATIENCE));
     // The loop has read the stop when its port is free.

@@ -51,7 +51,7 @@ pub(super) struct Seeded {
 
 /// The thread of the clock is the first that is started.
 const CLOCK: usize = 1;
-/// Of so many choices, one also considers threads whose wait may end for no reason.
+/// One choice in this number also considers threads whose wait may end for no reason.
 const SPURIOUS: usize = 24;
 
 impl Seeded {
